@@ -1,0 +1,145 @@
+"""The one door to a trained model: `Colorizer.load(name)(photo) -> photo`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from photochrom import store
+from photochrom.config import Config
+from photochrom.data.sources import open_photo
+from photochrom.diffusion import Diffusion, sample
+from photochrom.errors import UsageError
+from photochrom.pictures import to_images
+from photochrom.unet import UNet
+
+Photo = Image.Image | str | Path
+BATCH = 32
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The named device, or the best there is: CUDA, then Apple's MPS, then the processor."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
+
+
+class Colorizer:
+    """A trained model that colours photos.
+
+    >>> colorizer = Colorizer.load("my_model")          # doctest: +SKIP
+    >>> colorizer("old.jpg").save("coloured.png")       # doctest: +SKIP
+    """
+
+    def __init__(self, config: Config, weights: dict[str, Tensor], origin: Path, device: str | None = None) -> None:
+        self.config = config
+        self.device = pick_device(device)
+        self.network = UNet(config.model)
+        store.load_tensors(self.network, weights, origin)
+        self.network.eval().requires_grad_(False).to(self.device)
+        self.diffusion = Diffusion(config.diffusion)
+
+    @classmethod
+    def load(cls, model: str | Path, models: str | Path = "models", device: str | None = None) -> Colorizer:
+        """Load a model by name (under `models`), by its folder, or by its `model.safetensors`.
+
+        Raises PhotochromError for an unknown model (listing those there are) and for weights that do not fit.
+        """
+        path = Path(model)
+        weights = path if path.suffix == ".safetensors" else store.find_model(model, Path(models)) / store.WEIGHTS
+        config, tensors = store.read_weights(weights)
+        return cls(config, tensors, weights, device)
+
+    @overload
+    def __call__(self, photos: Photo, **options: object) -> Image.Image: ...
+    @overload
+    def __call__(self, photos: Sequence[Photo], **options: object) -> list[Image.Image]: ...
+
+    def __call__(
+        self,
+        photos: Photo | Sequence[Photo],
+        *,
+        steps: int = 20,
+        seed: int = 0,
+        sampler: str = "ddim",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Image.Image | list[Image.Image]:
+        """Colour one photo or several; each keeps its size and its luma, within one level of 255.
+
+        photos: Pillow images (any mode) or paths. steps: network evaluations, 20 by default. seed: the same seed
+        gives a photo the same colours, whatever photos are beside it. sampler: "ddim", "dpm++" or "ddpm".
+        progress(done, total) counts steps over all batches. Returns RGB images, one or a list as given.
+        """
+        if isinstance(photos, (str, Path, Image.Image)):
+            return self([photos], steps=steps, seed=seed, sampler=sampler, progress=progress)[0]
+        lumas = [open_photo(photo).convert("L") for photo in photos]
+        small = [self._working_luma(luma) for luma in lumas]  # each (1, 1, h, w)
+        batches = _batches(small)
+        done, total = 0, len(batches) * steps
+        coloured: dict[int, Image.Image] = {}
+
+        def step_done(step: int, x0: Tensor) -> None:
+            nonlocal done
+            done += 1
+            if progress:
+                progress(done, total)
+
+        for batch in batches:
+            y = torch.cat([small[i] for i in batch]).to(self.device)
+            generators = [torch.Generator().manual_seed(seed) for _ in batch]
+            c = sample(self.network, self.diffusion, y, generators, steps, sampler, step_done).cpu()
+            for row, i in enumerate(batch):
+                coloured[i] = enlarge(lumas[i], c[row : row + 1], self._working_size(lumas[i]), self.config)
+        return [coloured[i] for i in range(len(lumas))]
+
+    def _working_size(self, photo: Image.Image) -> tuple[int, int]:
+        """(height, width) at which the network sees a photo: its shorter side as long as in training."""
+        size = self.config.data.size or 64
+        scale = size / min(photo.size)
+        return max(1, round(photo.height * scale)), max(1, round(photo.width * scale))
+
+    def _working_luma(self, photo: Image.Image) -> Tensor:
+        """Luma in [-1,1] at working size, padded by reflection to what the network needs: (1,1,h,w)."""
+        height, width = self._working_size(photo)
+        if photo.size != (width, height):
+            photo = photo.resize((width, height), Image.Resampling.LANCZOS)
+        y = luma_tensor(photo)
+        multiple = self.config.model.multiple
+        down, right = -height % multiple, -width % multiple
+        mode = "reflect" if down < height and right < width else "replicate"
+        return F.pad(y, (0, right, 0, down), mode=mode)
+
+
+def luma_tensor(photo: Image.Image) -> Tensor:
+    """A Pillow image of mode L as luma in [-1,1]: (1,1,H,W)."""
+    return torch.from_numpy(np.array(photo, dtype=np.float32))[None, None] / 127.5 - 1
+
+
+def enlarge(photo: Image.Image, c: Tensor, working: tuple[int, int], config: Config) -> Image.Image:
+    """Lay chroma of the padded working size over the photo's own luma, at the photo's own size."""
+    y = luma_tensor(photo)
+    scale = config.model.chroma_scale
+    if working == y.shape[-2:] and working[0] % scale == 0 and working[1] % scale == 0:
+        return to_images(y, c[..., : working[0] // scale, : working[1] // scale])[0]
+    c = F.interpolate(c, scale_factor=float(scale), mode="bilinear", align_corners=False)
+    return to_images(y, c[..., : working[0], : working[1]])[0]
+
+
+def _batches(photos: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of photos that can be coloured together: of the same working size, at most BATCH."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, photo in enumerate(photos):
+        by_shape.setdefault(tuple(photo.shape), []).append(index)
+    return [group[i : i + BATCH] for group in by_shape.values() for i in range(0, len(group), BATCH)]

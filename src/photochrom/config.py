@@ -1,0 +1,164 @@
+"""What a training can be told: one source of defaults, limits and help texts.
+
+A recipe is a TOML file with the same sections: [model], [diffusion], [data], [training] and a list of [[stages]].
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from photochrom.errors import UsageError
+
+PRESETS: dict[str, tuple[int, ...]] = {"default": (64, 128, 256, 512), "small": (32, 64, 128, 256)}
+
+
+class Section(BaseModel):
+    """Frozen and strict: an unknown key is an error that names it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    features: tuple[int, ...] = Field(
+        PRESETS["default"], min_length=1, description="channels of each level, fine to coarse"
+    )
+    time_embedding: int = Field(256, ge=8, description="length of the time embedding (even)")
+    blocks: int = Field(
+        4, ge=1, le=16, description="residual blocks of the coarsest level; each finer one has half as many"
+    )
+    attention: int = Field(2, ge=0, description="how many of the coarsest levels have self-attention")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the residual blocks")
+    chroma_scale: Literal[1, 2, 4] = Field(2, description="how much smaller chroma is than luma")
+
+    @field_validator("features")
+    @classmethod
+    def _features_divide(cls, features: tuple[int, ...]) -> tuple[int, ...]:
+        bad = [f for f in features if f < 8 or f % 8]
+        if bad:
+            raise ValueError(f"{bad[0]} is not a positive multiple of 8; use for example 32,64,128,256")
+        return features
+
+    @field_validator("time_embedding")
+    @classmethod
+    def _even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError(f"{value} is odd; sines and cosines come in pairs, use {value + 1}")
+        return value
+
+    def blocks_at(self, level: int) -> int:
+        """Residual blocks of a level, 0 being the finest: meaning is cheap where the map is small."""
+        return max(1, self.blocks // 2 ** (len(self.features) - 1 - level))
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of a photo must be multiples of this many pixels."""
+        return int(self.chroma_scale * 2 ** (len(self.features) - 1))
+
+
+class DiffusionConfig(Section):
+    """The noise: how much at which step, and what the network predicts."""
+
+    timesteps: int = Field(1000, ge=2, le=10_000, description="steps from the photo to noise")
+    schedule: Literal["cosine", "linear"] = Field("cosine", description="how noise grows with the step")
+    prediction: Literal["v", "epsilon"] = Field("v", description="what the network predicts")
+    zero_terminal_snr: bool = Field(
+        True, description="end in pure noise (default: yes with v; impossible with epsilon)"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epsilon_needs_signal(cls, values: Any) -> Any:
+        # At pure noise, epsilon says nothing about x0: sampling could not take its first step.
+        if isinstance(values, dict) and values.get("prediction") == "epsilon":
+            values = {"zero_terminal_snr": False, **values}
+            if values["zero_terminal_snr"]:
+                raise ValueError("zero_terminal_snr cannot be had with prediction = epsilon; use v")
+        return values
+
+
+class DataConfig(Section):
+    """The photos."""
+
+    name: str = Field("demo", description="data set: a name from `photochrom data list`, or a folder")
+    size: int | None = Field(None, ge=8, description="side of its photos in pixels (read from the data set)")
+    checksum: str | None = Field(None, description="checksum of its photos (read from the data set)")
+    flip: bool = Field(True, description="mirror every other photo at random")
+    photos_per_epoch: int | None = Field(
+        None, ge=1, description="photos that make an epoch (default: the whole training part)"
+    )
+    validation_photos: int = Field(512, ge=1, description="validation photos that the loss is taken over")
+
+
+class TrainingConfig(Section):
+    """How the network is trained, in every stage."""
+
+    batch_size: int = Field(16, ge=1, description="photos per step")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
+    warmup_steps: int = Field(200, ge=0, description="steps over which the learning rate rises")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, per step")
+    patience: int = Field(0, ge=0, description="stop after this many epochs without improvement (0: never)")
+    sample_every: int = Field(5, ge=0, description="epochs between sheets of samples (0: only at the end)")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic on a GPU")
+    seed: int = Field(0, ge=0, description="the same seed gives the same model")
+
+
+class StageConfig(Section):
+    """A run of epochs with one set of loss weights."""
+
+    name: str = Field("v1", description="what the history calls this stage")
+    epochs: int = Field(50, ge=1, description="how often the photos are gone through")
+    noise: float = Field(1.0, ge=0, description="weight of the noise loss")
+
+
+class Config(Section):
+    """A whole training, as saved in `config.json`."""
+
+    model: ModelConfig = ModelConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    stages: tuple[StageConfig, ...] = Field((StageConfig(),), min_length=1)
+
+
+def build(values: dict[str, Any]) -> Config:
+    """Validate nested values; a wrong one raises UsageError with key, value and reason in one line."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            section = Config
+            known = sorted(_keys_beside(values, first["loc"], section))
+            raise UsageError(f"unknown key {key!r}; known here: {', '.join(known)}") from None
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{key} = {first['input']!r}: {reason}") from None
+
+
+def _keys_beside(values: dict[str, Any], loc: tuple[int | str, ...], section: type[BaseModel]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "model": ModelConfig,
+        "diffusion": DiffusionConfig,
+        "data": DataConfig,
+        "training": TrainingConfig,
+        "stages": StageConfig,
+    }
+    return list((section if len(loc) == 1 else sections[str(loc[0])]).model_fields)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The values of a TOML recipe, not validated yet (flags are laid over them first)."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"no recipe {path}; give the path of a TOML file, for example recipes/v1.toml") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"recipe {path} cannot be read: {error}") from None

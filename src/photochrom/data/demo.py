@@ -1,0 +1,97 @@
+"""The data set `demo`: crops of the photographs that scikit-image and matplotlib bundle, so nothing is downloaded.
+
+| photo         | shows                                | origin                                       | licence           |
+|---------------|--------------------------------------|----------------------------------------------|-------------------|
+| astronaut     | Eileen Collins                       | NASA Great Images database                   | public domain     |
+| coffee        | a cup of espresso on a table         | Rachel Michetti, courtesy of Pikolo Espresso | CC0               |
+| rocket        | Falcon 9 with DSCOVR, before launch  | SpaceX                                       | public domain     |
+| motorcycle    | the left view of a stereo pair       | Middlebury stereo data 2014 (Scharstein,     | free to use and   |
+|               |                                      | Hirschmueller, Kitajima, Krathwohl, Nesic,   | publish; cite the |
+|               |                                      | Wang, Westling: GCPR 2014)                   | paper             |
+| chelsea       | a cat                                | Stefan van der Walt                          | CC0               |
+| grace_hopper  | Rear Admiral Grace Hopper            | United States Navy                           | public domain     |
+
+Chelsea and Grace Hopper are held out whole, so that validation photos show what no training crop has shown. The
+bundled pictures that are no everyday colour photographs (textures, microscopy, the retina, the sky survey) are left
+alone, and so is the motorcycle's right view, which is the same scene again.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from photochrom.data.pack import SPLITS, ImportReport, new_pack
+from photochrom.data.sources import Pixels, checksum, is_gray
+from photochrom.errors import PhotochromError
+
+SIZE = 64
+SEED = 0
+# name, package, file inside it, split, crops, smallest crop as a share of the shorter side
+PHOTOS = (
+    ("astronaut", "skimage", "data/astronaut.png", "train", 600, 0.0),
+    ("coffee", "skimage", "data/coffee.png", "train", 600, 0.0),
+    ("rocket", "skimage", "data/rocket.jpg", "train", 600, 0.0),
+    ("motorcycle", "skimage", "data/motorcycle_left.png", "train", 600, 0.0),
+    ("chelsea", "skimage", "data/chelsea.png", "validation", 32, 0.5),
+    ("grace_hopper", "matplotlib", "mpl-data/sample_data/grace_hopper.jpg", "validation", 32, 0.5),
+)
+
+
+def make_demo(destination: Path) -> ImportReport:
+    """Make the data set `demo`: 2,400 crops (64, 64) of four photographs to train on, 64 of two others to validate.
+
+    Raises PhotochromError when a photograph is not installed or `destination` exists.
+    """
+    started = time.perf_counter()
+    columns: dict[str, list[str | int]] = {"split": [], "label": [], "origin": [], "checksum": []}
+    with new_pack(destination, SIZE, overwrite=False) as writer:
+        for label, (name, package, file, split, count, smallest) in enumerate(PHOTOS):
+            seen: set[str] = set()
+            for origin, pixels in _crops(
+                _read(package, file), smallest, np.random.default_rng([SEED, label])
+            ):
+                digest = checksum(pixels)
+                if digest in seen or is_gray(pixels):
+                    continue
+                seen.add(digest)
+                writer.add(pixels)
+                for column, value in zip(
+                    columns.values(), (split, label, f"{name} {origin}", digest), strict=True
+                ):
+                    column.append(value)
+                if len(seen) == count:
+                    break
+        names = [name for name, *_ in PHOTOS]
+        writer.finish(destination.absolute().name, "scikit-image and matplotlib", SEED, names, columns, [])
+    counts = {split: columns["split"].count(split) for split in SPLITS}
+    return ImportReport(destination, counts, {}, [], time.perf_counter() - started)
+
+
+def _read(package: str, file: str) -> Image.Image:
+    spec = find_spec(package)  # finds the files without running the package
+    for folder in (spec and spec.submodule_search_locations) or ():
+        if (path := Path(folder, file)).is_file():
+            return Image.open(path).convert("RGB")
+    raise PhotochromError(
+        f"{package} with its {Path(file).name} is not installed, and the data set demo needs it"
+    )
+
+
+def _crops(photo: Image.Image, smallest: float, random: np.random.Generator) -> Iterator[tuple[str, Pixels]]:
+    """First the whole centre square, then squares without end: sides log-uniform down to SIZE pixels, any place."""
+    yield "whole", np.asarray(ImageOps.fit(photo, (SIZE, SIZE), Image.Resampling.LANCZOS))
+    longest = min(photo.size)
+    low = max(SIZE, smallest * longest)
+    while True:
+        side = math.floor(low * (longest / low) ** random.random())
+        left, top = (int(random.integers(extent - side + 1)) for extent in photo.size)
+        box = (left, top, left + side, top + side)
+        yield (
+            f"{left},{top} {side}x{side}",
+            np.asarray(photo.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box)),
+        )

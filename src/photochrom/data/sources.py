@@ -1,0 +1,291 @@
+"""Where photos come from: a folder of photos, or Tiny ImageNet (its zip, or that zip unpacked).
+
+A source lists its photos without decoding any, and `read_photo` turns one of them into pixels. Nothing is
+extracted to disk, and an archive that could do harm is refused before any of it is used.
+"""
+
+import hashlib
+import io
+import os
+import re
+import stat
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from photochrom.errors import PhotochromError, UsageError
+
+Pixels = npt.NDArray[np.uint8]  # (S, S, 3)
+
+# Pillow reads more than these; the rest are documents, icons and formats that call other programs (EPS).
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+SUFFIXES += (".ppm", ".pgm", ".pnm", ".jp2", ".avif")
+MAX_PIXELS = 120_000_000  # above the largest phone sensors (108 megapixels), far below a decompression bomb
+MAX_ENTRY_BYTES = 64 * 2**20
+MAX_ENTRY_RATIO = 200
+GRAY_BELOW = 8  # levels between the highest and lowest channel; JPEG noise in a gray photo stays under it
+
+
+class LeftOut(NamedTuple):
+    """A file that did not become part of a data set, and why."""
+
+    origin: str
+    reason: str  # gray | duplicate | broken | too large | too small | not a photo
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo of a source, not read yet."""
+
+    origin: str  # path inside the source, with "/"
+    category: str | None = None  # key into Source.categories
+    held_out: bool = False  # the source itself keeps it for validation
+
+
+@dataclass(frozen=True)
+class Source:
+    """All photos of one folder or archive, sorted by origin so that the order of files has no say."""
+
+    name: str
+    photos: list[Photo]
+    categories: dict[str, str]  # key (wnid or folder name) -> name
+    left_out: list[LeftOut]  # files that are visibly not photos
+    open: Callable[[str], BinaryIO]
+
+    def only(self, wanted: Sequence[str]) -> "Source":
+        """The part of the source in these categories, each given by key or by name, in any case.
+
+        Raises UsageError for a category that the source does not have, with names that come close.
+        """
+        chosen: dict[str, str] = {}
+        for word in (name.casefold() for name in wanted):
+            found = {k: n for k, n in self.categories.items() if word in (k.casefold(), n.casefold())}
+            if not found:
+                known = sorted({*self.categories, *self.categories.values()})
+                close = get_close_matches(word, known, 5, 0.5) + [n for n in known if word in n.casefold()]
+                hint = ", ".join(dict.fromkeys(close or known[:10])) or "it has no sub-folders"
+                raise UsageError(f"{self.name} has no category {word!r}: there is {hint}")
+            chosen |= found
+        categories = {key: name for key, name in self.categories.items() if key in chosen}
+        photos = [photo for photo in self.photos if photo.category in chosen]
+        return replace(self, photos=photos, categories=categories)
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[Source]:
+    """Open a folder of photos (nested; first-level sub-folders are categories) or Tiny ImageNet (zip or folder).
+
+    Hidden files and folders are passed over. Of Tiny ImageNet the test part is not used, as it has no labels.
+
+    Raises PhotochromError when there is nothing, nothing readable, or an archive that is not safe to read.
+    """
+    name = path.resolve().name
+    if path.is_dir():
+        names = _list_folder(path)
+        open_ = lambda entry: _open_file(path / entry)  # noqa: E731
+        yield _tiny_imagenet(name, names, open_) or _folder(name, names, open_)
+    elif path.is_file():
+        with _open_zip(path) as archive:
+            lock = threading.Lock()  # ZipFile itself counts its readers without one
+
+            def open_entry(entry: str) -> BinaryIO:
+                with lock:
+                    return io.BytesIO(archive.read(entry))
+
+            source = _tiny_imagenet(name, archive.namelist(), open_entry)
+            if not source:
+                raise PhotochromError(f"{path} has no wnids.txt, so it is not Tiny ImageNet: unpack it first")
+            yield source
+    else:
+        raise PhotochromError(f"there is no {path}: name a folder of photos or the Tiny ImageNet zip")
+
+
+def _list_folder(path: Path) -> list[str]:
+    def stop(error: OSError) -> None:
+        raise PhotochromError(f"cannot look into {error.filename}: {error.strerror}") from error
+
+    names = []
+    for folder, subfolders, files in os.walk(path, onerror=stop):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        inside = Path(folder).relative_to(path)
+        names += [(inside / name).as_posix() for name in files if not name.startswith(".")]
+    return sorted(names)
+
+
+def _open_file(path: Path) -> BinaryIO:
+    if not path.is_file():  # opening a named pipe would wait for ever
+        raise OSError("not a regular file")
+    return path.open("rb")
+
+
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
+        mend = "if it is an archive it may be cut short, so get it again; else name a folder of photos"
+        raise PhotochromError(f"{path} cannot be read as a zip ({error}): {mend}") from error
+    with archive:
+        seen: set[str] = set()
+        for info in archive.infolist():
+            if fault := _danger(info) or ("is there twice" if info.filename in seen else None):
+                entry = f"its entry {info.orig_filename!r} {fault}"
+                raise PhotochromError(f"{path} is refused, as {entry}: get the archive from its maker")
+            seen.add(info.filename)
+        yield archive
+
+
+def _danger(info: zipfile.ZipInfo) -> str | None:
+    parts = info.orig_filename.removesuffix("/").split("/")
+    if any(part in ("", ".", "..") for part in parts) or re.match("[A-Za-z]:", parts[0]):
+        return "leads out of the archive"
+    if "\\" in info.orig_filename or "\0" in info.orig_filename:
+        return "has a backslash or a zero byte in its name"
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device"
+    if info.flag_bits & 1:
+        return "is encrypted"
+    if info.file_size > MAX_ENTRY_BYTES or info.file_size > MAX_ENTRY_RATIO * info.compress_size:
+        return f"claims to unpack from {info.compress_size:,} to {info.file_size:,} bytes"
+    return None
+
+
+def _is_photo(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _folder(source: str, names: list[str], open_: Callable[[str], BinaryIO]) -> Source:
+    photos = [Photo(name, name.split("/")[0] if "/" in name else None) for name in names if _is_photo(name)]
+    if not photos:
+        raise PhotochromError(f"{source} has no photo among its {len(names)} files (such as .jpg, .png, .webp)")
+    categories = {photo.category: photo.category for photo in photos if photo.category}
+    others = [LeftOut(name, "not a photo") for name in names if not _is_photo(name)]
+    return Source(source, photos, categories, others, open_)
+
+
+def _tiny_imagenet(source: str, names: list[str], open_: Callable[[str], BinaryIO]) -> Source | None:
+    """The source in the layout of Stanford CS231n's tiny-imagenet-200.zip, or None when it has no wnids.txt.
+
+    wnids.txt, words.txt, train/WNID/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt, all of it in
+    one folder or at the top.
+    """
+    root = next((n.removesuffix("wnids.txt") for n in names if re.fullmatch("([^/]+/)?wnids.txt", n)), None)
+    if root is None:
+        return None
+
+    def table(name: str, columns: int) -> list[list[str]]:
+        try:
+            with open_(root + name) as stream:
+                rows = [line.split("\t") for line in stream.read().decode().splitlines() if line.strip()]
+        except (KeyError, OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+            fault = f"its {name} cannot be read ({error})"
+            raise PhotochromError(f"{source} looks like Tiny ImageNet, but {fault}: get it again") from error
+        if short := next((row for row in rows if len(row) < columns), None):
+            raise PhotochromError(f"{name} in {source} has a line of fewer than {columns} columns: {short[0]!r}")
+        return rows
+
+    words = {wnid: synonyms.split(",")[0].strip() for wnid, synonyms, *_ in table("words.txt", 2)}
+    categories = {wnid: words.get(wnid, wnid) for wnid, *_ in table("wnids.txt", 1)}
+    labels = {f"val/images/{file}": wnid for file, wnid, *_ in table("val/val_annotations.txt", 2)}
+    files = {name.removeprefix(root) for name in names if name.startswith(root) and _is_photo(name)}
+    train = {n: m[1] for n in files if (m := re.fullmatch("train/([^/]+)/images/[^/]+", n))}
+    if unknown := {*train.values(), *labels.values()} - set(categories):
+        raise PhotochromError(f"{source} has photos of {min(unknown)}, which its wnids.txt does not list")
+    photos = [Photo(name, train[name]) for name in sorted(train)]
+    # Of a file that only the annotations know, reading tells that it is missing; one only on disk has no label.
+    held_out = {name for name in files if name.startswith("val/images/")} | set(labels)
+    photos += [Photo(name, labels.get(name), held_out=True) for name in sorted(held_out)]
+    return Source(source, photos, categories, [], lambda name: open_(root + name))
+
+
+def open_photo(photo: Image.Image | str | Path) -> Image.Image:
+    """One photo, given or from a file, as an 8-bit image of mode "L" or "RGB", turned as its EXIF says.
+
+    Raises PhotochromError when the file is missing, broken, not a photo, or of more than 120 megapixels.
+    """
+    if isinstance(photo, Image.Image):
+        return _upright(photo)
+    try:
+        with warnings.catch_warnings(), Image.open(photo, formats=FORMATS) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            _check_extent(image)
+            return _upright(image)
+    except FileNotFoundError:
+        raise PhotochromError(f"there is no photo {photo}") from None
+    except Exception as error:  # on broken bytes Pillow raises a dozen types, from SyntaxError to struct.error
+        raise PhotochromError(f"{photo} cannot be read as a photo ({_one_line(error)}): leave it out") from error
+
+
+def read_photo(source: Source, photo: Photo, size: int) -> tuple[Pixels, str] | LeftOut:
+    """Read one photo as pixels (size, size, 3) uint8 with their checksum, or say why it is left out.
+
+    The shorter side is resized to `size` and the centre square kept. One channel, or three that are less than 8
+    levels apart everywhere in the result, is gray.
+    """
+    try:
+        with source.open(photo.origin) as stream, Image.open(stream, formats=FORMATS) as image:
+            _check_extent(image)
+            if min(image.size) < size / 2:
+                return LeftOut(photo.origin, "too small", f"{image.width}x{image.height}")
+            image.draft(None, (2 * size, 2 * size))  # libjpeg decodes at 1/2, 1/4 or 1/8: several times faster
+            upright = _upright(image)
+            if upright.mode == "L":
+                return LeftOut(photo.origin, "gray")
+            if upright.size != (size, size):
+                upright = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
+    except Image.DecompressionBombError as error:
+        return LeftOut(photo.origin, "too large", str(error))
+    except Exception as error:  # as above
+        return LeftOut(photo.origin, "broken", _one_line(error))
+    pixels = np.asarray(upright)
+    return LeftOut(photo.origin, "gray") if is_gray(pixels) else (pixels, checksum(pixels))
+
+
+def _check_extent(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:  # the header knows, before anything is decoded
+        raise Image.DecompressionBombError(f"{image.width}x{image.height}, more than {MAX_PIXELS:,} pixels")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Decode to 8-bit "L" or "RGB", turned as EXIF says, with white for what is transparent.
+
+    Embedded colour profiles are not applied; CMYK is converted as Pillow does it.
+    """
+    image = ImageOps.exif_transpose(image)  # decodes, and leaves the given image as it is
+    if image.mode.startswith("I"):  # 16 bits; Pillow would clip them
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    gray = len(image.getbands()) < 3 and image.getbands()[0] != "P"
+    if image.has_transparency_data:
+        overlay = image.convert("RGBA")
+        image = Image.new("RGBA", overlay.size, "white")
+        image.alpha_composite(overlay)
+    return image.convert("L" if gray else "RGB")
+
+
+def is_gray(pixels: Pixels) -> bool:
+    """Whether the three channels are less than 8 levels apart at every pixel of (H, W, 3)."""
+    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    return bool((highest - lowest).max() < GRAY_BELOW)
+
+
+def checksum(pixels: Pixels) -> str:
+    """BLAKE2b of the pixels, 8 bytes in hexadecimal: equal for photos equal in every pixel, and only for them."""
+    return hashlib.blake2b(pixels.tobytes(), digest_size=8).hexdigest()

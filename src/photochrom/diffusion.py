@@ -1,0 +1,150 @@
+"""The noise: its schedule, adding it to chroma, reading x0 from a prediction, and sampling.
+
+Notation of Ho et al. 2020 (DDPM): xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps, t in 0..T-1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from photochrom.color import LARGEST_CHROMA
+from photochrom.config import DiffusionConfig
+from photochrom.errors import UsageError
+from photochrom.unet import CHROMA_CHANNELS, UNet
+
+Sampler = Literal["ddim", "ddpm", "dpm++"]
+SAMPLERS: tuple[str, ...] = get_args(Sampler)
+
+
+def linear_betas(timesteps: int) -> Tensor:
+    """beta from 1e-4 to 0.02 over 1000 steps, the same total noise over others. Source: Ho et al. 2020, section 4."""
+    scale = 1000 / timesteps
+    return torch.linspace(1e-4 * scale, 0.02 * scale, timesteps, dtype=torch.float64).clamp(max=0.999)
+
+
+def cosine_betas(timesteps: int) -> Tensor:
+    """alpha_bar = cos^2(pi/2 (t/T + 0.008) / 1.008), beta at most 0.999. Source: Nichol & Dhariwal 2021, equation 17."""
+    u = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
+    f = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+
+def with_zero_terminal_snr(betas: Tensor) -> Tensor:
+    """Shift and scale sqrt(alpha_bar) so that the last step is pure noise. Source: Lin et al. 2024, algorithm 1."""
+    root = (1 - betas).cumprod(0).sqrt()
+    alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
+
+
+class Diffusion:
+    """A schedule and the formulas that belong to it; holds no weights and no state."""
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        self.config = config
+        betas = {"linear": linear_betas, "cosine": cosine_betas}[config.schedule](config.timesteps)
+        self.betas = with_zero_terminal_snr(betas) if config.zero_terminal_snr else betas  # (T,) float64
+        self.alpha_bar = (1 - self.betas).cumprod(0)  # (T,) float64
+
+    def _roots(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at steps t (B,), as (B,1,1,1) float32 on t's device."""
+        alpha_bar = self.alpha_bar[t.cpu()].to(t.device)[:, None, None, None]
+        return alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """xt of x0 (B,2,h,w), noise eps (B,2,h,w) and steps t (B,). Source: Ho et al. 2020, equation 4."""
+        signal, noise = self._roots(t)
+        return signal * x0 + noise * eps
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should say: eps, or v = sqrt(alpha_bar) eps - sqrt(1-alpha_bar) x0.
+
+        Source for v: Salimans & Ho 2022, section 4 and appendix D.
+        """
+        if self.config.prediction == "epsilon":
+            return eps
+        signal, noise = self._roots(t)
+        return signal * eps - noise * x0
+
+    def predict_x0(self, xt: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """The clean chroma that the network's output at step t stands for, (B,2,h,w).
+
+        v: x0 = sqrt(alpha_bar) xt - sqrt(1-alpha_bar) v; eps: x0 = (xt - sqrt(1-alpha_bar) eps) / sqrt(alpha_bar).
+        """
+        signal, noise = self._roots(t)
+        if self.config.prediction == "epsilon":
+            return (xt - noise * output) / signal
+        return signal * xt - noise * output
+
+
+def make_scheduler(diffusion: Diffusion, sampler: str, steps: int) -> Any:
+    """The diffusers scheduler of that name on our betas, set to `steps` steps that begin at t = T-1.
+
+    Raises UsageError for an unknown sampler and for more steps than the schedule has.
+    """
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+
+    timesteps = diffusion.config.timesteps
+    if not 1 <= steps <= timesteps:
+        raise UsageError(f"{steps} sampling steps: this model was trained with {timesteps}, take 1 to {timesteps}")
+    common: dict[str, Any] = {
+        "num_train_timesteps": timesteps,
+        "trained_betas": diffusion.betas.tolist(),
+        "prediction_type": "v_prediction" if diffusion.config.prediction == "v" else "epsilon",
+        "timestep_spacing": "trailing",  # the only spacing that starts at pure noise (Lin et al. 2024, section 3.3)
+    }
+    if sampler == "ddim":
+        scheduler = DDIMScheduler(**common, clip_sample=True, clip_sample_range=LARGEST_CHROMA)
+    elif sampler == "ddpm":
+        scheduler = DDPMScheduler(**common, clip_sample=True, clip_sample_range=LARGEST_CHROMA)
+    elif sampler == "dpm++":
+        # At zero SNR its log-ratio of signal to noise is infinite; this option makes it very large instead.
+        scheduler = DPMSolverMultistepScheduler(
+            **common, rescale_betas_zero_snr=diffusion.config.zero_terminal_snr, final_sigmas_type="zero"
+        )
+    else:
+        raise UsageError(f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def noise_like(y: Tensor, scale: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """One draw of x_T per photo: (B,2,H/scale,W/scale), each from its own generator, on y's device.
+
+    A photo's noise depends on its own generator only, not on the photos that share its batch.
+    """
+    shape = (CHROMA_CHANNELS, y.shape[-2] // scale, y.shape[-1] // scale)
+    return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(y.device)
+
+
+@torch.inference_mode()
+def sample(
+    network: UNet,
+    diffusion: Diffusion,
+    y: Tensor,
+    generators: Sequence[torch.Generator],
+    steps: int = 20,
+    sampler: str = "ddim",
+    callback: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Draw chroma (B,2,H/s,W/s) for luma y (B,1,H,W) in [-1,1].
+
+    generators: one CPU generator per photo; nothing global is touched. callback(step, x0), if given, is called
+    after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling.
+    """
+    scheduler = make_scheduler(diffusion, sampler, steps)
+    xt = noise_like(y, network.config.chroma_scale, generators)
+    for step, t in enumerate(scheduler.timesteps):
+        ts = t.expand(len(y)).to(y.device)  # (B,)
+        output = network(xt, ts, y)
+        if callback:
+            callback(step, diffusion.predict_x0(xt, output, ts))
+        stochastic = {"generator": list(generators)} if sampler == "ddpm" else {}
+        xt = scheduler.step(output, t, xt, **stochastic).prev_sample
+    return xt

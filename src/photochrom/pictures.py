@@ -1,0 +1,87 @@
+"""Pictures that people look at: sheets of photos, and the curves of a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from photochrom import color
+
+
+def to_images(y: Tensor, c: Tensor) -> list[Image.Image]:
+    """Pillow RGB images of luma y (B,1,H,W) in [-1,1] and chroma c (B,2,h,w), compressed into the gamut.
+
+    Pillow's `convert("L")` of the result equals y's level within one at every pixel.
+    """
+    rgb = color.into_gamut(color.to_rgb(y, c), y)
+    pixels = (rgb * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
+    return [Image.fromarray(p) for p in pixels]
+
+
+def sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 128, across: int = 1) -> Image.Image:
+    """One picture with a titled column for each entry and a row for each photo.
+
+    columns: title -> photos, the same photo at the same place. Photos are fitted into side x side pixels, small
+    ones enlarged without smoothing. `across` repeats the columns side by side, for sheets of many photos.
+    """
+    gap, title = 4, 22
+    rows = -(-max(len(photos) for photos in columns.values()) // across)
+    block = len(columns) * (side + gap) + 2 * gap
+    picture = Image.new("RGB", (across * block - gap, title + rows * (side + gap)), "white")
+    draw = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(14)
+    for number, (name, photos) in enumerate(columns.items()):
+        for index, photo in enumerate(photos):
+            left = (index // rows) * block + number * (side + gap)
+            picture.paste(_fit(photo, side), (left + gap, title + (index % rows) * (side + gap)))
+            draw.text((left + gap, 2), name, fill="black", font=font)
+    return picture
+
+
+def _fit(photo: Image.Image, side: int) -> Image.Image:
+    scale = side / max(photo.size)
+    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    filter = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    fitted = Image.new("RGB", (side, side), "white")
+    fitted.paste(photo.convert("RGB").resize(size, filter), ((side - size[0]) // 2, (side - size[1]) // 2))
+    return fitted
+
+
+def png(picture: Image.Image) -> bytes:
+    """The picture as the bytes of a PNG file."""
+    buffer = BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def loss_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
+    """Training and validation loss by epoch, with a line where each stage begins; the bytes of a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # pyplot would keep global state
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    epochs = [record["epoch"] for record in history]
+    for key, label in (("train_loss", "training"), ("val_loss", "validation (averaged weights)")):
+        axes.plot(epochs, [record[key] for record in history], marker=".", label=label)
+    for before, record in zip(history, history[1:], strict=False):
+        if record["stage"] != before["stage"]:
+            axes.axvline(before["epoch"] + 0.5, color="gray", linestyle="--")
+            axes.text(before["epoch"] + 0.6, axes.get_ylim()[1], record["stage"], va="top", color="gray")
+    values = np.array([record["train_loss"] for record in history])
+    if values.max() > 5 * values.min() > 0:
+        axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel="loss", title="Loss by epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()

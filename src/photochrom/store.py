@@ -1,0 +1,202 @@
+"""The model folder `models/NAME/`: names, the trainer's lock, atomic writes, checkpoints, history, weights to share."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pickle
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors.torch
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from photochrom.config import Config, build
+from photochrom.errors import PhotochromError, UsageError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
+HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place: a reader sees the old or the new.
+
+    Raises PhotochromError when the disk is full or the folder cannot be written to; the old file stays.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        temporary = None
+        if os.name == "posix":
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the rename itself survives a power cut
+            finally:
+                os.close(folder)
+    except OSError as error:
+        reason = "the disk is full; make room" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise PhotochromError(f"cannot write {path}: {reason} (what was saved before is kept)") from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file atomically."""
+    write_atomically(path, lambda file: file.write(content))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; refuses NaN, which is not JSON."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def load_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
+    """Load weights into a module; a key that is missing, unknown or of another shape is named in the error."""
+    expected = module.state_dict()
+    for key in expected.keys() | tensors.keys():
+        if key not in tensors:
+            raise PhotochromError(f"{origin} has no {key!r}: it belongs to another network than its configuration says")
+        if key not in expected:
+            raise PhotochromError(f"{origin} has an unknown key {key!r}: it belongs to another network")
+        if expected[key].shape != tensors[key].shape:
+            found, wanted = tuple(tensors[key].shape), tuple(expected[key].shape)
+            raise PhotochromError(f"{origin}: {key!r} has shape {found}, this network expects {wanted}")
+    module.load_state_dict(tensors)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint (see DESIGN: plain tensors, numbers, strings, lists and dicts), never executing anything in it."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise PhotochromError(f"no checkpoint {path}") from None
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise PhotochromError(f"{path} is not a checkpoint that can be read: {str(error).splitlines()[0]}") from None
+    if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint or "config" not in checkpoint:
+        raise PhotochromError(f"{path} is not a Photochrom checkpoint: it lacks 'model_state_dict' and 'config'")
+    return checkpoint
+
+
+def read_weights(path: Path) -> tuple[Config, dict[str, Tensor]]:
+    """Configuration and averaged weights from a `model.safetensors`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise PhotochromError(f"no weights {path}; train the model first") from None
+    except (OSError, SafetensorError) as error:
+        raise PhotochromError(f"{path} cannot be read: {error}") from None
+    if "config" not in metadata:
+        raise PhotochromError(f"{path} was not written by Photochrom: it carries no configuration")
+    return build(json.loads(metadata["config"])), tensors
+
+
+class ModelFolder:
+    """`models/NAME/` and the files in it. Making this object touches nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+
+    def __truediv__(self, file: str) -> Path:
+        return self.path / file
+
+    @property
+    def exists(self) -> bool:
+        """Whether a training has begun here."""
+        return (self / CONFIG).is_file()
+
+    @property
+    def config(self) -> Config:
+        """The resolved configuration."""
+        try:
+            return build(json.loads((self / CONFIG).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise PhotochromError(f"{self / CONFIG} cannot be read: {error}") from None
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One record per finished epoch; empty before the first."""
+        if not (self / HISTORY).exists():
+            return []
+        try:
+            records = json.loads((self / HISTORY).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise PhotochromError(f"{self / HISTORY} cannot be read: {error}") from None
+        return list(records)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and hold it against a second trainer; the lock of a process that died is free."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            owner = (self / ".trainer").read_text().strip() if (self / ".trainer").exists() else "unknown"
+            raise PhotochromError(f"{self.path} is being trained by process {owner}; wait or stop it") from None
+        try:
+            (self / ".trainer").write_text(f"{os.getpid()}\n")
+            for leftover in self.path.glob(".*.*"):  # temporary files of a trainer that was killed while writing
+                if leftover.name.startswith(tuple(f".{name}." for name in (BEST, LAST, WEIGHTS, HISTORY))):
+                    leftover.unlink()
+            yield
+        finally:
+            (self / ".trainer").unlink(missing_ok=True)
+            lock.release()
+
+    def save_checkpoint(self, file: str, checkpoint: dict[str, Any]) -> None:
+        """Write `best_model.pth` or `last_model.pth`, atomically."""
+        write_atomically(self / file, lambda target: torch.save(checkpoint, target))
+
+    def save_weights(self, tensors: dict[str, Tensor], config: Config) -> None:
+        """Write the averaged weights to share: float16 safetensors that carry their configuration."""
+        half = {key: value.detach().cpu().half().contiguous() for key, value in tensors.items()}
+        metadata = {"format": "photochrom-1", "config": config.model_dump_json()}
+        write_bytes(self / WEIGHTS, safetensors.torch.save(half, metadata))
+
+    def remove(self) -> None:
+        """Delete the folder and all that is in it."""
+        shutil.rmtree(self.path)
+
+
+def model_folder(name: str, models: Path) -> ModelFolder:
+    """The folder for a new or known model; raises UsageError for a name that is not a plain file name."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"model name {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    return ModelFolder(models / name)
+
+
+def list_models(models: Path) -> list[ModelFolder]:
+    """Every model folder, by name."""
+    if not models.is_dir():
+        return []
+    return [ModelFolder(path.parent) for path in sorted(models.glob(f"*/{CONFIG}"))]
+
+
+def find_model(name_or_path: str | Path, models: Path) -> ModelFolder:
+    """A model by its name under `models`, or by the path of its folder; an unknown one lists those there are."""
+    by_name = models / name_or_path
+    for path in (by_name, Path(name_or_path)):
+        if (path / CONFIG).is_file():
+            return ModelFolder(path)
+    known = ", ".join(folder.name for folder in list_models(models)) or "none yet; make one with `photochrom train`"
+    raise PhotochromError(f"no model {str(name_or_path)!r} in {models}/; there are: {known}")
