@@ -14,7 +14,9 @@ def model_card(name: str, config: Config, history: Sequence[dict[str, Any]]) -> 
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
     stages = "\n".join(
-        f"| {stage.name} | {stage.epochs} | {stage.noise:g} |" for stage in config.stages
+        f"| {stage.label} | {stage.epochs} | {stage.noise:g} | {stage.perceptual:g} "
+        f"| {stage.adversarial if stage.use_gan else 0:g} |"
+        for stage in config.stages
     )
     features = ", ".join(map(str, config.model.features))
     return f"""# {name}
@@ -34,8 +36,8 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 | validation loss | {best["val_loss"]:.4f} (epoch {best["epoch"]}, which `model.safetensors` holds) |
 | seed | {config.training.seed} |
 
-| stage | epochs | noise |
-|---|---|---|
+| stage | epochs | noise | perceptual | adversarial |
+|---|---|---|---|---|
 {stages}
 
 ## Use and limits

@@ -63,9 +63,25 @@ class Colorizer:
         return cls(config, tensors, weights, device)
 
     @overload
-    def __call__(self, photos: Photo, **options: object) -> Image.Image: ...
+    def __call__(
+        self,
+        photos: Photo,
+        *,
+        steps: int = ...,
+        seed: int = ...,
+        sampler: str = ...,
+        progress: Callable[[int, int], None] | None = ...,
+    ) -> Image.Image: ...
     @overload
-    def __call__(self, photos: Sequence[Photo], **options: object) -> list[Image.Image]: ...
+    def __call__(
+        self,
+        photos: Sequence[Photo],
+        *,
+        steps: int = ...,
+        seed: int = ...,
+        sampler: str = ...,
+        progress: Callable[[int, int], None] | None = ...,
+    ) -> list[Image.Image]: ...
 
     def __call__(
         self,
@@ -87,22 +103,35 @@ class Colorizer:
         lumas = [open_photo(photo).convert("L") for photo in photos]
         small = [self._working_luma(luma) for luma in lumas]  # each (1, 1, h, w)
         batches = _batches(small)
-        done, total = 0, len(batches) * steps
+        total = len(batches) * steps
         coloured: dict[int, Image.Image] = {}
+        for number, batch in enumerate(batches):
 
-        def step_done(step: int, x0: Tensor) -> None:
-            nonlocal done
-            done += 1
-            if progress:
-                progress(done, total)
+            def step_done(step: int, x0: Tensor, before: int = number * steps) -> None:
+                if progress:
+                    progress(before + step + 1, total)
 
-        for batch in batches:
-            y = torch.cat([small[i] for i in batch]).to(self.device)
-            generators = [torch.Generator().manual_seed(seed) for _ in batch]
-            c = sample(self.network, self.diffusion, y, generators, steps, sampler, step_done).cpu()
+            y = torch.cat([small[i] for i in batch])
+            c = self.chroma(y, [seed] * len(batch), steps=steps, sampler=sampler, callback=step_done)
             for row, i in enumerate(batch):
                 coloured[i] = enlarge(lumas[i], c[row : row + 1], self._working_size(lumas[i]), self.config)
         return [coloured[i] for i in range(len(lumas))]
+
+    def chroma(
+        self,
+        y: Tensor,
+        seeds: Sequence[int],
+        *,
+        steps: int = 20,
+        sampler: str = "ddim",
+        callback: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """The chroma (B,2,H/s,W/s) of a batch of luma y (B,1,H,W) in [-1,1], on the processor.
+
+        seeds: one per photo. H and W must be multiples of `config.model.multiple`. callback: see `diffusion.sample`.
+        """
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return sample(self.network, self.diffusion, y.to(self.device), generators, steps, sampler, callback).cpu()
 
     def _working_size(self, photo: Image.Image) -> tuple[int, int]:
         """(height, width) at which the network sees a photo: its shorter side as long as in training."""

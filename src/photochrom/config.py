@@ -104,28 +104,61 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(200, ge=0, description="steps over which the learning rate rises")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, per step")
-    patience: int = Field(0, ge=0, description="stop after this many epochs without improvement (0: never)")
+    patience: int = Field(0, ge=0, description="in the last stage, stop after this many epochs without improvement (0: never)")
     sample_every: int = Field(5, ge=0, description="epochs between sheets of samples (0: only at the end)")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic on a GPU")
     seed: int = Field(0, ge=0, description="the same seed gives the same model")
+    vgg_weights: str | None = Field(
+        None, description="VGG16 weights: a safetensors file, or torchvision (default: those that come along)"
+    )
 
 
 class StageConfig(Section):
-    """A run of epochs with one set of loss weights."""
+    """A run of epochs with one set of loss weights: V1 is the noise loss alone, V2 adds the others.
 
-    name: str = Field("v1", description="what the history calls this stage")
+    A weight of 0 means that the part is not even constructed.
+    """
+
+    name: str | None = Field(None, description="what the history calls this stage (default: v1 or v2)")
     epochs: int = Field(50, ge=1, description="how often the photos are gone through")
     noise: float = Field(1.0, ge=0, description="weight of the noise loss")
+    perceptual: float = Field(0.1, ge=0, description="weight of the perceptual loss on VGG16 features (V1: 0)")
+    perceptual_from: float = Field(
+        0.5, ge=0, lt=1, description="noise level from which colours are compared, as a share of the time steps"
+    )
+    perceptual_share: float = Field(
+        0.25, gt=0, le=1, description="largest share of a batch whose colours are compared"
+    )
+    gan: bool = Field(False, description="let a discriminator judge the colours as well")
+    adversarial: float = Field(0.01, ge=0, description="weight of the adversarial loss, with --gan")
+    gan_delay: int = Field(500, ge=0, description="steps in which the discriminator learns alone")
+
+    @property
+    def use_gan(self) -> bool:
+        """Whether a discriminator takes part."""
+        return self.gan and self.adversarial > 0
+
+    @property
+    def label(self) -> str:
+        """The stage's name; v1 if it has the noise loss alone, v2 otherwise."""
+        return self.name or ("v2" if self.perceptual or self.use_gan else "v1")
 
 
 class Config(Section):
     """A whole training, as saved in `config.json`."""
 
+    source: str | None = Field(None, description="model that this one goes on from")
+    first_epoch: int = Field(0, ge=0, description="how many epochs that model had")
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     stages: tuple[StageConfig, ...] = Field((StageConfig(),), min_length=1)
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which the last stage is done."""
+        return self.first_epoch + sum(stage.epochs for stage in self.stages)
 
 
 def build(values: dict[str, Any]) -> Config:
@@ -136,22 +169,21 @@ def build(values: dict[str, Any]) -> Config:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
-            section = Config
-            known = sorted(_keys_beside(values, first["loc"], section))
+            known = sorted(_keys_beside(first["loc"]))
             raise UsageError(f"unknown key {key!r}; known here: {', '.join(known)}") from None
         reason = first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{key} = {first['input']!r}: {reason}") from None
 
 
-def _keys_beside(values: dict[str, Any], loc: tuple[int | str, ...], section: type[BaseModel]) -> list[str]:
-    sections: dict[str, type[BaseModel]] = {
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    sections = {
         "model": ModelConfig,
         "diffusion": DiffusionConfig,
         "data": DataConfig,
         "training": TrainingConfig,
         "stages": StageConfig,
     }
-    return list((section if len(loc) == 1 else sections[str(loc[0])]).model_fields)
+    return list((Config if len(loc) == 1 else sections[str(loc[0])]).model_fields)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

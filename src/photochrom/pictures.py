@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     epochs = [record["epoch"] for record in history]
     for key, label in (("train_loss", "training"), ("val_loss", "validation (averaged weights)")):
         axes.plot(epochs, [record[key] for record in history], marker=".", label=label)
-    for before, record in zip(history, history[1:], strict=False):
+    for before, record in pairwise(history):
         if record["stage"] != before["stage"]:
             axes.axvline(before["epoch"] + 0.5, color="gray", linestyle="--")
             axes.text(before["epoch"] + 0.6, axes.get_ylim()[1], record["stage"], va="top", color="gray")

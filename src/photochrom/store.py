@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import pickle
 import re
 import shutil
 import tempfile
@@ -49,8 +48,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 os.fsync(folder)  # the rename itself survives a power cut
             finally:
                 os.close(folder)
-    except OSError as error:
-        reason = "the disk is full; make room" if error.errno == errno.ENOSPC else error.strerror or str(error)
+    except (OSError, RuntimeError) as error:
+        cause = error if isinstance(error, OSError) else error.__context__  # torch.save raises its own after it
+        if not isinstance(cause, OSError):
+            raise
+        reason = "the disk is full; make room" if cause.errno == errno.ENOSPC else cause.strerror or str(cause)
         raise PhotochromError(f"cannot write {path}: {reason} (what was saved before is kept)") from error
     finally:
         if temporary:
@@ -70,7 +72,7 @@ def write_json(path: Path, value: Any) -> None:
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
     """Load weights into a module; a key that is missing, unknown or of another shape is named in the error."""
     expected = module.state_dict()
-    for key in expected.keys() | tensors.keys():
+    for key in sorted(expected.keys() | tensors.keys()):
         if key not in tensors:
             raise PhotochromError(f"{origin} has no {key!r}: it belongs to another network than its configuration says")
         if key not in expected:
@@ -87,8 +89,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise PhotochromError(f"no checkpoint {path}") from None
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise PhotochromError(f"{path} is not a checkpoint that can be read: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise PhotochromError(f"{path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # on broken bytes torch and pickle raise a dozen types, from IndexError to struct.error
+        raise PhotochromError(
+            f"{path} is torn, or not a checkpoint of plain tensors and numbers; take a whole one, or begin anew"
+        ) from error
     if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint or "config" not in checkpoint:
         raise PhotochromError(f"{path} is not a Photochrom checkpoint: it lacks 'model_state_dict' and 'config'")
     return checkpoint
@@ -106,7 +112,11 @@ def read_weights(path: Path) -> tuple[Config, dict[str, Tensor]]:
         raise PhotochromError(f"{path} cannot be read: {error}") from None
     if "config" not in metadata:
         raise PhotochromError(f"{path} was not written by Photochrom: it carries no configuration")
-    return build(json.loads(metadata["config"])), tensors
+    try:
+        values = json.loads(metadata["config"])
+    except ValueError as error:
+        raise PhotochromError(f"{path} carries a configuration that cannot be read: {error}") from None
+    return build(values), tensors
 
 
 class ModelFolder:
@@ -146,13 +156,15 @@ class ModelFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder and hold it against a second trainer; the lock of a process that died is free."""
-        self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self / ".lock")
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             owner = (self / ".trainer").read_text().strip() if (self / ".trainer").exists() else "unknown"
             raise PhotochromError(f"{self.path} is being trained by process {owner}; wait or stop it") from None
+        except OSError as error:
+            raise PhotochromError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
             (self / ".trainer").write_text(f"{os.getpid()}\n")
             for leftover in self.path.glob(".*.*"):  # temporary files of a trainer that was killed while writing

@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor
@@ -23,15 +24,23 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from photochrom import color, pictures, store
 from photochrom.card import model_card
-from photochrom.config import Config, StageConfig
+from photochrom.config import Config
 from photochrom.data.pack import Pack
 from photochrom.diffusion import Diffusion, sample
 from photochrom.errors import Interrupted, PhotochromError, UsageError
+from photochrom.health import advice
+from photochrom.losses import Noisy, StageLoss
+from photochrom.metrics import colorfulness
 from photochrom.store import ModelFolder
 from photochrom.unet import UNet
 
 SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
 SHEET_PHOTOS = 16
+COUNTERS = (
+    *("epoch", "step", "step_in_epoch", "sums", "seconds"),
+    *("best_val_loss", "epochs_since_best", "history"),
+)
+Indices = npt.NDArray[np.int64]
 VALIDATION_BATCH = 64
 
 
@@ -48,6 +57,7 @@ class Progress:
     photos_per_second: float
     seconds_left: float
     record: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def random_for(*key: int) -> torch.Generator:
@@ -56,10 +66,10 @@ def random_for(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
 
 
-def photos_of_step(photos: np.ndarray, seed: int, step: int, batch_size: int) -> np.ndarray:
+def photos_of_step(photos: Indices, seed: int, step: int, batch_size: int) -> Indices:
     """The indices of a step's photos: the part of an endless row of shuffled passes over `photos`."""
     places = np.arange(step * batch_size, (step + 1) * batch_size)
-    passes = {n: np.random.default_rng((seed, n)).permutation(photos) for n in set(places // len(photos))}
+    passes = {int(n): np.random.default_rng((seed, int(n))).permutation(photos) for n in set(places // len(photos))}
     return np.array([passes[place // len(photos)][place % len(photos)] for place in places])
 
 
@@ -93,34 +103,31 @@ class Training:
             raise PhotochromError(f"data set {pack.name!r} has no {missing} photos; import it again with more photos")
         if pack.size % config.model.multiple:
             raise UsageError(
-                f"photos of {pack.size} pixels are too small or uneven for {len(config.model.features)} levels at "
-                f"chroma scale {config.model.chroma_scale}: import them at a multiple of {config.model.multiple} "
+                f"photos of {pack.size} pixels do not fit {len(config.model.features)} levels at chroma scale "
+                f"{config.model.chroma_scale}: import them at a multiple of {config.model.multiple} pixels "
                 f"(data import --size), or take fewer features"
             )
-        choice = np.random.default_rng(options.seed).permutation(validation)
-        self.validation = choice[: config.data.validation_photos]
-        precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[options.precision]
-        self.accelerator = Accelerator(mixed_precision=precision)
+        self.validation = np.random.default_rng(options.seed).permutation(validation)[: config.data.validation_photos]
+        self.accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(options.precision, options.precision))
         self.device = self.accelerator.device
         self.diffusion = Diffusion(config.diffusion)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             self.network = UNet(config.model).to(self.device)
-        self.averaged = AveragedModel(self.network, multi_avg_fn=self._average)
-        self.averaged.requires_grad_(False).eval()
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
-        )
+        self.averaged = AveragedModel(self.network, multi_avg_fn=self._average).requires_grad_(False).eval()
+        optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=options.weight_decay, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         per_epoch = config.data.photos_per_epoch or len(self.photos)
         self.steps_per_epoch = math.ceil(per_epoch / options.batch_size)
-        self.epoch = self.first_epoch = 0  # finished epochs; those of the model that this one goes on from
-        self.step = 0
-        self.step_in_epoch = 0
-        self.sums: dict[str, float] = {}  # of this epoch's losses
+        self.epoch = config.first_epoch  # how many are done
+        self.step = self.step_in_epoch = 0
+        self.sums: dict[str, list[float]] = {}  # of this epoch: name -> [sum, count]
         self.seconds = 0.0  # of this epoch
         self.best_val_loss, self.epochs_since_best = math.inf, 0
         self.history: list[dict[str, Any]] = []
+        self.micro_batch, self.bad_batches = options.batch_size, 0
+        self.notes: list[str] = []  # for the person who waits
+        self.begin_stage()
 
     @torch.no_grad()
     def _average(self, averaged: Any, current: Any, count: Any) -> None:
@@ -130,30 +137,41 @@ class Training:
         """
         n = int(count)
         decay = min(self.config.training.ema_decay, (1 + n) / (10 + n))
-        get_ema_multi_avg_fn(decay)(averaged, current, count)
+        get_ema_multi_avg_fn(decay)(averaged, current, count)  # type: ignore[no-untyped-call]
 
     @property
-    def epochs(self) -> int:
-        """The epoch after which the last stage is done."""
-        return self.first_epoch + sum(stage.epochs for stage in self.config.stages)
+    def finished(self) -> bool:
+        """Whether all epochs are done, or patience with the last stage is at its end."""
+        patience = self.config.training.patience if self.stage is self.config.stages[-1] else 0
+        return self.epoch >= self.config.last_epoch or 0 < patience <= self.epochs_since_best
 
-    def stage(self) -> tuple[StageConfig, int]:
-        """The stage of the running epoch, and how many of its epochs are done."""
-        done = self.epoch - self.first_epoch
+    def begin_stage(self, carried: dict[str, Any] | None = None) -> None:
+        """Make the losses of the running epoch's stage, with the discriminator of `carried` (a loss_state_dict) if any.
+
+        Each stage has its own validation loss, so the best of the stage before does not count in it.
+        """
+        begin = self.config.first_epoch
         for stage in self.config.stages:
-            if done < stage.epochs:
-                return stage, done
-            done -= stage.epochs
-        return self.config.stages[-1], self.config.stages[-1].epochs
+            if self.epoch < begin + stage.epochs:
+                break
+            begin += stage.epochs
+        else:
+            begin -= stage.epochs
+        self.stage, self.stage_begin = stage, begin
+        self.losses = StageLoss(stage, self.config, self.device)
+        if carried:
+            self.losses.restore(carried, Path(store.LAST))
+        if self.epoch == begin and self.step_in_epoch == 0:
+            self.best_val_loss, self.epochs_since_best = math.inf, 0
 
-    def batch(self, indices: np.ndarray, flip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def batch(self, indices: Indices, flip: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Luma (B,1,S,S) in [-1,1] and chroma (B,2,S/s,S/s) of photos, mirrored where flip (B,) says so."""
         rgb = self.pack.rgb(indices).to(self.device)  # (B, 3, S, S)
         if flip is not None:
             rgb = torch.where(flip.to(self.device)[:, None, None, None], rgb.flip(-1), rgb)
         return color.from_rgb(rgb, self.config.model.chroma_scale)
 
-    def train_step(self, stage: StageConfig, done: int) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
         """One step of the optimiser; returns every loss. Raises PhotochromError if a number is not finite."""
         options = self.config.training
         generator = random_for(options.seed, 1, self.step)
@@ -164,60 +182,137 @@ class Training:
         y, x0 = self.batch(indices, flip)
         t = stratified_steps(len(x0), self.config.diffusion.timesteps, generator).to(self.device)
         eps = torch.randn(x0.shape, generator=generator).to(self.device)
-        with self.accelerator.autocast():
-            output = self.model(self.diffusion.add_noise(x0, eps, t), t, y)
-        noise = F.mse_loss(output.float(), self.diffusion.target(x0, eps, t))
-        loss = stage.noise * noise
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), options.clip)
-        losses = {"loss": loss.item(), "noise": noise.item(), "gradient": float(norm)}
-        if not all(map(math.isfinite, losses.values())) and options.precision != "fp16":  # whose scaler skips the step
-            raise PhotochromError(
-                f"step {self.step}: a loss or gradient is not finite ({losses}); the step was not taken and the last "
-                f"checkpoint is kept; lower --learning-rate"
-            )
-        step_in_stage = done * self.steps_per_epoch + self.step_in_epoch
+        log = self.backward(Noisy(y, x0, eps, t, self.diffusion.add_noise(x0, eps, t)))
+        log["gradient"] = float(self.accelerator.clip_grad_norm_(self.network.parameters(), options.clip))
+        if not all(map(math.isfinite, log.values())) and options.precision != "fp16":  # whose scaler skips the step
+            return self.without_this_batch(log, indices)
+        steps = self.stage.epochs * self.steps_per_epoch
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                options.learning_rate, step_in_stage, stage.epochs * self.steps_per_epoch, options.warmup_steps
-            )
+            group["lr"] = learning_rate(options.learning_rate, self.step_in_stage, steps, options.warmup_steps)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.averaged.update_parameters(self.network)
         self.step += 1
         self.step_in_epoch += 1
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        return losses
+        self.bad_batches = 0
+        for name, value in log.items():
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = [total + value, count + 1]
+        return log
+
+    def backward(self, batch: Noisy) -> dict[str, float]:
+        """Gradients of one batch, and its losses. Short of memory, the batch goes through in parts, from then on."""
+        log: dict[str, float] = {}
+        count = len(batch.t)
+        try:
+            for where in torch.arange(count, device=self.device).split(self.micro_batch):
+                share, part = len(where) / count, batch.only(where)
+                with self.accelerator.autocast():
+                    output = self.model(part.xt, part.t, part.y).float()
+                loss, terms = self.losses(part, output, self.network.last_layer, self.step_in_stage)
+                self.accelerator.backward(share * loss)
+                for name, value in terms.items():
+                    log[name] = log.get(name, 0.0) + share * value
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a processor it is a plain RuntimeError
+            if "memory" not in str(error).lower() or self.micro_batch == 1:
+                raise
+        else:
+            return log
+        self.optimizer.zero_grad()
+        self.micro_batch = -(-self.micro_batch // 2)
+        self.notes.append(
+            f"out of memory: batches go through in parts of {self.micro_batch}, the batch size of {count} is kept"
+        )
+        return self.backward(batch)
+
+    def without_this_batch(self, log: dict[str, float], indices: Indices) -> dict[str, float]:
+        """Leave out a batch whose numbers are not finite, once; raises PhotochromError at the second in a row."""
+        self.optimizer.zero_grad()
+        self.bad_batches += 1
+        bad = ", ".join(name for name, value in log.items() if not math.isfinite(value))
+        photos = ", ".join(self.pack.origin[i] for i in indices[:3])
+        said = f"step {self.step}: {bad} not finite; the step was not taken (photos {photos}, ...)"
+        if self.bad_batches > 1:
+            raise PhotochromError(
+                f"{said}; twice in a row: the last good checkpoint is kept, go on from it with a lower --learning-rate"
+            )
+        self.notes.append(f"{said}; going on with the next batch")
+        self.step += 1
+        return self.train_step()
+
+    @property
+    def step_in_stage(self) -> int:
+        """Steps that this stage has taken."""
+        return (self.epoch - self.stage_begin) * self.steps_per_epoch + self.step_in_epoch
 
     @torch.no_grad()
-    def validate(self) -> float:
-        """Noise loss of the averaged weights over fixed photos, time steps and noise, so that two epochs compare."""
+    def validate(self) -> dict[str, float]:
+        """Losses of the averaged weights over fixed photos, time steps and noise, so that two epochs compare."""
         generator = random_for(self.config.training.seed, 2)
         count = len(self.validation)
-        t = stratified_steps(count, self.config.diffusion.timesteps, generator)
-        total = 0.0
+        t = stratified_steps(count, self.config.diffusion.timesteps, generator).to(self.device)
+        found: dict[str, list[Tensor]] = {}
         for start in range(0, count, VALIDATION_BATCH):
-            y, x0 = self.batch(self.validation[start : start + VALIDATION_BATCH])
-            steps = t[start : start + VALIDATION_BATCH].to(self.device)
+            part = slice(start, start + VALIDATION_BATCH)
+            y, x0 = self.batch(self.validation[part])
             eps = torch.randn(x0.shape, generator=generator).to(self.device)
+            xt = self.diffusion.add_noise(x0, eps, t[part])
             with self.accelerator.autocast():
-                output = self.averaged(self.diffusion.add_noise(x0, eps, steps), steps, y)
-            loss = F.mse_loss(output.float(), self.diffusion.target(x0, eps, steps), reduction="none")
-            total += loss.mean(dim=(1, 2, 3)).sum().item()
-        return total / count
+                output = self.averaged(xt, t[part], y)
+            for name, values in self.losses.validation(Noisy(y, x0, eps, t[part], xt), output.float()).items():
+                found.setdefault(name, []).append(values)
+        return {name: torch.cat(values).mean().item() for name, values in found.items()}
 
-    def sheet(self) -> Image.Image:
-        """Gray, coloured (by the averaged weights) and true, for the same validation photos in every epoch."""
+    def sheet(self) -> tuple[Image.Image, dict[str, Any]]:
+        """Gray, coloured (by the averaged weights) and true, for the same validation photos in every epoch.
+
+        Returns the picture, and how colourful the samples are beside the true photos: `colorfulness` (Hasler &
+        Suesstrunk) and `spread`, the standard deviation over photos of their mean chroma.
+        """
         y, x0 = self.batch(self.validation[:SHEET_PHOTOS])
         generators = [random_for(self.config.training.seed, 3, i) for i in range(len(y))]
-        c = sample(self.averaged.module, self.diffusion, y, generators)
+        network = self.averaged.module
+        assert isinstance(network, UNet)
+        c = sample(network, self.diffusion, y, generators)
         columns = {
             "gray": pictures.to_images(y, torch.zeros_like(x0)),
             "coloured": pictures.to_images(y, c),
             "true": pictures.to_images(y, x0),
         }
-        return pictures.sheet(columns, across=2)
+        measured: dict[str, dict[str, float]] = {"colorfulness": {}, "spread": {}}
+        for name, photos, chroma in (("samples", columns["coloured"], c), ("data", columns["true"], x0)):
+            rgb = np.stack([np.asarray(photo) for photo in photos]) / 255
+            measured["colorfulness"][name] = float(colorfulness(rgb).mean())
+            measured["spread"][name] = chroma.mean(dim=(2, 3)).std(dim=0, correction=0).mean().item()
+        return pictures.sheet(columns, across=2), measured
+
+    def end_epoch(self) -> dict[str, Any]:
+        """Validate, write down the epoch, and begin the next one, in its stage."""
+        means = {name: total / count for name, (total, count) in self.sums.items()}
+        val = self.validate()
+        weights = {"noise": self.stage.noise, "perceptual": self.stage.perceptual}
+        photos = self.step_in_epoch * self.config.training.batch_size
+        record = {
+            "epoch": self.epoch + 1,
+            "stage": self.stage.label,
+            "train_loss": means.pop("loss"),
+            "val_loss": sum(weights[name] * value for name, value in val.items()),
+            **{f"val_{name}": value for name, value in val.items()},
+            **means,
+            "weights": weights | {"adversarial": self.stage.adversarial if self.stage.use_gan else 0.0},
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "photos": photos,
+            "seconds": round(self.seconds, 2),
+            "photos_per_second": round(photos / self.seconds, 2),
+            "memory_mb": memory_mb(self.device),
+        }
+        self.history.append(record)
+        better = record["val_loss"] < self.best_val_loss
+        self.best_val_loss = min(self.best_val_loss, record["val_loss"])
+        self.epochs_since_best = 0 if better else self.epochs_since_best + 1
+        self.epoch += 1
+        self.step_in_epoch, self.sums, self.seconds = 0, {}, 0.0
+        return record
 
     def state(self) -> dict[str, Any]:
         """A checkpoint: all that the training needs to go on, and all that using the model needs."""
@@ -225,66 +320,30 @@ class Training:
         return {
             "format": 1,
             "config": self.config.model_dump(mode="json"),
-            "epoch": self.epoch,
-            "first_epoch": self.first_epoch,
-            "step": self.step,
-            "step_in_epoch": self.step_in_epoch,
-            "sums": dict(self.sums),
-            "seconds": self.seconds,
+            **{name: getattr(self, name) for name in COUNTERS},
             "model_state_dict": self.network.state_dict(),
             "ema_state_dict": self.averaged.module.state_dict(),
             "ema_updates": int(self.averaged.n_averaged),
             "optimizer_state_dict": self.optimizer.state_dict(),
-            "loss_state_dict": {
-                "mse_weight": self.stage()[0].noise,
-                "perceptual_weight": 0.0,
-                "adversarial_weight": 0.0,
-                "use_gan": False,
-                "discriminator_state_dict": None,
-                "discriminator_optimizer_state_dict": None,
-            },
+            "loss_state_dict": self.losses.state(),
             "train_loss": last["train_loss"],
             "val_loss": last["val_loss"],
-            "best_val_loss": self.best_val_loss,
-            "epochs_since_best": self.epochs_since_best,
-            "history": self.history,
         }
 
-    def restore(self, state: dict[str, Any], origin: ModelFolder) -> None:
-        """Take up a checkpoint; raises PhotochromError, naming the key, if it is of another network."""
-        path = origin / store.LAST
-        store.load_tensors(self.network, state["model_state_dict"], path)
-        store.load_tensors(self.averaged.module, state["ema_state_dict"], path)
+    def restore(self, state: dict[str, Any], origin: Path, anew: bool = False) -> None:
+        """Take up a checkpoint; raises PhotochromError, naming the key, if it is of another network.
+
+        anew: begin a new model on top of another one's weights, averages, optimiser and epoch count.
+        """
+        store.load_tensors(self.network, state["model_state_dict"], origin)
+        store.load_tensors(self.averaged.module, state["ema_state_dict"], origin)
         self.averaged.n_averaged.fill_(state["ema_updates"])
         self.optimizer.load_state_dict(state["optimizer_state_dict"])
-        for name in ("epoch", "first_epoch", "step", "step_in_epoch", "seconds", "best_val_loss", "epochs_since_best"):
+        for name in COUNTERS:
             setattr(self, name, state[name])
-        self.sums, self.history = dict(state["sums"]), list(state["history"])
-
-    def end_epoch(self, stage: StageConfig) -> dict[str, Any]:
-        """Validate, and write down the epoch."""
-        means = {name: value / self.step_in_epoch for name, value in self.sums.items()}
-        photos = self.step_in_epoch * self.config.training.batch_size
-        record = {
-            "epoch": self.epoch + 1,
-            "stage": stage.name,
-            "train_loss": means.pop("loss"),
-            "val_loss": self.validate(),
-            **means,
-            "weights": {"noise": stage.noise},
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "photos": photos,
-            "seconds": round(self.seconds, 2),
-            "photos_per_second": round(photos / self.seconds, 2),
-            "memory_mb": memory_mb(self.device),
-        }
-        self.epoch += 1
-        self.step_in_epoch, self.sums, self.seconds = 0, {}, 0.0
-        self.history.append(record)
-        better = record["val_loss"] < self.best_val_loss
-        self.best_val_loss = min(self.best_val_loss, record["val_loss"])
-        self.epochs_since_best = 0 if better else self.epochs_since_best + 1
-        return record
+        if anew:
+            self.step_in_epoch, self.sums, self.seconds = 0, {}, 0.0
+        self.begin_stage(state["loss_state_dict"])
 
 
 def memory_mb(device: torch.device) -> int:
@@ -302,29 +361,48 @@ def train(
     pack: Pack,
     report: Callable[[Progress], None] = lambda progress: None,
     signal_received: Callable[[], int] = lambda: 0,
+    source: ModelFolder | None = None,
 ) -> None:
-    """Train a model into its folder, or go on from the folder's `last_model.pth`.
+    """Train a model into its folder, from nothing, from another model (`source`), or from where the folder stands.
 
-    signal_received is asked after each step; a signal's number ends the training after all is saved, by raising
-    Interrupted. Raises PhotochromError for a folder that holds another training, a data set that does not fit, losses
-    that are not finite, a full disk.
+    The source is only read. signal_received is asked after each step; a signal's number ends the training after all is
+    saved, by raising Interrupted. Raises PhotochromError for a folder that holds another training, a source of another
+    architecture, a data set that does not fit, losses that are not finite, a full disk.
     """
     data = config.data.model_copy(update={"name": pack.name, "size": pack.size, "checksum": pack.checksum})
-    config = config.model_copy(update={"data": data})
+    config = config.model_copy(update={"data": data, "source": source.name if source else None})
     if folder.exists:
+        config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
         refuse_another(config, folder)
+    resuming = (folder / store.LAST).exists()
+    state, origin = None, (folder if resuming or not source else source) / store.LAST
+    if resuming or source:
+        state = store.read_checkpoint(origin)
+    if source and state and not resuming:
+        refuse_other_network(config, source)
+        config = config.model_copy(update={"first_epoch": state["epoch"]})
     training = Training(config, pack)
     with folder.locked():
-        if (folder / store.LAST).exists():
-            training.restore(store.read_checkpoint(folder / store.LAST), folder)
+        if state:
+            training.restore(state, origin, anew=not resuming)
         store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
-        patience = config.training.patience
-        while training.epoch < training.epochs and not 0 < patience <= training.epochs_since_best:
-            stage, done = training.stage()
-            run_epoch(training, stage, done, folder, report, signal_received)
-            record = training.end_epoch(stage)
-            save_epoch(training, folder, record)
-            report(progress_of(training, stage, record["train_loss"], record))
+        while not training.finished:
+            run_epoch(training, folder, report, signal_received)
+            record = training.end_epoch()
+            save_epoch(training, folder)
+            training.notes += advice(training.history, training.stage)
+            report(progress_of(training, record["train_loss"], record))
+            if not training.finished and training.epoch == training.stage_begin + training.stage.epochs:
+                training.begin_stage(training.losses.state())
+
+
+def refuse_other_network(config: Config, source: ModelFolder) -> None:
+    """Raise UsageError if the source's network or noise is not the one that is to go on."""
+    for part in ("model", "diffusion"):
+        old, new = getattr(source.config, part).model_dump(), getattr(config, part).model_dump()
+        for key in old:
+            if old[key] != new[key]:
+                raise UsageError(f"{source.name} has {key} = {old[key]}, not {new[key]}: leave that setting out")
 
 
 def refuse_another(config: Config, folder: ModelFolder) -> None:
@@ -337,8 +415,11 @@ def refuse_another(config: Config, folder: ModelFolder) -> None:
         values = config.model_dump(mode="json")
         for key in ("patience", "sample_every"):
             del values["training"][key]
+        found = {key: values.pop(key) for key in ("source", "first_epoch")}
         stages = {f"stages.{n}": {**stage, "epochs": None} for n, stage in enumerate(values.pop("stages"))}
-        return {f"{part}.{key}": value for part, fields in {**values, **stages}.items() for key, value in fields.items()}
+        for part, fields in {**values, **stages}.items():
+            found |= {f"{part}.{key}": value for key, value in fields.items()}
+        return found
 
     old, new = comparable(folder.config), comparable(config)
     for key in sorted(old.keys() | new.keys()):
@@ -351,8 +432,6 @@ def refuse_another(config: Config, folder: ModelFolder) -> None:
 
 def run_epoch(
     training: Training,
-    stage: StageConfig,
-    done: int,
     folder: ModelFolder,
     report: Callable[[Progress], None],
     signal_received: Callable[[], int],
@@ -361,9 +440,9 @@ def run_epoch(
     saved = time.monotonic()
     while training.step_in_epoch < training.steps_per_epoch:
         begun = time.monotonic()
-        losses = training.train_step(stage, done)
+        losses = training.train_step()
         training.seconds += time.monotonic() - begun
-        report(progress_of(training, stage, losses["loss"]))
+        report(progress_of(training, losses["loss"]))
         if number := signal_received():
             folder.save_checkpoint(store.LAST, training.state())
             raise Interrupted(
@@ -374,25 +453,28 @@ def run_epoch(
             saved = time.monotonic()
 
 
-def progress_of(training: Training, stage: StageConfig, loss: float, record: dict[str, Any] | None = None) -> Progress:
-    """How far the training is, with the time left at this epoch's pace."""
-    steps = training.steps_per_epoch
-    pace = training.seconds / training.step_in_epoch if training.step_in_epoch else record["seconds"] / steps if record else 0
-    left = (training.epochs - training.epoch) * steps - training.step_in_epoch
-    rate = training.config.training.batch_size / pace if pace else 0.0
-    epoch = training.epoch if record else training.epoch + 1
-    return Progress(
-        epoch, training.epochs, training.step_in_epoch or steps, steps, stage.name, loss, rate, left * pace, record
-    )
+def progress_of(training: Training, loss: float, record: dict[str, Any] | None = None) -> Progress:
+    """How far the training is, with the time left at the pace of the epoch that runs, or of the one that just ended."""
+    steps, batch = training.steps_per_epoch, training.config.training.batch_size
+    if record:
+        step, pace, epoch = steps, record["seconds"] / steps, training.epoch
+    else:
+        step, pace, epoch = training.step_in_epoch, training.seconds / training.step_in_epoch, training.epoch + 1
+    left = (training.config.last_epoch - epoch + 1) * steps - step
+    rate, label = batch / max(pace, 1e-9), training.stage.label
+    notes, training.notes = tuple(training.notes), []
+    return Progress(epoch, training.config.last_epoch, step, steps, label, loss, rate, left * pace, record, notes)
 
 
-def save_epoch(training: Training, folder: ModelFolder, record: dict[str, Any]) -> None:
+def save_epoch(training: Training, folder: ModelFolder) -> None:
     """Write what the epoch brought; `last_model.pth` comes last, since it is what resuming believes."""
-    state = training.state()
     every = training.config.training.sample_every
-    if training.epoch == training.epochs or (every and training.epoch % every == 0):
+    if training.finished or (every and training.epoch % every == 0):
+        picture, measured = training.sheet()
+        training.history[-1] |= measured
         (folder / "samples").mkdir(exist_ok=True)
-        store.write_bytes(folder / "samples" / f"epoch_{training.epoch:04}.png", pictures.png(training.sheet()))
+        store.write_bytes(folder / "samples" / f"epoch_{training.epoch:04}.png", pictures.png(picture))
+    state = training.state()
     if training.epochs_since_best == 0:
         folder.save_checkpoint(store.BEST, state)
         folder.save_weights(state["ema_state_dict"], training.config)

@@ -7,6 +7,7 @@ smaller than luma by `chroma_scale`, so luma enters as `scale * scale` channels 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,7 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.skip = nn.Identity() if channels_in == channels else nn.Conv2d(channels_in, channels, 1)
         nn.init.zeros_(self.conv2.weight)  # each block begins as the identity (Goyal et al. 2017)
+        nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -51,15 +53,19 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all places of a (small) map, heads of 64 channels. Source: Vaswani et al. 2017."""
+    """Self-attention over all places of a (small) map. Source: Vaswani et al. 2017, section 3.2.
+
+    Heads of 64 channels; one head where 64 does not divide them.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = max(1, channels // 64)
+        self.heads = channels // 64 if channels % 64 == 0 else 1
         self.norm = group_norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         B, C, H, W = x.shape
@@ -95,7 +101,7 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         features, length = config.features, config.time_embedding
-        coarser = list(zip(features[:-1], features[1:], strict=True))
+        coarser = list(pairwise(features))
         self.time = nn.Sequential(nn.Linear(length, length), nn.SiLU(), nn.Linear(length, length), nn.SiLU())
         self.stem = nn.Conv2d(CHROMA_CHANNELS + config.chroma_scale**2, features[0], 3, padding=1)
         self.down = nn.ModuleList(Level(config, i, f) for i, f in enumerate(features))
@@ -106,6 +112,7 @@ class UNet(nn.Module):
             group_norm(features[0]), nn.SiLU(), nn.Conv2d(features[0], CHROMA_CHANNELS, 3, padding=1)
         )
         nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.head[-1].bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)
 
     @property

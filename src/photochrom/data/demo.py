@@ -1,31 +1,33 @@
-"""The data set `demo`: crops of the photographs that scikit-image and matplotlib bundle, so nothing is downloaded.
+"""The data set `demo`: crops of the photographs that scikit-image and matplotlib bundle; no download.
 
-| photo         | shows                                | origin                                       | licence           |
-|---------------|--------------------------------------|----------------------------------------------|-------------------|
-| astronaut     | Eileen Collins                       | NASA Great Images database                   | public domain     |
-| coffee        | a cup of espresso on a table         | Rachel Michetti, courtesy of Pikolo Espresso | CC0               |
-| rocket        | Falcon 9 with DSCOVR, before launch  | SpaceX                                       | public domain     |
-| motorcycle    | the left view of a stereo pair       | Middlebury stereo data 2014 (Scharstein,     | free to use and   |
-|               |                                      | Hirschmueller, Kitajima, Krathwohl, Nesic,   | publish; cite the |
-|               |                                      | Wang, Westling: GCPR 2014)                   | paper             |
-| chelsea       | a cat                                | Stefan van der Walt                          | CC0               |
-| grace_hopper  | Rear Admiral Grace Hopper            | United States Navy                           | public domain     |
+| photo        | shows                          | origin                                | licence           |
+|--------------|--------------------------------|---------------------------------------|-------------------|
+| astronaut    | Eileen Collins                 | NASA Great Images database            | public domain     |
+| coffee       | a cup of espresso on a table   | Rachel Michetti, Pikolo Espresso Bar  | CC0               |
+| rocket       | Falcon 9 before a launch       | SpaceX                                | public domain     |
+| motorcycle   | the left view of a stereo pair | Middlebury stereo data sets of 2014   | free to use and   |
+|              |                                | (Scharstein et al., GCPR 2014)        | publish, cite it  |
+| chelsea      | a cat                          | Stefan van der Walt                   | CC0               |
+| grace_hopper | Rear Admiral Grace Hopper      | United States Navy                    | public domain     |
 
-Chelsea and Grace Hopper are held out whole, so that validation photos show what no training crop has shown. The
-bundled pictures that are no everyday colour photographs (textures, microscopy, the retina, the sky survey) are left
-alone, and so is the motorcycle's right view, which is the same scene again.
+Chelsea and Grace Hopper are held out whole, so that no crop to train on shows any of them. Left alone are
+the bundled pictures that are no everyday photographs in colour (textures, microscopy, a retina, a sky
+survey), and the motorcycle's right view, the same scene once more.
 """
+
+from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from photochrom.data.pack import SPLITS, ImportReport, new_pack
+from photochrom.data.pack import ImportReport, new_pack
 from photochrom.data.sources import Pixels, checksum, is_gray
 from photochrom.errors import PhotochromError
 
@@ -43,33 +45,32 @@ PHOTOS = (
 
 
 def make_demo(destination: Path) -> ImportReport:
-    """Make the data set `demo`: 2,400 crops (64, 64) of four photographs to train on, 64 of two others to validate.
+    """Make the data set: 2,400 crops (64, 64) of four photographs to train on, 64 of two others to validate.
 
     Raises PhotochromError when a photograph is not installed or `destination` exists.
     """
     started = time.perf_counter()
-    columns: dict[str, list[str | int]] = {"split": [], "label": [], "origin": [], "checksum": []}
-    with new_pack(destination, SIZE, overwrite=False) as writer:
-        for label, (name, package, file, split, count, smallest) in enumerate(PHOTOS):
+    columns: dict[str, list[Any]] = {"split": [], "label": [], "origin": [], "checksum": []}
+    with new_pack(destination, SIZE, overwrite=False) as (file, index):
+        for label, (name, package, path, split, count, smallest) in enumerate(PHOTOS):
             seen: set[str] = set()
             for origin, pixels in _crops(
-                _read(package, file), smallest, np.random.default_rng([SEED, label])
+                _read(package, path), smallest, np.random.default_rng([SEED, label])
             ):
+                if len(seen) == count:
+                    break
                 digest = checksum(pixels)
                 if digest in seen or is_gray(pixels):
                     continue
                 seen.add(digest)
-                writer.add(pixels)
+                file.write(pixels.tobytes())
                 for column, value in zip(
                     columns.values(), (split, label, f"{name} {origin}", digest), strict=True
                 ):
                     column.append(value)
-                if len(seen) == count:
-                    break
-        names = [name for name, *_ in PHOTOS]
-        writer.finish(destination.absolute().name, "scikit-image and matplotlib", SEED, names, columns, [])
-    counts = {split: columns["split"].count(split) for split in SPLITS}
-    return ImportReport(destination, counts, {}, [], time.perf_counter() - started)
+        index |= {"source": "scikit-image and matplotlib", "seed": SEED, "photos": columns}
+        index |= {"categories": [name for name, *_ in PHOTOS], "left_out": []}
+    return ImportReport(destination, index["counts"], {}, [], time.perf_counter() - started)
 
 
 def _read(package: str, file: str) -> Image.Image:
@@ -83,7 +84,7 @@ def _read(package: str, file: str) -> Image.Image:
 
 
 def _crops(photo: Image.Image, smallest: float, random: np.random.Generator) -> Iterator[tuple[str, Pixels]]:
-    """First the whole centre square, then squares without end: sides log-uniform down to SIZE pixels, any place."""
+    """First the centre square, then squares without end: any place, any side from SIZE up (log-uniform)."""
     yield "whole", np.asarray(ImageOps.fit(photo, (SIZE, SIZE), Image.Resampling.LANCZOS))
     longest = min(photo.size)
     low = max(SIZE, smallest * longest)

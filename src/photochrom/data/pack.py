@@ -1,10 +1,12 @@
 """The packed data set: every photo decoded once, so that training decodes nothing.
 
-A data set is a folder of two files. `photos.npy` holds the pixels, uint8 (N, S, S, 3), memory-mapped when read.
-`index.json` says of each photo its split, label, origin and checksum, and of each file left out why.
-Photos lie in the order of the source (with a limit: as drawn). They are not shuffled on disk, because training
-draws batches by index anyway, and so one pass over the source writes the whole file.
+A data set is a folder of two files. `photos.npy` holds the pixels, uint8 (N, S, S, 3), memory-mapped when
+read. `index.json` says of each photo its split, label, origin and checksum, and of each file left out why.
+Photos lie in the order of the source (with a limit: as drawn). They are not shuffled on disk, because
+training draws batches by index anyway, and so one pass over the source writes the whole file.
 """
+
+from __future__ import annotations
 
 import errno
 import json
@@ -13,12 +15,13 @@ import tempfile
 import time
 import warnings
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -33,9 +36,12 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
-CHUNK = 8  # photos that a thread takes at a time: so few that Ctrl-C is answered at once even with large ones
+CHUNK = (
+    16  # photos that a thread takes at a time: handing over tiny ones singly would take as long as reading
+)
 
 Progress = Callable[[int, int], None]  # (done, total)
+Read = tuple[Photo, tuple[Pixels, str] | LeftOut]
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Pack:
     folder: Path
     name: str
     size: int  # S, pixels
-    source: str
+    source: str  # name of the folder or archive it was made from
+    seed: int
     photos: npt.NDArray[np.uint8]  # (N, S, S, 3), memory-mapped, read-only
     split: npt.NDArray[np.str_]  # (N,) train | validation | test
     label: npt.NDArray[np.int64]  # (N,) index into categories, -1 for none
@@ -66,22 +73,24 @@ class Pack:
     checksum: str  # of all photos with their order, split and label
 
     @classmethod
-    def open(cls, folder: Path) -> "Pack":
+    def open(cls, folder: Path) -> Pack:
         """Open a data set; its pixels stay on disk until they are asked for.
 
         Raises PhotochromError when the folder or a file of it is missing, torn, or of another format.
         """
-        mend = "import it again with --overwrite"
+        mend = "delete it and import the photos again"
         for name in ("index.json", "photos.npy"):
             if not (folder / name).is_file():
-                raise PhotochromError(f"{folder} is not a data set, as it has no {name}: {mend}")
+                raise PhotochromError(
+                    f"{folder} is no data set, it has no {name}: see 'photochrom data import'"
+                )
         try:
             index = json.loads((folder / "index.json").read_text())
             if index["format"] != FORMAT:
                 raise PhotochromError(f"{folder} is of format {index['format']}, not {FORMAT}: {mend}")
             columns = index["photos"]
             photos = np.lib.format.open_memmap(folder / "photos.npy", mode="r")
-            fields = {key: index[key] for key in ("name", "size", "source", "categories", "checksum")}
+            fields = {key: index[key] for key in ("name", "size", "source", "seed", "categories", "checksum")}
             fields["left_out"] = [LeftOut(*entry) for entry in index["left_out"]]
             split, label = np.array(columns["split"]), np.array(columns["label"], dtype=np.int64)
             pack = cls(folder, photos=photos, split=split, label=label, origin=columns["origin"], **fields)
@@ -102,7 +111,7 @@ class Pack:
             raise UsageError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
         return np.flatnonzero(self.split == split).astype(np.int64)
 
-    def rgb(self, indices: npt.ArrayLike) -> "torch.Tensor":
+    def rgb(self, indices: npt.ArrayLike) -> torch.Tensor:
         """The photos at B indices, contiguous float32 (B, 3, S, S) in [0, 1]."""
         import torch  # late, so that the command line can show an index without it
 
@@ -135,32 +144,36 @@ def find(name_or_path: str, data_dir: Path) -> Pack:
 
 @contextmanager
 def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
-    """Build a data set next to `destination` and move it there when the body has ended well; else leave no trace.
+    """Build a data set next to `destination` and move it there if the body ends well; else leave no trace.
 
     The body gets the open file, to which it writes the pixels of photo after photo, and the dict that becomes
-    `index.json`, into which it puts `source`, `seed`, `categories`, `left_out` and the columns `photos`.
+    `index.json`, into which it puts `source`, `seed`, `categories`, `left_out` and `photos`: one list each of
+    `split`, `label`, `origin` and `checksum`.
 
-    Raises PhotochromError when something is there already or it cannot be written (a full disk, no permission).
+    Raises PhotochromError when something is there already, or on a full disk, or without permission.
     """
     destination = destination.absolute()
     if destination.exists():
         if not overwrite:
-            raise PhotochromError(f"{destination} exists: choose another name, or replace it with --overwrite")
-        if not (destination / "index.json").is_file() and not _is_empty_folder(destination):
-            raise PhotochromError(f"{destination} is no data set and will not be replaced: choose another name")
+            raise PhotochromError(f"{destination} exists: choose another name, or use --overwrite")
+        empty = destination.is_dir() and not any(destination.iterdir())
+        if not empty and not (destination / "index.json").is_file():
+            raise PhotochromError(f"{destination} is no data set and is not replaced: choose another name")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as scratch:
             built, replaced = Path(scratch, "built"), Path(scratch, "replaced")
             built.mkdir()
             index: dict[str, Any] = {"format": FORMAT, "name": destination.name, "size": size}
+            index |= {"checksum": "", "counts": {}}  # known at the end, but found at the top of the file
             # Plain writes: on a full disk they raise an error, where a memory map would kill the process.
             with (built / "photos.npy").open("wb") as file:
                 _write_header(file, 0, size)
                 yield file, index
                 file.seek(0)
-                _write_header(file, len(index["photos"]["split"]), size)
-            index["checksum"] = _checksum(index["photos"])
+                split = index["photos"]["split"]
+                _write_header(file, len(split), size)
+            index |= {"checksum": _checksum(index["photos"]), "counts": {s: split.count(s) for s in SPLITS}}
             (built / "index.json").write_text(json.dumps(index))
             try:
                 if overwrite and destination.exists():
@@ -175,10 +188,6 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
         raise PhotochromError(f"cannot write {destination} ({error.strerror or error}): {mend}") from error
 
 
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
 def _write_header(file: BinaryIO, count: int, size: int) -> None:
     # NumPy pads the header so that the first axis can grow in place.
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 3)}
@@ -186,7 +195,8 @@ def _write_header(file: BinaryIO, count: int, size: int) -> None:
 
 
 def _checksum(columns: dict[str, list[Any]]) -> str:
-    rows = zip(columns["checksum"], columns["split"], columns["label"], columns["origin"], strict=True)
+    # The origin has to be there, but may change: a renamed file is the same photo.
+    rows = zip(*(columns[name] for name in ("checksum", "split", "label", "origin")), strict=True)
     return blake2b(repr([row[:3] for row in rows]).encode(), digest_size=8).hexdigest()
 
 
@@ -207,47 +217,197 @@ def import_photos(
 ) -> ImportReport:
     """Pack the photos of a folder or of Tiny ImageNet into the data set folder `destination`.
 
-    size: side of the square photos in pixels. limit: how many photos to keep, drawn by seed with a fair share of
-    every category. categories: only these, by name, wnid or folder. validation: share of the photos held out,
-    where the source holds out none itself. test: share of the held-out photos that becomes the split `test`.
-    max_bad: share of the files that may be broken. workers: threads, by default one for each processor.
-    progress: called with (done, total), counting files, or photos kept when there is a limit.
+    size: side of the square photos in pixels. limit: how many photos to keep, drawn by seed with a fair share
+    of every category. categories: only these, by name, wnid or folder. validation: share of the photos held
+    out, where the source holds out none itself. test: share of the held-out photos that becomes the split
+    `test`. max_bad: share of the photos that may be broken. workers: threads, by default one a processor.
+    progress: called with (done, total) after each photo.
 
-    The split is drawn within each category from (seed, checksum of the photo), so that a second run, other file
-    names or another order of files do not change it. Gray, broken, too small and too large photos and duplicates
-    are left out. Of equal photos the one that the source holds out stays (so that validation is clean), else the
-    first.
+    The split is drawn within each category from (seed, checksum of the photo), so that a second run, other
+    file names or another order of files do not change it. Gray, broken, too small and too large photos and
+    duplicates are left out; of equal photos the one that the source holds out stays, else the first.
 
     Raises UsageError for a value out of range or an unknown category, PhotochromError for all else.
     """
-    shares = {"validation": validation, "test": test, "max-bad": max_bad}
-    if wrong := {name: share for name, share in shares.items() if not 0 <= share <= 1}:
-        raise UsageError(f"{wrong} is not a share: give a number from 0 to 1, such as 0.1 for a tenth")
     if not 8 <= size <= 1024:
         raise UsageError(f"size {size} is not possible: give 8 to 1024 pixels")
-    if min(limit or 1, workers or 1) < 1 or 0 in (limit, workers):
-        raise UsageError(f"limit {limit} or workers {workers} is not possible: give 1 or more")
+    for name, count in (("limit", limit), ("workers", workers)):
+        if count is not None and count < 1:
+            raise UsageError(f"{name} {count} is not possible: give 1 or more")
+    for name, share in (("validation", validation), ("test", test), ("max-bad", max_bad)):
+        if not 0 <= share <= 1:
+            raise UsageError(f"{name} {share} is not a share: give a number from 0 to 1, as 0.1 for a tenth")
     started = time.perf_counter()
     with open_source(source) as opened, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of large photos and odd metadata: dealt with here
         chosen = opened.only(categories) if categories else opened
-        with new_pack(destination, size, overwrite=overwrite) as (file, index):
-            with closing(_read_ahead(chosen, *_draw(chosen.photos, limit, seed), size, workers)) as results:
-                kept, left_out = _collect(results, file, chosen, limit, max_bad, progress)
+        total = min(limit or len(chosen.photos), len(chosen.photos))
+        if limit is not None:
+            chosen = _in_drawing_order(chosen, seed)
+        with (
+            new_pack(destination, size, overwrite=overwrite) as (file, index),
+            closing(_read_ahead(chosen, size, workers or os.cpu_count() or 1)) as results,
+        ):
+            kept, left_out = _collect(chosen, results, file, total=total, max_bad=max_bad, progress=progress)
             place = {key: number for number, key in enumerate(chosen.categories)}
-            split = _split(kept, validation, test, seed)
-            index |= {
-                "source": chosen.name,
-                "seed": seed,
-                "counts": {name: split.count(name) for name in SPLITS},
-                "categories": list(chosen.categories.values()),
-                "left_out": left_out,
-                "photos": {
-                    "split": split,
-                    "label": [place[photo.category] if photo.category else -1 for photo in kept.values()],
-                    "origin": [photo.origin for photo in kept.values()],
-                    "checksum": list(kept),
-                },
+            index |= {"source": chosen.name, "seed": seed, "left_out": left_out}
+            index["categories"] = list(chosen.categories.values())
+            index["photos"] = {
+                "split": _split(list(kept.values()), list(kept), validation, test, seed),
+                "label": [place[photo.category] if photo.category else -1 for photo in kept.values()],
+                "origin": [photo.origin for photo in kept.values()],
+                "checksum": list(kept),
             }
-    reasons = dict(Counter(entry.reason for entry in left_out))
-    return ImportReport(destination, index["counts"], reasons, left_out, time.perf_counter() - started)
+    reasons = Counter(entry.reason for entry in left_out)
+    return ImportReport(destination, index["counts"], dict(reasons), left_out, time.perf_counter() - started)
+
+
+def _in_drawing_order(source: Source, seed: int) -> Source:
+    groups = [f"{photo.held_out} {photo.category}" for photo in source.photos]
+    order = spread(groups, [photo.origin for photo in source.photos], f"{seed} limit")
+    return replace(source, photos=[source.photos[i] for i in order])
+
+
+def _collect(
+    source: Source,
+    results: Iterable[Read],
+    file: BinaryIO,
+    *,
+    total: int,
+    max_bad: float,
+    progress: Progress | None,
+) -> tuple[dict[str, Photo], list[LeftOut]]:
+    """Write usable photos to the file until there are `total`; return them by checksum, and what is left out."""
+    kept: dict[str, Photo] = {}
+    left_out = list(source.left_out)
+    for looked_at, (photo, result) in enumerate(results, 1):
+        if isinstance(result, LeftOut):
+            left_out.append(result)
+            if result.reason == "broken":
+                _check_broken(left_out, max_bad * total, f"the first {looked_at} of {source.name}")
+        elif twin := kept.get(result[1]):
+            stays, goes = (photo, twin) if photo.held_out and not twin.held_out else (twin, photo)
+            kept[result[1]] = stays  # the same pixels, so the same place in the file
+            left_out.append(LeftOut(goes.origin, "duplicate", f"of {stays.origin}"))
+        else:
+            file.write(result[0].tobytes())
+            kept[result[1]] = photo
+        if progress:
+            progress(min(looked_at, total), total)
+        if len(kept) == total:
+            break
+    if not kept:
+        counts = Counter(entry.reason for entry in left_out)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+        raise PhotochromError(f"{source.name} has no usable photo ({reasons or 'no photo at all'})")
+    return kept, left_out
+
+
+def _read_ahead(source: Source, size: int, workers: int) -> Generator[Read, None, None]:
+    """Read photos in order, in threads (Pillow decodes outside Python's lock), a few ahead of their use."""
+
+    def read(chunk: list[Photo]) -> list[Read]:
+        return [(photo, read_photo(source, photo, size)) for photo in chunk if not stopped.is_set()]
+
+    pool, stopped = ThreadPoolExecutor(workers), Event()
+    pending: deque[Future[list[Read]]] = deque()
+    try:
+        for start in range(0, len(source.photos), CHUNK):
+            pending.append(pool.submit(read, source.photos[start : start + CHUNK]))
+            if len(pending) > 2 * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+    finally:
+        stopped.set()  # after Ctrl-C only the photos in hand are finished
+        pool.shutdown()
+
+
+def _check_broken(left_out: list[LeftOut], allowed: float, files: str) -> None:
+    broken = [f"{entry.origin}: {entry.detail}" for entry in left_out if entry.reason == "broken"]
+    if len(broken) > allowed:
+        fault = f"{len(broken)} of {files} are broken ({'; '.join(broken[:3])})"
+        raise PhotochromError(f"{fault}: mend or remove them, or allow more with --max-bad")
+
+
+def _split(photos: list[Photo], checksums: list[str], validation: float, test: float, seed: int) -> list[str]:
+    def drawn(among: Sequence[int], purpose: str) -> list[int]:
+        groups = [photos[i].category or "" for i in among]
+        return [among[i] for i in spread(groups, [checksums[i] for i in among], f"{seed} {purpose}")]
+
+    held_out = [i for i, photo in enumerate(photos) if photo.held_out]
+    if not held_out and validation > 0:
+        count = max(1, round(validation * len(photos)))
+        held_out = drawn(range(len(photos)), "validation")[:count]
+    split = ["train"] * len(photos)
+    for i in held_out:
+        split[i] = "validation"
+    for i in drawn(held_out, "test")[: int(test * len(held_out))]:
+        split[i] = "test"
+    return split
+
+
+def spread(groups: Sequence[str], keys: Sequence[str], salt: str) -> list[int]:
+    """The order in which to draw items so that any number of them is a fair share of every group.
+
+    Systematic sampling with a random start for each group: small groups get their share on average. All
+    chance comes from hashes of (salt, key) and (salt, group), so that the order of the items has no say.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for i, group in enumerate(groups):
+        members[group].append(i)
+    chance = [_chance(salt, key) for key in keys]
+    turn = [0.0] * len(keys)
+    for group, inside in members.items():
+        start = _chance(salt, group)
+        for rank, i in enumerate(sorted(inside, key=chance.__getitem__)):
+            turn[i] = (rank + start) / len(inside)
+    return sorted(range(len(keys)), key=lambda i: (turn[i], chance[i]))
+
+
+def _chance(salt: str, key: str) -> float:
+    digest = blake2b(f"{salt}/{key}".encode(errors="surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest) / 2**64
+
+
+def summary(pack: Pack) -> dict[str, Any]:
+    """What there is to know of a data set, as numbers, strings and dicts; `bytes` is its size on disk."""
+    labels = Counter(pack.label.tolist())
+    return {
+        "name": pack.name,
+        "source": pack.source,
+        "size": pack.size,
+        "seed": pack.seed,
+        "photos": len(pack.split),
+        "counts": {split: len(pack.indices(split)) for split in SPLITS},
+        "categories": {name: labels[label] for label, name in enumerate(pack.categories)},
+        "left_out": dict(Counter(entry.reason for entry in pack.left_out)),
+        "checksum": pack.checksum,
+        "bytes": sum(file.stat().st_size for file in pack.folder.iterdir()),
+    }
+
+
+def contact_sheet(pack: Pack, count: int = 64, split: str | None = None, seed: int = 0) -> Image.Image:
+    """About `count` photos drawn by seed: a block for each split, each photo with its category."""
+    tile, across, heading = 96, 8, 22
+    blocks = []
+    for name in [split] if split else SPLITS:
+        inside = pack.indices(name)
+        drawn = inside[spread([str(n) for n in pack.label[inside]], [str(i) for i in inside], str(seed))]
+        if len(drawn):
+            blocks.append((name, drawn))
+    if not blocks:
+        raise PhotochromError(f"{pack.name} has no photo in {split}: choose another split")
+    share = max(1, round(count / len(blocks) / across)) * across if count >= across else count
+    rows = [-(-min(share, len(drawn)) // across) for _, drawn in blocks]
+    sheet = Image.new("RGB", (across * (tile + 4), sum(rows) * (tile + 16) + heading * len(blocks)), "white")
+    draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(11), 0
+    for (name, drawn), height in zip(blocks, rows, strict=True):
+        draw.text((2, top + 4), f"{name}: {len(drawn):,} photos", "black", ImageFont.load_default(13))
+        for place, i in enumerate(sorted(drawn[:share], key=lambda i: pack.label[i])):
+            x, y = place % across * (tile + 4) + 2, place // across * (tile + 16) + top + heading
+            sheet.paste(Image.fromarray(pack.photos[i]).resize((tile, tile)), (x, y))
+            caption = pack.categories[pack.label[i]] if pack.label[i] >= 0 else ""
+            draw.text((x, y + tile), caption[:16], "black", font)
+        top += heading + height * (tile + 16)
+    return sheet

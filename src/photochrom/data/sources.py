@@ -4,6 +4,8 @@ A source lists its photos without decoding any, and `read_photo` turns one of th
 extracted to disk, and an archive that could do harm is refused before any of it is used.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import os
@@ -21,16 +23,18 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from photochrom.errors import PhotochromError, UsageError
 
 Pixels = npt.NDArray[np.uint8]  # (S, S, 3)
 
 # Pillow reads more than these; the rest are documents, icons and formats that call other programs (EPS).
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-SUFFIXES += (".ppm", ".pgm", ".pnm", ".jp2", ".avif")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"),
+    *(".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2"),
+)
 MAX_PIXELS = 120_000_000  # above the largest phone sensors (108 megapixels), far below a decompression bomb
 MAX_ENTRY_BYTES = 64 * 2**20
 MAX_ENTRY_RATIO = 200
@@ -64,19 +68,20 @@ class Source:
     left_out: list[LeftOut]  # files that are visibly not photos
     open: Callable[[str], BinaryIO]
 
-    def only(self, wanted: Sequence[str]) -> "Source":
+    def only(self, wanted: Sequence[str]) -> Source:
         """The part of the source in these categories, each given by key or by name, in any case.
 
         Raises UsageError for a category that the source does not have, with names that come close.
         """
-        chosen: dict[str, str] = {}
-        for word in (name.casefold() for name in wanted):
-            found = {k: n for k, n in self.categories.items() if word in (k.casefold(), n.casefold())}
+        chosen: set[str] = set()
+        for word in wanted:
+            found = {k for k, n in self.categories.items() if word.casefold() in (k.casefold(), n.casefold())}
             if not found:
                 known = sorted({*self.categories, *self.categories.values()})
-                close = get_close_matches(word, known, 5, 0.5) + [n for n in known if word in n.casefold()]
-                hint = ", ".join(dict.fromkeys(close or known[:10])) or "it has no sub-folders"
-                raise UsageError(f"{self.name} has no category {word!r}: there is {hint}")
+                close = [n for n in known if word.casefold() in n.casefold()]
+                close += get_close_matches(word, known, 5, 0.5)
+                hint = ", ".join(dict.fromkeys(close or known[:10])) or "no sub-folders"
+                raise UsageError(f"{self.name} has no category {word!r}: it has {hint}")
             chosen |= found
         categories = {key: name for key, name in self.categories.items() if key in chosen}
         photos = [photo for photo in self.photos if photo.category in chosen]
@@ -85,17 +90,23 @@ class Source:
 
 @contextmanager
 def open_source(path: Path) -> Iterator[Source]:
-    """Open a folder of photos (nested; first-level sub-folders are categories) or Tiny ImageNet (zip or folder).
+    """Open a folder of photos, or Tiny ImageNet as a zip or unpacked.
 
-    Hidden files and folders are passed over. Of Tiny ImageNet the test part is not used, as it has no labels.
+    Folders are searched through; the first level of sub-folders are the categories; hidden files and folders
+    are passed over. Of Tiny ImageNet the part `test` is not used, as it has no labels.
 
     Raises PhotochromError when there is nothing, nothing readable, or an archive that is not safe to read.
     """
     name = path.resolve().name
     if path.is_dir():
+
+        def open_file(entry: str) -> BinaryIO:
+            if not (path / entry).is_file():  # opening a named pipe would wait for ever
+                raise OSError("not a regular file")
+            return (path / entry).open("rb")
+
         names = _list_folder(path)
-        open_ = lambda entry: _open_file(path / entry)  # noqa: E731
-        yield _tiny_imagenet(name, names, open_) or _folder(name, names, open_)
+        yield _tiny_imagenet(name, names, open_file) or _folder(name, names, open_file)
     elif path.is_file():
         with _open_zip(path) as archive:
             lock = threading.Lock()  # ZipFile itself counts its readers without one
@@ -122,12 +133,6 @@ def _list_folder(path: Path) -> list[str]:
         inside = Path(folder).relative_to(path)
         names += [(inside / name).as_posix() for name in files if not name.startswith(".")]
     return sorted(names)
-
-
-def _open_file(path: Path) -> BinaryIO:
-    if not path.is_file():  # opening a named pipe would wait for ever
-        raise OSError("not a regular file")
-    return path.open("rb")
 
 
 @contextmanager
@@ -169,7 +174,9 @@ def _is_photo(name: str) -> bool:
 def _folder(source: str, names: list[str], open_: Callable[[str], BinaryIO]) -> Source:
     photos = [Photo(name, name.split("/")[0] if "/" in name else None) for name in names if _is_photo(name)]
     if not photos:
-        raise PhotochromError(f"{source} has no photo among its {len(names)} files (such as .jpg, .png, .webp)")
+        raise PhotochromError(
+            f"{source} has no photo among its {len(names)} files (such as .jpg, .png, .webp)"
+        )
     categories = {photo.category: photo.category for photo in photos if photo.category}
     others = [LeftOut(name, "not a photo") for name in names if not _is_photo(name)]
     return Source(source, photos, categories, others, open_)
@@ -178,8 +185,8 @@ def _folder(source: str, names: list[str], open_: Callable[[str], BinaryIO]) -> 
 def _tiny_imagenet(source: str, names: list[str], open_: Callable[[str], BinaryIO]) -> Source | None:
     """The source in the layout of Stanford CS231n's tiny-imagenet-200.zip, or None when it has no wnids.txt.
 
-    wnids.txt, words.txt, train/WNID/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt, all of it in
-    one folder or at the top.
+    wnids.txt, words.txt, train/WNID/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt, all of it
+    in one folder or at the top.
     """
     root = next((n.removesuffix("wnids.txt") for n in names if re.fullmatch("([^/]+/)?wnids.txt", n)), None)
     if root is None:
@@ -193,7 +200,9 @@ def _tiny_imagenet(source: str, names: list[str], open_: Callable[[str], BinaryI
             fault = f"its {name} cannot be read ({error})"
             raise PhotochromError(f"{source} looks like Tiny ImageNet, but {fault}: get it again") from error
         if short := next((row for row in rows if len(row) < columns), None):
-            raise PhotochromError(f"{name} in {source} has a line of fewer than {columns} columns: {short[0]!r}")
+            raise PhotochromError(
+                f"{name} in {source} has a line of fewer than {columns} columns: {short[0]!r}"
+            )
         return rows
 
     words = {wnid: synonyms.split(",")[0].strip() for wnid, synonyms, *_ in table("words.txt", 2)}
@@ -204,42 +213,43 @@ def _tiny_imagenet(source: str, names: list[str], open_: Callable[[str], BinaryI
     if unknown := {*train.values(), *labels.values()} - set(categories):
         raise PhotochromError(f"{source} has photos of {min(unknown)}, which its wnids.txt does not list")
     photos = [Photo(name, train[name]) for name in sorted(train)]
-    # Of a file that only the annotations know, reading tells that it is missing; one only on disk has no label.
+    # A photo that only the annotations know will be found broken; one that they do not know has no label.
     held_out = {name for name in files if name.startswith("val/images/")} | set(labels)
     photos += [Photo(name, labels.get(name), held_out=True) for name in sorted(held_out)]
     return Source(source, photos, categories, [], lambda name: open_(root + name))
 
 
 def open_photo(photo: Image.Image | str | Path) -> Image.Image:
-    """One photo, given or from a file, as an 8-bit image of mode "L" or "RGB", turned as its EXIF says.
+    """One photo, given or from a file, as an 8-bit image of mode "L" or "RGB", turned as EXIF says.
 
     Raises PhotochromError when the file is missing, broken, not a photo, or of more than 120 megapixels.
     """
     if isinstance(photo, Image.Image):
         return _upright(photo)
     try:
-        with warnings.catch_warnings(), Image.open(photo, formats=FORMATS) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            _check_extent(image)
-            return _upright(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it comes at 89 megapixels
+            with Image.open(photo, formats=FORMATS) as image:
+                _check_extent(image)
+                return _upright(image)
     except FileNotFoundError:
         raise PhotochromError(f"there is no photo {photo}") from None
-    except Exception as error:  # on broken bytes Pillow raises a dozen types, from SyntaxError to struct.error
-        raise PhotochromError(f"{photo} cannot be read as a photo ({_one_line(error)}): leave it out") from error
+    except Exception as error:  # broken bytes make Pillow raise a dozen types, SyntaxError among them
+        raise PhotochromError(f"{photo} cannot be read as a photo ({_one_line(error)})") from error
 
 
 def read_photo(source: Source, photo: Photo, size: int) -> tuple[Pixels, str] | LeftOut:
     """Read one photo as pixels (size, size, 3) uint8 with their checksum, or say why it is left out.
 
-    The shorter side is resized to `size` and the centre square kept. One channel, or three that are less than 8
-    levels apart everywhere in the result, is gray.
+    The shorter side is resized to `size` and the centre square kept. One channel, or three that are less than
+    8 levels apart everywhere in the result, is gray.
     """
     try:
         with source.open(photo.origin) as stream, Image.open(stream, formats=FORMATS) as image:
             _check_extent(image)
             if min(image.size) < size / 2:
                 return LeftOut(photo.origin, "too small", f"{image.width}x{image.height}")
-            image.draft(None, (2 * size, 2 * size))  # libjpeg decodes at 1/2, 1/4 or 1/8: several times faster
+            image.draft(None, (2 * size, 2 * size))  # libjpeg can decode at 1/8 the side: far faster
             upright = _upright(image)
             if upright.mode == "L":
                 return LeftOut(photo.origin, "gray")
@@ -259,7 +269,9 @@ def _check_extent(image: Image.Image) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # its text tells of a file object in memory
+        return "not an image, or cut short"
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -287,5 +299,5 @@ def is_gray(pixels: Pixels) -> bool:
 
 
 def checksum(pixels: Pixels) -> str:
-    """BLAKE2b of the pixels, 8 bytes in hexadecimal: equal for photos equal in every pixel, and only for them."""
+    """BLAKE2b of the pixels, 8 bytes in hexadecimal: the same only for photos equal in every pixel."""
     return hashlib.blake2b(pixels.tobytes(), digest_size=8).hexdigest()

@@ -1,0 +1,357 @@
+"""Evaluation: models against a data set's held-out photos, and one model against another.
+
+Fading the colours lowers every error, so a model is a curve: its errors against its colourfulness while its chroma is
+multiplied by a strength. Every photo is sampled once, all strengths are made of that sample, and models are compared where
+their colourfulness is equal. A batch's numbers are written down before the next one begins; the same command goes on there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from photochrom import __version__, color, metrics, store
+from photochrom.advice import advise
+from photochrom.colorizer import Colorizer, pick_device
+from photochrom.compare import GRAY, STRENGTHS, TRUTH, Results, summary
+from photochrom.data.pack import Pack
+from photochrom.errors import PhotochromError, UsageError
+from photochrom.losses import VGG16
+from photochrom.metrics import Array
+
+BATCH = 32
+VGG_PHOTOS = (
+    500  # VGG16 costs as much as several steps of a small model, and twice as many photos say little more
+)
+DIVERSITY_PHOTOS, DIVERSITY_SAMPLES = 32, 4
+MEAN_COLOR_PHOTOS = 2000
+PARTIAL, SETTINGS, JSON, HTML = "partial", "settings.json", "report.json", "report.html"
+
+Paint = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: a model, or a row to compare models with.
+
+    paint(rgb, seeds) colours photos: true rgb (B,3,S,S) in [0,1], of which a model takes the luma and nothing else, and a
+    seed for each -> luma (B,1,S,S) in [-1,1] (the given one, unless the model makes its own) and chroma (B,2,h,w).
+    facts: plain values for the report, by which an interrupted evaluation also knows its own.
+    """
+
+    name: str
+    paint: Paint
+    facts: dict[str, Any] = field(default_factory=dict)
+    is_model: bool = True
+
+
+def given_luma(rgb: Tensor) -> Tensor:
+    """What a gray photo holds, 256 levels: (B,3,H,W) in [0,1] -> (B,1,H,W) in [-1,1]."""
+    return (color.luma(rgb) * 255).round() / 127.5 - 1
+
+
+def render(y: Tensor, c: Tensor, strength: float) -> Array:
+    """The pictures that a person gets, 256 levels: luma (B,1,H,W), chroma (B,2,h,w) -> (B,H,W,3) float32 in [0,1]."""
+    rgb = color.into_gamut(color.to_rgb(y, strength * c), y)
+    return np.ascontiguousarray(((rgb * 255).round() / 255).permute(0, 2, 3, 1).numpy(), dtype=np.float32)
+
+
+def model_subject(
+    model: str | Path, models: str | Path, size: int, *, steps: int, sampler: str, device: str | None
+) -> Subject:
+    """A trained model, by name or path. Raises PhotochromError if it is unknown or was trained at another size."""
+    colorizer = Colorizer.load(model, models, device)
+    path = Path(model)
+    is_file = path.suffix == ".safetensors"
+    weights = path if is_file else store.find_model(model, Path(models)) / store.WEIGHTS
+    config = colorizer.config
+    if config.data.size not in (None, size):
+        raise PhotochromError(
+            f"model {str(model)!r} was trained at {config.data.size} pixels and these photos have {size}: "
+            f"evaluate it on a data set imported with --size {config.data.size}"
+        )
+    folder = store.ModelFolder(weights.parent)
+    facts = {
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "steps": steps,
+        "sampler": sampler,
+        "chroma_scale": config.model.chroma_scale,
+        "config": config.model_dump(mode="json"),
+        "history": []
+        if is_file
+        else [{k: r[k] for k in ("epoch", "val_loss", "photos")} for r in folder.history],
+    }
+
+    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        y = given_luma(rgb)
+        return y, colorizer.chroma(y, seeds, steps=steps, sampler=sampler)
+
+    return Subject(path.stem if is_file else folder.name, paint, facts)
+
+
+def references(pack: Pack, scales: Sequence[int]) -> list[Subject]:
+    """The rows that are always there: the truth, true chroma at the models' scales, the mean colour, gray."""
+
+    def flat(c: Tensor) -> Paint:
+        return lambda rgb, seeds: (given_luma(rgb), c.expand(len(rgb), 2, *rgb.shape[-2:]))
+
+    def ceiling(scale: int) -> Paint:
+        return lambda rgb, seeds: (given_luma(rgb), color.from_rgb(rgb, scale)[1])
+
+    rows = [Subject(TRUTH, lambda rgb, seeds: color.from_rgb(rgb, 1), is_model=False)]
+    rows += [Subject(f"true chroma, 1/{s} size", ceiling(s), is_model=False) for s in scales if s > 1]
+    train = pack.indices("train")
+    if len(train):
+        chosen = np.sort(np.random.default_rng(0).permutation(train)[:MEAN_COLOR_PHOTOS])
+        parts = np.array_split(chosen, -(-len(chosen) // 256))
+        total = sum(color.from_rgb(pack.rgb(part), 1)[1].mean(dim=(2, 3)).sum(dim=0) for part in parts)
+        rows.append(Subject("mean colour", flat((total / len(chosen)).reshape(1, 2, 1, 1)), is_model=False))
+    return [*rows, Subject(GRAY, flat(torch.zeros(1, 2, 1, 1)), is_model=False)]
+
+
+def photo_seeds(indices: npt.NDArray[np.int64], seed: int) -> list[int]:
+    """A seed of its own for each photo, so that one lucky noise cannot favour them all."""
+    return [int(np.random.SeedSequence((seed, int(i))).generate_state(1)[0]) for i in indices]
+
+
+def measure(
+    subject: Subject, rgb: Tensor, seeds: Sequence[int], truth: Truth, extra: int
+) -> dict[str, Array]:
+    """All columns of one subject for a batch. `extra`: how many of its photos are also sampled for diversity."""
+    begun = time.perf_counter()
+    y, c = subject.paint(rgb, seeds)
+    seconds = time.perf_counter() - begun
+    pictures = [render(y, c, strength) for strength in (STRENGTHS if subject.is_model else (1.0,))]
+    sums = [metrics.photo_sums(picture, truth.rgb, truth.lab) for picture in pictures]
+    columns = {name: np.stack([s[name] for s in sums], axis=1) for name in sums[0]}  # (B, K)
+    made = pictures[STRENGTHS.index(1.0) if subject.is_model else 0]
+    columns |= truth.compare(made)
+    columns["chroma_by_luma"] = metrics.chroma_by_luma(metrics.lab(made))[None]
+    columns["seconds"] = np.array([seconds])
+    columns["diversity"] = np.zeros((len(rgb), 1))
+    columns["diversity_photos"] = (np.arange(len(rgb)) < extra)[:, None].astype(float)
+    if subject.is_model and extra:
+        labs = [metrics.lab(made[:extra])]
+        for again in range(1, DIVERSITY_SAMPLES):
+            y, c = subject.paint(rgb[:extra], [s + again for s in seeds[:extra]])
+            labs.append(metrics.lab(render(y, c, 1.0)))
+        columns["diversity"][:extra, 0] = metrics.diversity(np.stack(labs))
+    return columns
+
+
+class Truth:
+    """A batch of true photos, with what all subjects are compared to computed once."""
+
+    def __init__(self, rgb: Tensor, few: int, nets: Nets) -> None:
+        self.rgb = np.ascontiguousarray(rgb.permute(0, 2, 3, 1).numpy())
+        self.lab = metrics.lab(self.rgb)
+        self.few, self.nets = few, nets
+        self.features = metrics.vgg_features(nets.vgg, self.rgb[:few]) if few else {}
+
+    def compare(self, pictures: Array) -> dict[str, Array]:
+        """Columns that need a network: of the first `few` photos."""
+        count, few = len(pictures), self.few
+        columns = {
+            "pd_vgg16": np.zeros((count, 1)),
+            "vgg_photos": (np.arange(count) < few)[:, None].astype(float),
+        }
+        if few:
+            found = metrics.vgg_features(self.nets.vgg, pictures[:few])
+            columns["pd_vgg16"][:few, 0] = metrics.perceptual_distance(found, self.features)
+            columns["fd_vgg16"] = metrics.frechet_features(found)
+        if self.nets.inception:
+            columns["fid"] = self.nets.inception(pictures)
+        return columns
+
+
+@dataclass(frozen=True)
+class Nets:
+    """The networks that judge."""
+
+    vgg: VGG16
+    inception: Callable[[Array], Array] | None
+
+
+def evaluate(
+    models: Sequence[str | Path | Subject],
+    pack: Pack,
+    out: Path,
+    *,
+    models_dir: str | Path = "models",
+    split: str = "validation",
+    photos: int | None = None,
+    seed: int = 0,
+    steps: int = 20,
+    sampler: str = "ddim",
+    inception_weights: Path | None = None,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+) -> dict[str, Any]:
+    """Evaluate models on a data set; write `report.json` and `report.html` into the folder `out`, return the former.
+
+    models: names, folders, or Subjects of other origin; the others are compared with the first. photos: how many, drawn by
+    a fixed order, so that few are a part of many. seed: of the sampling. progress(done, total, text) counts photos times
+    models; what it raises ends the evaluation, and the same call goes on where it was.
+
+    Raises PhotochromError for models and data sets that do not fit, for a part without photos, and for a folder `out` that
+    holds something else, or a report and no `overwrite`.
+    """
+    indices = choose(pack, split, photos)
+    subjects = [
+        m if isinstance(m, Subject)
+        else model_subject(m, models_dir, pack.size, steps=steps, sampler=sampler, device=device)
+        for m in models
+    ]  # fmt: skip
+    scales = sorted({subject.facts.get("chroma_scale", 1) for subject in subjects})
+    rows = [*references(pack, scales), *subjects]
+    names = [row.name for row in rows]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(
+            f"two rows would be called {twice!r}: give each model once, in a folder of its own name"
+        )
+    settings = {
+        "photochrom": __version__,
+        "data": {
+            "name": pack.name,
+            "checksum": pack.checksum,
+            "split": split,
+            "size": pack.size,
+            "photos": len(indices),
+        },
+        "seed": seed,
+        "strengths": list(STRENGTHS),
+        "batch": BATCH,
+        "inception": inception_weights is not None,
+        "subjects": {subject.name: subject.facts for subject in subjects},
+    }
+    prepare(out, settings, overwrite)
+    nets = Nets(
+        VGG16.load().to(pick_device(device)),
+        metrics.load_inception(inception_weights) if inception_weights else None,
+    )
+    run(rows, pack, indices, seed, nets, out / PARTIAL, progress)
+    results, model_names = load(out / PARTIAL), [subject.name for subject in subjects]
+    versions = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
+    result = {
+        **settings,
+        "python": platform.python_version(),
+        "versions": versions,
+        **summary(results, model_names),
+    }
+    result["advice"] = advise(result, model_names)
+    store.write_json(out / JSON, result)
+    remove_partial(out)
+    return result
+
+
+def choose(pack: Pack, split: str, photos: int | None) -> npt.NDArray[np.int64]:
+    """Indices of the photos to evaluate on, in rising order."""
+    if photos is not None and photos < 1:
+        raise UsageError(f"photos {photos}: give 1 or more")
+    indices = pack.indices(split)
+    if len(indices) == 0:
+        raise PhotochromError(
+            f"data set {pack.name!r} has no {split} photos: import it again with more photos"
+        )
+    return np.sort(np.random.default_rng(0).permutation(indices)[:photos])
+
+
+def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
+    """Make the report's folder, or take up the evaluation that was interrupted in it."""
+    ours = {PARTIAL, JSON, HTML}
+    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    if out.exists() and (not out.is_dir() or found - ours):
+        raise PhotochromError(f"{out} holds other things than a report: choose another folder with --out")
+    if JSON in found and not overwrite:
+        raise PhotochromError(f"{out} holds a report: choose another folder with --out, or --overwrite")
+    (out / PARTIAL).mkdir(parents=True, exist_ok=True)
+    file = out / PARTIAL / SETTINGS
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    if before != json.loads(json.dumps(settings)):
+        if before is not None and not overwrite:
+            raise PhotochromError(
+                f"{out} holds an unfinished evaluation with other settings: repeat those, choose another --out, "
+                f"or --overwrite"
+            )
+        remove_partial(out)
+        (out / PARTIAL).mkdir()
+        store.write_json(file, settings)
+
+
+def remove_partial(out: Path) -> None:
+    for path in (out / PARTIAL).iterdir():
+        path.unlink()
+    (out / PARTIAL).rmdir()
+
+
+def run(
+    rows: Sequence[Subject],
+    pack: Pack,
+    indices: npt.NDArray[np.int64],
+    seed: int,
+    nets: Nets,
+    partial: Path,
+    progress: Callable[[int, int, str], None],
+) -> None:
+    """Measure batch after batch, each into a file of its own; those that are there are passed over."""
+    models = sum(row.is_model for row in rows)
+    done, total = 0, models * len(indices)
+    for first in range(0, len(indices), BATCH):
+        batch = indices[first : first + BATCH]
+        file = partial / f"{first:08}.npz"
+        if not file.exists():
+            rgb, seeds = pack.rgb(batch), photo_seeds(batch, seed)
+            truth = Truth(rgb, min(len(batch), max(0, VGG_PHOTOS - first)), nets)
+            extra = min(len(batch), max(0, DIVERSITY_PHOTOS - first))
+            columns: dict[str, Array] = {}
+            for row in rows:
+                if row.is_model:
+                    progress(done, total, row.name)
+                found = measure(row, rgb, seeds, truth, extra)
+                columns |= {f"{row.name}/{name}": values for name, values in found.items()}
+                done += len(batch) * row.is_model
+            buffer = BytesIO()
+            np.savez(buffer, allow_pickle=False, **columns)
+            store.write_bytes(file, buffer.getvalue())
+        else:
+            done += len(batch) * models
+        progress(done, total, "")
+
+
+def load(partial: Path) -> Results:
+    """The columns of all batches together."""
+    parts: dict[str, dict[str, list[Array]]] = {}
+    for file in sorted(partial.glob("*.npz")):
+        with np.load(file, allow_pickle=False) as columns:
+            for key, values in columns.items():
+                row, _, name = key.rpartition("/")
+                parts.setdefault(row, {}).setdefault(name, []).append(values)
+    return {row: {name: np.concatenate(v) for name, v in columns.items()} for row, columns in parts.items()}
+
+
+def paint_again(
+    rows: Sequence[Subject], pack: Pack, indices: npt.NDArray[np.int64], chosen: Sequence[int], seed: int
+) -> dict[str, dict[int, Array]]:
+    """The pictures to show, (S,S,3) uint8 by row and place among the photos; the same seed makes the same picture."""
+    pictures: dict[str, dict[int, Array]] = {row.name: {} for row in rows}
+    for first in range(0, len(chosen), BATCH):
+        places = list(chosen[first : first + BATCH])
+        rgb, seeds = pack.rgb(indices[places]), photo_seeds(indices[places], seed)
+        for row in rows:
+            made = (255 * render(*row.paint(rgb, seeds), 1.0)).round().astype(np.uint8)
+            pictures[row.name] |= dict(zip(places, made, strict=True))
+    return pictures

@@ -1,0 +1,154 @@
+"""From the flags of `train` to a configuration: every field of config.py is a flag, and no flag is listed here."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from photochrom.config import (
+    PRESETS,
+    Config,
+    DataConfig,
+    DiffusionConfig,
+    ModelConfig,
+    Section,
+    StageConfig,
+    TrainingConfig,
+    build,
+    read_recipe,
+)
+from photochrom.errors import UsageError
+
+if TYPE_CHECKING:
+    from photochrom.data.pack import Pack
+    from photochrom.store import ModelFolder
+
+SECTIONS: dict[str, tuple[str, type[Section]]] = {
+    "model": ("Model", ModelConfig),
+    "diffusion": ("Diffusion", DiffusionConfig),
+    "data": ("Data", DataConfig),
+    "training": ("Training", TrainingConfig),
+    "stages": ("Stage", StageConfig),
+}
+WITHOUT_FLAG = {"data.size", "data.checksum", "stages.name"}
+RENAMED = {"data.name": "data", "diffusion.zero_terminal_snr": "zero-snr"}
+
+
+def with_config_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the `**flags` of a command by an option for each field, named `section__field`, None if not given."""
+    own = [
+        p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD
+    ]
+    options = [
+        _flag(section, panel, field)
+        for section, (panel, model) in SECTIONS.items()
+        for field in model.model_fields
+        if f"{section}.{field}" not in WITHOUT_FLAG
+    ]
+    command.__signature__ = inspect.Signature(own + options)  # type: ignore[attr-defined]
+    return command
+
+
+def _flag(section: str, panel: str, field: str) -> inspect.Parameter:
+    info = SECTIONS[section][1].model_fields[field]
+    name = RENAMED.get(f"{section}.{field}", field.replace("_", "-"))
+    features = info.annotation == tuple[int, ...]
+    help = (info.description or "")[:1].upper() + (info.description or "")[1:]
+    if info.default is not None and "(default" not in help:
+        help += f" (default: {_as_typed(name, info.default)})"
+    option = typer.Option(
+        f"--{name}/--no-{name}" if info.annotation is bool else f"--{name}",
+        help=f"{help}.",
+        metavar="N,N,..." if features else None,
+        rich_help_panel=panel,
+    )
+    annotation = str if features else info.annotation
+    return inspect.Parameter(
+        f"{section}__{field}",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[annotation | None, option],  # type: ignore[operator]
+    )
+
+
+def _as_typed(name: str, default: Any) -> str:
+    if isinstance(default, bool):
+        return name if default else f"no-{name}"
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def resolve(recipe: Path | None, preset: str | None, flags: dict[str, Any]) -> Config:
+    """The recipe's values, with the flags that were given laid over them."""
+    values = read_recipe(recipe) if recipe else {}
+    try:
+        build(values)  # so that what is laid over it has a place
+    except UsageError as error:
+        raise UsageError(f"recipe {recipe}: {error}") from None
+    if preset is not None:
+        if preset not in PRESETS:
+            raise UsageError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
+        values.setdefault("model", {})["features"] = PRESETS[preset]
+    stages = values.setdefault("stages", [{}])
+    stages[0].setdefault(
+        "perceptual", 0.0
+    )  # a model begins with the noise loss alone, unless it is told otherwise
+    for flag, value in flags.items():
+        if value is None:
+            continue
+        section, field = flag.split("__")
+        if section == "stages" and len(stages) > 1:
+            raise UsageError(f"--{field} is not clear: {recipe} has {len(stages)} stages; change it there")
+        place = stages[0] if section == "stages" else values.setdefault(section, {})
+        place[field] = value.split(",") if field == "features" else value
+    return build(values)
+
+
+def as_before(config: Config, folder: ModelFolder) -> Config:
+    """The configuration with what --minutes chose when the training began."""
+    old = folder.config
+    data = config.data.model_copy(update={"photos_per_epoch": old.data.photos_per_epoch})
+    stage = config.stages[0].model_copy(update={"epochs": old.stages[0].epochs})
+    return config.model_copy(update={"data": data, "stages": (stage,)})
+
+
+def fit_minutes(config: Config, pack: Pack, minutes: float) -> Config:
+    """The configuration with as many epochs as fit into the time, by a few trial steps that are thrown away.
+
+    Where less than ten passes over the photos fit, epochs are made shorter instead, so that there are ten to look at.
+    """
+    from photochrom.train import Training
+
+    trial = Training(config, pack)
+    trial.train_step()  # the first step allocates and warms up
+    steps, begun = 0, time.perf_counter()
+    while steps < 3 or time.perf_counter() - begun < 5:
+        trial.train_step()
+        steps += 1
+    step_seconds = (time.perf_counter() - begun) / steps
+    begun = time.perf_counter()
+    trial.validate()
+    epoch_seconds = (
+        1.15 * (time.perf_counter() - begun) + 1
+    )  # and the files of an epoch, and now and then a sheet
+    total = 60 * minutes
+    per_epoch = config.data.photos_per_epoch
+    if per_epoch is None and total < 10 * (
+        len(trial.photos) / config.training.batch_size * step_seconds + epoch_seconds
+    ):
+        steps = max(1, round((total / 10 - epoch_seconds) / step_seconds))
+        config = config.model_copy(
+            update={
+                "data": config.data.model_copy(
+                    update={"photos_per_epoch": steps * config.training.batch_size}
+                )
+            }
+        )
+    else:
+        steps = trial.steps_per_epoch
+    epochs = max(1, round(total / (steps * step_seconds + epoch_seconds)))
+    return config.model_copy(update={"stages": (config.stages[0].model_copy(update={"epochs": epochs}),)})

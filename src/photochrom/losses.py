@@ -1,0 +1,278 @@
+"""What a stage's network is told: noise loss, distance of colours in VGG16 features, a discriminator's opinion.
+
+    L = w_noise L_noise + w_perc sum_l ||f_l(rgb_hat) - f_l(rgb)||^2 / ||f_l(rgb)||^2 + w_adv lambda L_G
+
+Source of comparing pictures in VGG's features: Johnson, Alahi & Fei-Fei 2016, equation 2; of lambda: Esser et al. 2021
+(VQGAN), equation 7.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from photochrom import color
+from photochrom.config import Config, StageConfig
+from photochrom.diffusion import Diffusion
+from photochrom.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
+from photochrom.errors import PhotochromError
+from photochrom.store import load_tensors
+
+WEIGHTS = Path(__file__).parent / "weights" / "vgg16-imagenet-conv.safetensors"
+SHA256 = "1205f866bda424e9ff9badf5135c89d736b804bd9f94323e81f7bca95b0fc2c4"
+LAYERS = {3: "relu1_2", 8: "relu2_2", 15: "relu3_3", 22: "relu4_3", 29: "relu5_3"}
+COMPARED = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
+_WIDTHS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
+
+
+class VGG16(nn.Module):
+    """The convolutions of VGG16 (Simonyan & Zisserman 2015, configuration D), frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width in _WIDTHS:
+            if isinstance(width, int):
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+                channels = width
+            else:
+                layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        # As in the README beside the weights; torchvision's own training expects ImageNet's mean and spread instead.
+        self.register_buffer("mean", torch.tensor([123.68, 116.779, 103.939])[:, None, None], persistent=False)
+        self.register_buffer("scale", torch.tensor(255.0), persistent=False)
+        self.mean: Tensor
+        self.scale: Tensor
+        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+
+    @classmethod
+    def load(cls, weights: str | Path | None = None) -> VGG16:
+        """The weights that come with the package, those of another file, or torchvision's (which it downloads).
+
+        weights: None, the path of a safetensors file with the same keys and pre-processing, or "torchvision". Raises
+        PhotochromError for a file that is missing, damaged or of another network.
+        """
+        if weights == "torchvision":
+            return cls._from_torchvision()
+        path = Path(weights or WEIGHTS)
+        try:
+            content = path.read_bytes()
+            if weights is None and hashlib.sha256(content).hexdigest() != SHA256:
+                raise PhotochromError(f"{path} is damaged: its checksum is not {SHA256[:12]}...; install Photochrom again")
+            tensors = {key: value.float() for key, value in safetensors.torch.load(content).items()}
+        except (OSError, SafetensorError) as error:
+            raise PhotochromError(f"VGG16 weights {path} cannot be read: {error}") from None
+        vgg = cls()
+        load_tensors(vgg, tensors, path)
+        return vgg
+
+    @classmethod
+    def _from_torchvision(cls) -> VGG16:
+        try:
+            from torchvision.models import VGG16_Weights, vgg16
+        except ImportError:
+            raise PhotochromError("--vgg-weights torchvision needs torchvision: pip install torchvision") from None
+        vgg = cls()
+        vgg.features.load_state_dict(vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features.state_dict())
+        vgg.mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None] / 0.226
+        vgg.scale = torch.tensor(1 / 0.226)  # their three spreads are 0.229, 0.224, 0.225
+        return vgg
+
+    def forward(self, rgb: Tensor, last: str = "relu5_3") -> dict[str, Tensor]:
+        """rgb (B,3,H,W), 0 to 1 -> relu1_2 (B,64,H,W), relu2_2 (B,128,H/2,W/2) ... up to the layer `last`."""
+        x = (rgb * self.scale - self.mean).contiguous(memory_format=torch.channels_last)
+        found: dict[str, Tensor] = {}
+        for number, layer in enumerate(self.features):
+            x = layer(x)
+            if number in LAYERS:
+                found[LAYERS[number]] = x
+                if LAYERS[number] == last:
+                    break
+        return found
+
+
+class PerceptualLoss(nn.Module):
+    """sum over layers of ||f(rgb_hat) - f(rgb)||^2 / ||f(rgb)||^2, per photo.
+
+    Each layer is measured against the true photo's own features, so that none outweighs the others. True features are
+    computed without gradient.
+    """
+
+    def __init__(self, vgg: VGG16) -> None:
+        super().__init__()
+        self.vgg = vgg
+
+    def forward(self, rgb_hat: Tensor, rgb: Tensor) -> Tensor:
+        """rgb_hat, rgb: (B,3,H,W), 0 to 1 (beyond is allowed, and compared as it is). Returns (B,), 0 for equal photos."""
+        with torch.no_grad():
+            true = self.vgg(rgb, last=COMPARED[-1])
+        found = self.vgg(rgb_hat, last=COMPARED[-1])
+        distances = [
+            (found[layer] - true[layer]).square().sum(dim=(1, 2, 3)) / true[layer].square().sum(dim=(1, 2, 3))
+            for layer in COMPARED
+        ]
+        return torch.stack(distances).sum(dim=0)  # (B,)
+
+
+class Noisy(NamedTuple):
+    """A batch as the network sees it, and what it is made of."""
+
+    y: Tensor  # (B,1,H,W) luma in [-1,1]
+    x0: Tensor  # (B,2,h,w) true chroma
+    eps: Tensor  # (B,2,h,w) noise
+    t: Tensor  # (B,) time steps
+    xt: Tensor  # (B,2,h,w) noisy chroma
+
+    def only(self, where: Tensor) -> Noisy:
+        """The photos at these indices."""
+        return Noisy(*(tensor[where] for tensor in self))
+
+
+class StageLoss:
+    """The combined loss of one stage, with the discriminator and its optimiser if the stage has one.
+
+    Perceptual and adversarial terms act on the clean chroma that the network's output stands for, at chroma's size, and
+    only for some of a batch's photos: those at noise levels from `perceptual_from` on, where v-prediction's x0 is the
+    expected colour and there is something to correct, at most `perceptual_share` of the batch.
+    """
+
+    def __init__(self, stage: StageConfig, config: Config, device: torch.device) -> None:
+        self.stage = stage
+        self.diffusion = Diffusion(config.diffusion)
+        self.perceptual: PerceptualLoss | None = None
+        self.discriminator: PatchDiscriminator | None = None
+        self.optimizer: torch.optim.Optimizer | None = None
+        if stage.perceptual:
+            self.perceptual = PerceptualLoss(VGG16.load(config.training.vgg_weights)).to(device)
+        if stage.use_gan:
+            with torch.random.fork_rng():
+                torch.manual_seed(config.training.seed)
+                self.discriminator = PatchDiscriminator().to(device)
+            self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
+
+    def chosen(self, t: Tensor, share: float = 1.0) -> Tensor:
+        """Which photos of a batch, by their time steps t (B,), have their colours compared: (n,) indices."""
+        gate = self.stage.perceptual_from * self.diffusion.config.timesteps
+        return (t >= gate).nonzero()[: math.ceil(share * len(t)), 0]
+
+    def trust(self, t: Tensor) -> Tensor:
+        """Weight of a photo's colours by its time step, (n,): 1 for v, whose x0 is the expected chroma at any noise.
+
+        The x0 of an epsilon prediction has its error multiplied by sqrt((1 - alpha_bar) / alpha_bar), and is worthless
+        near pure noise; alpha_bar takes that back.
+        """
+        if self.diffusion.config.prediction == "v":
+            return torch.ones(len(t), device=t.device)
+        return self.diffusion.alpha_bar[t.cpu()].float().to(t.device)
+
+    def colours(self, batch: Noisy, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Luma, predicted RGB and true RGB at chroma's size. Not clamped: see `color.to_rgb`."""
+        y = F.avg_pool2d(batch.y, batch.y.shape[-1] // batch.x0.shape[-1])  # (B, 1, h, w)
+        x0_hat = self.diffusion.predict_x0(batch.xt, output, batch.t)
+        return y, color.to_rgb(y, x0_hat), color.to_rgb(y, batch.x0)
+
+    def __call__(self, batch: Noisy, output: Tensor, last_layer: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+        """What to call backward on, and every term with its weight.
+
+        output: (B,2,h,w), the network's for this batch; last_layer: the weight at which gradients are balanced; step:
+        steps of this stage so far. The discriminator, if there is one, takes its own step here.
+
+        Each term is differentiated once, down to the output; the sum of these gradients then goes through the network
+        in one pass. That is what makes the gradients' ratios free to measure.
+        """
+        stage = self.stage
+        terms = {"noise": F.mse_loss(output, self.diffusion.target(batch.x0, batch.eps, batch.t))}
+        weights = {"noise": stage.noise}
+        log: dict[str, float] = {}
+        where = self.chosen(batch.t, stage.perceptual_share)
+        if (self.perceptual or self.discriminator) and len(where):
+            luma, rgb_hat, rgb = self.colours(batch.only(where), output[where])
+            if self.perceptual:
+                terms["perceptual"] = (self.trust(batch.t[where]) * self.perceptual(rgb_hat, rgb)).mean()
+                weights["perceptual"] = stage.perceptual
+            if self.discriminator:
+                log |= self._teach_discriminator(luma, rgb_hat.detach(), rgb)
+                if step >= stage.gan_delay:
+                    terms["adversarial"] = generator_loss(self._judge(luma, rgb_hat))
+                    weights["adversarial"] = stage.adversarial
+        gradients = {name: torch.autograd.grad(term, output, retain_graph=True)[0] for name, term in terms.items()}
+        if len(terms) > 1:
+            at_last = {
+                name: weights[name] * torch.autograd.grad(output, last_layer, gradient, retain_graph=True)[0]
+                for name, gradient in gradients.items()
+            }
+            if "perceptual" in at_last:
+                perceptual, noise = at_last["perceptual"].norm(), at_last["noise"].norm()
+                log["gradient_ratio"] = (perceptual / (noise + 1e-12)).item()
+            if "adversarial" in at_last:
+                # lambda makes the discriminator's gradient as long as that of the rest
+                adversarial = at_last.pop("adversarial").norm() / stage.adversarial
+                rest = torch.stack(list(at_last.values())).sum(dim=0).norm()
+                weights["adversarial"] *= min((rest / (adversarial + 1e-6)).item(), 1e4)
+        total = torch.stack([weights[name] * gradient for name, gradient in gradients.items()]).sum(dim=0)
+        values = {name: term.item() for name, term in terms.items()}
+        log |= values | {f"weighted_{name}": weights[name] * value for name, value in values.items()}
+        log["loss"] = sum(weights[name] * value for name, value in values.items())
+        return (output * total.detach()).sum(), log
+
+    def _judge(self, luma: Tensor, rgb: Tensor) -> Tensor:
+        """The discriminator's scores, as something that its own weights do not learn from."""
+        assert self.discriminator is not None
+        self.discriminator.requires_grad_(False)
+        scores: Tensor = self.discriminator(luma, rgb)
+        self.discriminator.requires_grad_(True)
+        return scores
+
+    def _teach_discriminator(self, luma: Tensor, rgb_hat: Tensor, rgb: Tensor) -> dict[str, float]:
+        assert self.discriminator is not None
+        assert self.optimizer is not None
+        true, coloured = self.discriminator(luma.repeat(2, 1, 1, 1), torch.cat([rgb, rgb_hat])).chunk(2)
+        loss = discriminator_loss(true, coloured)
+        self.optimizer.zero_grad()
+        if not loss.isfinite():  # the training says so and leaves the batch out; the discriminator must not take it
+            return {"discriminator": loss.item()}
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return {
+            "discriminator": loss.item(),
+            "accuracy_true": (true > 0).float().mean().item(),
+            "accuracy_coloured": (coloured < 0).float().mean().item(),
+        }
+
+    @torch.no_grad()
+    def validation(self, batch: Noisy, output: Tensor) -> dict[str, Tensor]:
+        """The terms that two epochs can be compared by, one value per photo that they act on."""
+        target = self.diffusion.target(batch.x0, batch.eps, batch.t)
+        terms = {"noise": (output - target).square().mean(dim=(1, 2, 3))}
+        where = self.chosen(batch.t)
+        if self.perceptual and len(where):
+            _, rgb_hat, rgb = self.colours(batch.only(where), output[where])
+            terms["perceptual"] = self.trust(batch.t[where]) * self.perceptual(rgb_hat, rgb)
+        return terms
+
+    def state(self) -> dict[str, Any]:
+        """`loss_state_dict` of a checkpoint."""
+        with_gan = self.discriminator is not None and self.optimizer is not None
+        return {
+            "mse_weight": self.stage.noise,
+            "perceptual_weight": self.stage.perceptual,
+            "adversarial_weight": self.stage.adversarial if with_gan else 0.0,
+            "use_gan": with_gan,
+            "discriminator_state_dict": self.discriminator.state_dict() if self.discriminator else None,
+            "discriminator_optimizer_state_dict": self.optimizer.state_dict() if self.optimizer else None,
+        }
+
+    def restore(self, state: dict[str, Any], origin: Path) -> None:
+        """Take up discriminator and optimiser from a checkpoint, if both it and this stage have them."""
+        if self.discriminator and self.optimizer and state["use_gan"]:
+            load_tensors(self.discriminator, state["discriminator_state_dict"], origin)
+            self.optimizer.load_state_dict(state["discriminator_optimizer_state_dict"])

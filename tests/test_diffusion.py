@@ -1,0 +1,298 @@
+"""The noise against diffusers and against the papers' formulas, and sampling with a network that knows the answer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from torch import Tensor, nn
+
+from photochrom.color import LARGEST_CHROMA
+from photochrom.config import DiffusionConfig, ModelConfig, build
+from photochrom.diffusion import SAMPLERS, Diffusion, make_scheduler, noise_like, sample
+from photochrom.errors import PhotochromError, UsageError
+from photochrom.unet import UNet
+
+# diffusers' DPM-Solver++ hands torch tensors to NumPy in a way that NumPy 2 dislikes.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+KINDS = [
+    DiffusionConfig(timesteps=50, schedule=schedule, prediction=prediction, zero_terminal_snr=zero)
+    for schedule in ("cosine", "linear")
+    for prediction, zero in (("v", True), ("v", False), ("epsilon", False))
+]
+
+
+def name_of(kind: DiffusionConfig) -> str:
+    return f"{kind.schedule}-{kind.prediction}{'-zero' if kind.zero_terminal_snr else ''}"
+
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=name_of)
+TINY = ModelConfig(features=(8, 16), time_embedding=16, blocks=1, attention=1)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def generators(count: int, seed: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed + i) for i in range(count)]
+
+
+class Oracle(UNet):
+    """Knows the clean chroma of every photo, and remembers what it was asked."""
+
+    def __init__(self, diffusion: Diffusion, x0: Tensor) -> None:
+        super().__init__(TINY)
+        self.diffusion, self.x0 = diffusion, x0
+        self.asked: list[tuple[Tensor, int]] = []
+
+    def forward(self, xt: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        assert (t == t[0]).all()
+        assert t.shape == (len(y),)
+        self.asked.append((xt, int(t[0])))
+        alpha_bar = self.diffusion.alpha_bar[t][:, None, None, None]
+        eps = (xt - alpha_bar.sqrt() * self.x0) / (1 - alpha_bar).sqrt()
+        return self.diffusion.target(self.x0, eps.float(), t)
+
+
+@pytest.fixture(scope="module")
+def network() -> UNet:
+    """A small network that has an opinion: its zero-initialised layers are random."""
+    torch.manual_seed(0)
+    network = UNet(TINY)
+    for weight in network.parameters():
+        if not weight.any():
+            nn.init.normal_(weight, std=0.1)
+    return network.eval()
+
+
+# --- The schedule -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zero", [True, False])
+@pytest.mark.parametrize(("ours", "theirs"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
+def test_alpha_bar_is_diffusers(ours: Any, theirs: str, zero: bool) -> None:
+    diffusion = Diffusion(DiffusionConfig(schedule=ours, zero_terminal_snr=zero))
+    scheduler = DDIMScheduler(
+        beta_start=1e-4, beta_end=0.02, beta_schedule=theirs, rescale_betas_zero_snr=zero
+    )
+    torch.testing.assert_close(diffusion.alpha_bar.float(), scheduler.alphas_cumprod, rtol=1e-3, atol=2e-6)
+
+
+def test_cosine_alpha_bar_is_the_papers_formula() -> None:
+    alpha_bar = Diffusion(DiffusionConfig(zero_terminal_snr=False)).alpha_bar
+    f = [math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2 for t in range(1001)]
+    formula = torch.tensor(f[1:], dtype=torch.float64) / f[0]
+    torch.testing.assert_close(alpha_bar[:-1], formula[:-1], rtol=1e-9, atol=0)
+    assert alpha_bar[-1] == pytest.approx(0.001 * alpha_bar[-2].item())  # beta is cut off at 0.999
+
+
+def test_linear_alpha_bar_is_the_papers_formula() -> None:
+    alpha_bar = Diffusion(DiffusionConfig(schedule="linear", zero_terminal_snr=False)).alpha_bar
+    logs = [math.log1p(-(1e-4 + (0.02 - 1e-4) * t / 999)) for t in range(1000)]
+    assert alpha_bar[-1].item() == pytest.approx(math.exp(math.fsum(logs)), rel=1e-9)
+    assert alpha_bar[499].item() == pytest.approx(math.exp(math.fsum(logs[:500])), rel=1e-9)
+
+
+@pytest.mark.parametrize("timesteps", [2, 10, 50, 1000])
+@every_kind
+def test_signal_falls_in_float64(kind: DiffusionConfig, timesteps: int) -> None:
+    alpha_bar = Diffusion(kind.model_copy(update={"timesteps": timesteps})).alpha_bar
+    assert alpha_bar.dtype == torch.float64
+    assert alpha_bar.shape == (timesteps,)
+    assert (alpha_bar.diff() < 0).all()
+    assert alpha_bar[0] < 1
+    assert (alpha_bar[-1] == 0) == kind.zero_terminal_snr
+
+
+def test_zero_terminal_snr_keeps_the_first_step() -> None:
+    zero, plain = (Diffusion(DiffusionConfig(schedule="linear", zero_terminal_snr=z)) for z in (True, False))
+    assert zero.alpha_bar[0].item() == pytest.approx(plain.alpha_bar[0].item(), rel=1e-12)
+    scale = zero.alpha_bar.sqrt().diff() / plain.alpha_bar.sqrt().diff()
+    torch.testing.assert_close(scale, scale[:1].expand_as(scale))  # the same curve, stretched
+
+
+def test_epsilon_cannot_end_in_pure_noise() -> None:
+    assert not DiffusionConfig(prediction="epsilon").zero_terminal_snr
+    with pytest.raises(UsageError, match=r"zero_terminal_snr cannot be had with prediction = epsilon; use v"):
+        build({"diffusion": {"prediction": "epsilon", "zero_terminal_snr": True}})
+
+
+# --- Adding noise and taking it away ----------------------------------------------------------------------------------
+
+
+@every_kind
+def test_adding_noise_and_velocity_are_diffusers(kind: DiffusionConfig) -> None:
+    diffusion = Diffusion(kind)
+    scheduler = DDPMScheduler(num_train_timesteps=50, trained_betas=diffusion.betas.tolist())
+    x0, eps, t = normal(50, 2, 4, 4), normal(50, 2, 4, 4, seed=1), torch.arange(50)
+    torch.testing.assert_close(
+        diffusion.add_noise(x0, eps, t), scheduler.add_noise(x0, eps, t), atol=1e-5, rtol=1e-4
+    )
+    expected = eps if kind.prediction == "epsilon" else scheduler.get_velocity(x0, eps, t)
+    torch.testing.assert_close(diffusion.target(x0, eps, t), expected, atol=1e-5, rtol=1e-4)
+
+
+@every_kind
+def test_predict_x0_inverts(kind: DiffusionConfig) -> None:
+    diffusion = Diffusion(kind)
+    # Float32 noise of 1e-7, enlarged by 1 / sqrt(alpha_bar): noise prediction has little to say near pure noise.
+    t = torch.arange(50) if kind.prediction == "v" else torch.arange(45)
+    x0, eps = normal(len(t), 2, 4, 4), normal(len(t), 2, 4, 4, seed=1)
+    xt = diffusion.add_noise(x0, eps, t)
+    again = diffusion.predict_x0(xt, diffusion.target(x0, eps, t), t)
+    torch.testing.assert_close(again, x0, atol=1e-5, rtol=1e-5)
+
+
+def test_pure_noise_holds_nothing_of_the_photo() -> None:
+    diffusion = Diffusion(DiffusionConfig())
+    x0, eps, t = normal(1, 2, 4, 4), normal(1, 2, 4, 4, seed=1), torch.tensor([999])
+    assert torch.equal(diffusion.add_noise(x0, eps, t), eps)
+    assert torch.equal(diffusion.target(x0, eps, t), -x0)  # so the network can still say all of it
+
+
+# --- One step of a sampler --------------------------------------------------------------------------------------------
+
+
+def by_hand(diffusion: Diffusion, t: int, before: int) -> tuple[float, float]:
+    """alpha_bar at step t, and at the step `before` it; before the first step there is no noise."""
+    return diffusion.alpha_bar[t].item(), diffusion.alpha_bar[before].item() if before >= 0 else 1.0
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+@every_kind
+def test_ddim_steps_are_the_papers(kind: DiffusionConfig, steps: int) -> None:
+    """Song et al. 2021, equation 12 with sigma = 0."""
+    diffusion = Diffusion(kind)
+    scheduler = make_scheduler(diffusion, "ddim", steps)
+    assert scheduler.timesteps.tolist() == list(range(49, -1, -50 // steps))
+    x0, eps = normal(1, 2, 4, 4) * 0.5, normal(1, 2, 4, 4, seed=1)
+    for t in scheduler.timesteps.tolist()[kind.prediction == "epsilon" :]:  # which knows nothing at t = T-1
+        now, then = by_hand(diffusion, t, t - 50 // steps)
+        xt = math.sqrt(now) * x0 + math.sqrt(1 - now) * eps
+        expected = math.sqrt(then) * x0 + math.sqrt(1 - then) * eps
+        step = torch.tensor([t])
+        found = scheduler.step(diffusion.target(x0, eps, step), t, xt).prev_sample
+        torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [10, 50])
+@every_kind
+def test_ddpm_steps_are_the_papers(kind: DiffusionConfig, steps: int) -> None:
+    """Ho et al. 2020, equations 6 and 7, with alpha_t = alpha_bar_t / alpha_bar_before for left out steps."""
+    diffusion = Diffusion(kind)
+    scheduler = make_scheduler(diffusion, "ddpm", steps)
+    x0, eps = normal(1, 2, 4, 4) * 0.5, normal(1, 2, 4, 4, seed=1)
+    for t in scheduler.timesteps.tolist()[kind.prediction == "epsilon" :]:  # which knows nothing at t = T-1
+        now, then = by_hand(diffusion, t, t - 50 // steps)
+        alpha = now / then
+        xt = math.sqrt(now) * x0 + math.sqrt(1 - now) * eps
+        mean = math.sqrt(then) * (1 - alpha) / (1 - now) * x0 + math.sqrt(alpha) * (1 - then) / (1 - now) * xt
+        deviation = math.sqrt((1 - then) / (1 - now) * (1 - alpha))
+        z = normal(1, 2, 4, 4, seed=t)
+        generator = torch.Generator().manual_seed(t)
+        step = torch.tensor([t])
+        found = scheduler.step(diffusion.target(x0, eps, step), t, xt, generator=generator).prev_sample
+        torch.testing.assert_close(found, mean + deviation * z, atol=2e-4, rtol=1e-4)
+
+
+def test_absurd_predictions_are_cut_to_what_chroma_can_be() -> None:
+    diffusion = Diffusion(DiffusionConfig(timesteps=50))
+    for sampler in ("ddim", "ddpm"):
+        scheduler = make_scheduler(diffusion, sampler, 10)
+        far = torch.full((1, 2, 4, 4), -100.0)  # v = -x0 at pure noise
+        found = scheduler.step(far, 49, normal(1, 2, 4, 4))
+        assert found.pred_original_sample.max() == pytest.approx(LARGEST_CHROMA)
+
+
+# --- Sampling ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 7, 20, 50])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@every_kind
+def test_who_knows_the_answer_arrives_at_it(kind: DiffusionConfig, sampler: str, steps: int) -> None:
+    diffusion = Diffusion(kind)
+    x0 = normal(3, 2, 4, 4).clamp(-2, 2)
+    oracle = Oracle(diffusion, x0)
+    found = sample(oracle, diffusion, torch.zeros(3, 1, 8, 8), generators(3), steps, sampler)
+    # Noise prediction divides by sqrt(alpha_bar), about 1e-3 in the first step; DPM-Solver++ takes 2**-12 for 0.
+    torch.testing.assert_close(found, x0, atol=1e-3 if kind.prediction == "v" else 1e-2, rtol=1e-3)
+    assert len(oracle.asked) == steps
+    assert oracle.asked[0][1] == 49
+    assert torch.equal(oracle.asked[0][0], noise_like(torch.zeros(3, 1, 8, 8), 2, generators(3)))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_seed_decides(network: UNet, sampler: str) -> None:
+    diffusion, y = Diffusion(DiffusionConfig(timesteps=50)), normal(2, 1, 8, 8).clamp(-1, 1)
+
+    def colours(seed: int) -> Tensor:
+        return sample(network, diffusion, y, generators(2, seed), 5, sampler)
+
+    first = colours(0)
+    assert torch.equal(colours(0), first)
+    assert (colours(10) - first).abs().amax(dim=(1, 2, 3)).min() > 0.01
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_photo_does_not_depend_on_its_neighbours(network: UNet, sampler: str) -> None:
+    diffusion, y = Diffusion(DiffusionConfig(timesteps=50)), normal(3, 1, 8, 8).clamp(-1, 1)
+    together = sample(network, diffusion, y, generators(3), 5, sampler)
+    for i, generator in enumerate(generators(3)):
+        alone = sample(network, diffusion, y[i : i + 1], [generator], 5, sampler)
+        torch.testing.assert_close(alone, together[i : i + 1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_nothing_global_is_touched(network: UNet, sampler: str) -> None:
+    before = torch.get_rng_state()
+    sample(network, Diffusion(DiffusionConfig(timesteps=50)), normal(2, 1, 8, 8), generators(2), 3, sampler)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_callback_sees_every_step(sampler: str) -> None:
+    diffusion = Diffusion(DiffusionConfig(timesteps=50))
+    x0 = normal(2, 2, 4, 4).clamp(-2, 2)
+    seen: list[int] = []
+
+    def callback(step: int, predicted: Tensor) -> None:
+        seen.append(step)
+        torch.testing.assert_close(predicted, x0, atol=1e-4, rtol=1e-4)
+
+    sample(Oracle(diffusion, x0), diffusion, torch.zeros(2, 1, 8, 8), generators(2), 6, sampler, callback)
+    assert seen == [0, 1, 2, 3, 4, 5]
+
+
+def test_an_exception_in_the_callback_ends_sampling() -> None:
+    diffusion = Diffusion(DiffusionConfig(timesteps=50))
+    oracle = Oracle(diffusion, torch.zeros(1, 2, 4, 4))
+
+    def stop(step: int, x0: Tensor) -> None:
+        if step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(oracle, diffusion, torch.zeros(1, 1, 8, 8), generators(1), 10, "ddim", stop)
+    assert len(oracle.asked) == 3
+
+
+@pytest.mark.parametrize("steps", [0, -1, 51])
+def test_steps_out_of_range_are_refused(network: UNet, steps: int) -> None:
+    diffusion = Diffusion(DiffusionConfig(timesteps=50))
+    with pytest.raises(UsageError, match=rf"^{steps} sampling steps: .* take 1 to 50$"):
+        sample(network, diffusion, torch.zeros(1, 1, 8, 8), generators(1), steps)
+
+
+def test_an_unknown_sampler_is_refused(network: UNet) -> None:
+    diffusion = Diffusion(DiffusionConfig(timesteps=50))
+    with pytest.raises(UsageError, match=r"'euler'.*ddim, ddpm, dpm\+\+") as caught:
+        sample(network, diffusion, torch.zeros(1, 1, 8, 8), generators(1), 5, "euler")
+    assert isinstance(caught.value, PhotochromError)

@@ -1,0 +1,173 @@
+"""The network: shapes, what it listens to, how it begins, and what its configuration refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from photochrom.config import PRESETS, ModelConfig, build
+from photochrom.errors import UsageError
+from photochrom.unet import UNet, group_norm, time_features
+
+
+def inputs(network: UNet, batch: int = 3, side: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy chroma, steps and luma for photos of `side` pixels."""
+    generator = torch.Generator().manual_seed(0)
+    small = side // network.config.chroma_scale
+    xt = torch.randn(batch, 2, small, small, generator=generator)
+    return xt, torch.arange(batch) * 7, torch.rand(batch, 1, side, side, generator=generator) * 2 - 1
+
+
+def awake(**options: Any) -> UNet:
+    """A network whose zero-initialised layers have random weights, as after some training."""
+    config = ModelConfig(**{"features": (8, 16), "time_embedding": 16, "blocks": 2, **options})
+    torch.manual_seed(0)
+    network = UNet(config)
+    for weight in network.parameters():
+        if not weight.any():
+            nn.init.normal_(weight, std=0.1)
+    return network
+
+
+@pytest.mark.parametrize("features", [(8,), (8, 16), (16, 8, 24), (8, 16, 24, 32)])
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_output_has_the_shape_of_the_noisy_chroma(scale: int, features: tuple[int, ...]) -> None:
+    network = awake(features=features, chroma_scale=scale)
+    side = network.config.multiple
+    xt, t, y = inputs(network, side=side)
+    assert network(xt, t, y).shape == (3, 2, side // scale, side // scale)
+
+
+def test_oblong_photos() -> None:
+    xt, t, y = torch.randn(1, 2, 6, 10), torch.tensor([3]), torch.randn(1, 1, 12, 20)
+    assert awake()(xt, t, y).shape == xt.shape
+
+
+@pytest.mark.parametrize("channels", [64, 72, 128, 136, 200, 256])
+def test_attention_takes_every_width_that_the_configuration_allows(channels: int) -> None:
+    network = awake(features=(channels,), attention=1, blocks=1)
+    assert network(*inputs(network, batch=1, side=8)).isfinite().all()
+
+
+def test_it_begins_by_saying_nothing() -> None:
+    network = UNet(ModelConfig(features=(8, 16), time_embedding=16))
+    assert not network(*inputs(network)).any()
+
+
+def test_output_depends_on_noisy_chroma_time_and_luma() -> None:
+    network = awake().eval()
+    xt, t, y = inputs(network)
+    plain = network(xt, t, y)
+    for other in (network(xt + 0.1, t, y), network(xt, t + 5, y), network(xt, t, y * 0.9)):
+        assert ((other - plain).abs().amax(dim=(1, 2, 3)) > 1e-3).all()
+
+
+def test_luma_at_full_size_is_seen() -> None:
+    """Stripes of one pixel, which an average over two pixels would wipe out, change the outcome."""
+    network = awake(chroma_scale=2).eval()
+    xt, t, y = inputs(network)
+    stripes = y + torch.tensor([0.5, -0.5]).repeat(8)
+    assert (network(xt, t, stripes) - network(xt, t, y)).abs().max() > 1e-2
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    network = awake(dropout=0.1)
+    network(*inputs(network)).square().sum().backward()
+    lazy = [n for n, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert lazy == []
+
+
+def test_dropout_is_on_in_training_and_off_otherwise() -> None:
+    network = awake(dropout=0.5)
+    batch = inputs(network)
+    assert not torch.equal(network(*batch), network(*batch))
+    network.eval()
+    assert torch.equal(network(*batch), network(*batch))
+
+
+def test_photos_do_not_see_each_other() -> None:
+    network = awake().eval()
+    xt, t, y = inputs(network)
+    alone = [network(xt[i : i + 1], t[i : i + 1], y[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(network(xt, t, y), torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_convolutions_run_in_channels_last() -> None:
+    network, formats = awake(), []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3):
+            module.register_forward_hook(
+                lambda module, args, output: formats.append(
+                    output.is_contiguous(memory_format=torch.channels_last)
+                    and module.weight.is_contiguous(memory_format=torch.channels_last)
+                )
+            )
+    network(*inputs(network))
+    assert formats
+    assert all(formats)
+
+
+def test_last_layer_is_the_one_before_the_output() -> None:
+    network = awake()
+    before = network(*inputs(network))
+    with torch.no_grad():
+        network.last_layer.zero_()
+        after = network(*inputs(network))
+    assert network.last_layer.requires_grad
+    assert before.std() > 0
+    assert after.std(dim=(0, 2, 3)).max() < 1e-6  # the bias alone is left
+
+
+def test_time_features_follow_the_formula() -> None:
+    t = torch.tensor([0, 3, 999])
+    features = time_features(t, 8)
+    for row, step in zip(features.tolist(), t.tolist(), strict=True):
+        angles = torch.tensor([step / 10_000 ** (i / 4) for i in range(4)], dtype=torch.float64)
+        assert row == pytest.approx([*angles.cos().tolist(), *angles.sin().tolist()], abs=1e-4)
+
+
+@pytest.mark.parametrize("channels", [8, 24, 64, 200, 256, 512])
+def test_norm_groups_hold_at_least_eight_channels(channels: int) -> None:
+    norm = group_norm(channels)
+    assert norm.num_groups <= 32
+    assert channels // norm.num_groups >= 8
+
+
+def test_blocks_halve_towards_the_fine_levels() -> None:
+    assert [ModelConfig(blocks=4).blocks_at(level) for level in range(4)] == [1, 1, 2, 4]
+    assert [ModelConfig(features=(8, 8), blocks=1).blocks_at(level) for level in range(2)] == [1, 1]
+    network = awake(features=(8, 8, 8), blocks=4)
+    assert [len(level.blocks) for level in network.down] == [1, 2, 4]  # type: ignore[arg-type]
+
+
+def test_presets_and_multiple() -> None:
+    assert ModelConfig().features == PRESETS["default"] == (64, 128, 256, 512)
+    assert PRESETS["small"] == (32, 64, 128, 256)
+    assert ModelConfig().multiple == 16
+    assert ModelConfig(chroma_scale=4).multiple == 32
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ({"features": [32, 20]}, ["model.features", "20", "multiple of 8"]),
+        ({"features": [0]}, ["model.features", "0"]),
+        ({"features": [-8, 8]}, ["model.features", "-8"]),
+        ({"features": []}, ["model.features"]),
+        ({"time_embedding": 33}, ["model.time_embedding", "33", "34"]),
+        ({"chroma_scale": 3}, ["model.chroma_scale", "3"]),
+        ({"dropout": 1.0}, ["model.dropout", "1.0"]),
+        ({"dropout": float("nan")}, ["model.dropout", "nan"]),
+        ({"blocks": 0}, ["model.blocks", "0"]),
+        ({"heads": 4}, ["model.heads", "features", "dropout"]),
+    ],
+)
+def test_a_wrong_configuration_is_refused_by_key_and_value(model: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        build({"model": model})
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == []
