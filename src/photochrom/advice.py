@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from photochrom.compare import BETTER, GRAY, TRUTH, WORSE
-from photochrom.metrics import MEASURES, SET_MEASURES
+from photochrom.measures import MEASURES, SET_MEASURES
 
 FEW_PHOTOS = 100
 PALE, GAUDY = 0.6, 1.3  # shares of the true photos' colourfulness

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from photochrom.metrics import MEASURES, SET_MEASURES, Array, Measure, Moments, frechet_distance
+from photochrom.measures import MEASURES, SET_MEASURES
+from photochrom.metrics import CHROMA_BINS, LUMA_BINS, Array, Moments, frechet_distance
 
-STRENGTHS = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0, 2.5)
+STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5)
+NODES = np.array([0.0, *STRENGTHS])  # 0 is gray
 AS_MADE = STRENGTHS.index(1.0)
 TARGETS = (0.70, 0.85, 1.00)  # shares of the truth's colourfulness at which models are compared
 EXTRAPOLATED = 1.5  # a strength that nobody would use; what is read beyond it is marked
@@ -37,26 +39,43 @@ def resampling(photos: int, resamples: int = RESAMPLES, seed: int = 0) -> Array:
     return np.concatenate([np.ones((1, photos)), drawn])
 
 
-def ratio(columns: Columns, measure: Measure, weights: Array) -> Array:
+def ratio(columns: Columns, name: str, weights: Array) -> Array:
     """A measure over the whole set, by row and strength: (1+R,N) weights -> (1+R,K); NaN where nothing was counted."""
-    total = weights @ columns[measure.total]
+    measure = MEASURES[name]
+    total = weights @ columns[name]
     count = weights @ columns[measure.count] if measure.count else weights.sum(axis=1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(measure.scale * total / count)
 
 
-def at_colorfulness(colorfulness: Array, values: Array, target: Array) -> Array:
-    """Values (1+R,K) read off where colourfulness (1+R,K), which begins at 0, first reaches target (1+R,).
+def strength_at(colorfulness: Array, target: Array) -> Array:
+    """The strength at which colourfulness first reaches a target, NaN if it never does.
 
-    Linear between strengths; NaN where the target is never reached.
+    colorfulness: (1+R,K) at NODES, 0 at the first; target: (1+R,). Linear in between, as colourfulness nearly is.
     """
     reached = colorfulness >= target[:, None]
-    right = np.maximum(reached.argmax(axis=1), 1)[:, None]
-    low, high = (np.take_along_axis(colorfulness, k, axis=1)[:, 0] for k in (right - 1, right))
+    right = np.maximum(reached.argmax(axis=1), 1)
+    low, high = (np.take_along_axis(colorfulness, k[:, None], axis=1)[:, 0] for k in (right - 1, right))
     with np.errstate(invalid="ignore", divide="ignore"):
-        part = (target - low) / (high - low)
-    first, second = (np.take_along_axis(values, k, axis=1)[:, 0] for k in (right - 1, right))
-    return np.where(reached.any(axis=1), first + part * (second - first), np.nan)
+        found = NODES[right - 1] + (target - low) / (high - low) * (NODES[right] - NODES[right - 1])
+    return np.where(reached.any(axis=1), found, np.nan)
+
+
+def at_strength(values: Array, strength: Array) -> Array:
+    """Values (1+R,K), known at NODES, at strengths (1+R,): the parabola through the three nearest nodes.
+
+    Errors bend with strength; straight lines between nodes would add a bias of the size of what is to be told apart.
+    """
+    middles = (NODES[1:] + NODES[:-1]) / 2
+    first = np.clip(
+        np.searchsorted(middles, strength) - 1, 0, len(NODES) - 3
+    )  # NaN goes last, and stays NaN below
+    x = [NODES[first + i] for i in range(3)]
+    y = [np.take_along_axis(values, (first + i)[:, None], axis=1)[:, 0] for i in range(3)]
+    found = np.zeros_like(strength)
+    for i, j, k in ((0, 1, 2), (1, 0, 2), (2, 0, 1)):
+        found = found + y[i] * (strength - x[j]) * (strength - x[k]) / ((x[i] - x[j]) * (x[i] - x[k]))
+    return found
 
 
 def bootstrap_interval(rows: Array) -> Interval:
@@ -121,9 +140,7 @@ class Evaluated:
 
     def __init__(self, columns: Columns, true: Columns, gray: Columns, weights: Array) -> None:
         self.weights = weights
-        self.curves = {
-            name: ratio(columns, measure, weights) for name, measure in MEASURES.items()
-        }  # each (1+R, K)
+        self.curves = {name: ratio(columns, name, weights) for name in MEASURES}  # each (1+R, K)
         self.sets = {
             name: frechet_rows(columns[name], true[name], measure.scale)
             for name, measure in SET_MEASURES.items()
@@ -146,13 +163,11 @@ class Evaluated:
         return jackknife_interval(rows) if name in self.sets else bootstrap_interval(rows)
 
     def at(self, name: str, target: Array) -> Array:
-        """Rows of a measure (or of the "strength") where colourfulness is `target`; gray is the curve's beginning."""
-        colorfulness = np.pad(self.curves["colorfulness"], ((0, 0), (1, 0)))
+        """Rows of a measure (or of the "strength") where colourfulness is `target`."""
+        strength = strength_at(np.pad(self.curves["colorfulness"], ((0, 0), (1, 0))), target)
         if name == "strength":
-            values = np.broadcast_to(np.array([0.0, *STRENGTHS]), colorfulness.shape)
-        else:
-            values = np.hstack([ratio(self.gray, MEASURES[name], self.weights), self.curves[name]])
-        return at_colorfulness(colorfulness, values, target)
+            return strength
+        return at_strength(np.hstack([ratio(self.gray, name, self.weights), self.curves[name]]), strength)
 
     @property
     def on_curve(self) -> list[str]:
@@ -167,6 +182,12 @@ def summary(results: Results, models: list[str]) -> dict[str, Any]:
     rows = {name: Evaluated(columns, true, gray, weights) for name, columns in results.items()}
     targets = {f"{share:.0%}": share * rows[TRUTH].as_made("colorfulness") for share in TARGETS}
     return {
+        "luma_edges": LUMA_BINS.tolist(),
+        "chroma_edges": CHROMA_BINS.tolist(),
+        "chroma_by_luma": {
+            name: columns["chroma_by_luma"].sum(axis=0).tolist() for name, columns in results.items()
+        },
+        "cases": {name: cases(results[name]) for name in models},
         "rows": {name: table_row(row, results[name], name in models) for name, row in rows.items()},
         "curves": {name: curve(rows[name]) for name in models},
         "at_equal_colorfulness": {
@@ -181,6 +202,26 @@ def summary(results: Results, models: list[str]) -> dict[str, Any]:
             if name != "diversity"
         ],
     }
+
+
+def cases(columns: Columns, count: int = 3) -> dict[str, dict[str, list[tuple[int, float]]]]:
+    """By measure the best and the worst photos: (place, value) from the far end inwards.
+
+    Photos with hardly a pixel of the kind (under 1 % of what the fullest photo has) are passed over.
+    """
+    found = {}
+    for name, measure in MEASURES.items():
+        if measure.better:
+            counts = columns[measure.count][:, 0] if measure.count else np.ones(len(columns[name]))
+            places = np.flatnonzero(counts >= max(0.01 * counts.max(), 1e-9))
+            made = AS_MADE if columns[name].shape[1] > 1 else 0
+            values = measure.scale * columns[name][places, made] / counts[places]
+            order = np.argsort(-measure.better * values, kind="stable")
+            ends = {"best": order[:count], "worst": order[::-1][:count]}
+            found[name] = {
+                end: [(int(places[i]), float(values[i])) for i in ranks] for end, ranks in ends.items()
+            }
+    return found
 
 
 def table_row(row: Evaluated, columns: Columns, is_model: bool) -> dict[str, Any]:

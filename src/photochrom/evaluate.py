@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from photochrom import __version__, color, metrics, store
+from photochrom import __version__, color, metrics, report, store
 from photochrom.advice import advise
 from photochrom.colorizer import Colorizer, pick_device
 from photochrom.compare import GRAY, STRENGTHS, TRUTH, Results, summary
@@ -117,8 +117,8 @@ def references(pack: Pack, scales: Sequence[int]) -> list[Subject]:
     if len(train):
         chosen = np.sort(np.random.default_rng(0).permutation(train)[:MEAN_COLOR_PHOTOS])
         parts = np.array_split(chosen, -(-len(chosen) // 256))
-        total = sum(color.from_rgb(pack.rgb(part), 1)[1].mean(dim=(2, 3)).sum(dim=0) for part in parts)
-        rows.append(Subject("mean colour", flat((total / len(chosen)).reshape(1, 2, 1, 1)), is_model=False))
+        means = torch.cat([color.from_rgb(pack.rgb(part))[1].mean(dim=(2, 3)) for part in parts])  # (N, 2)
+        rows.append(Subject("mean colour", flat(means.mean(dim=0).reshape(1, 2, 1, 1)), is_model=False))
     return [*rows, Subject(GRAY, flat(torch.zeros(1, 2, 1, 1)), is_model=False)]
 
 
@@ -235,6 +235,7 @@ def evaluate(
         "seed": seed,
         "strengths": list(STRENGTHS),
         "batch": BATCH,
+        "vgg_photos": VGG_PHOTOS,
         "inception": inception_weights is not None,
         "subjects": {subject.name: subject.facts for subject in subjects},
     }
@@ -253,7 +254,15 @@ def evaluate(
         **summary(results, model_names),
     }
     result["advice"] = advise(result, model_names)
-    store.write_json(out / JSON, result)
+    result["origins"] = [pack.origin[i] for i in indices]
+    wanted = report.places(result)
+    pictures = {
+        row.name: paint_again(row, pack, indices, wanted[row.name], seed)
+        for row in rows
+        if row.name in wanted
+    }
+    store.write_bytes(out / HTML, report.html(result, pictures).encode())
+    store.write_json(out / JSON, result)  # last: where it is, the report is whole
     remove_partial(out)
     return result
 
@@ -344,14 +353,13 @@ def load(partial: Path) -> Results:
 
 
 def paint_again(
-    rows: Sequence[Subject], pack: Pack, indices: npt.NDArray[np.int64], chosen: Sequence[int], seed: int
-) -> dict[str, dict[int, Array]]:
-    """The pictures to show, (S,S,3) uint8 by row and place among the photos; the same seed makes the same picture."""
-    pictures: dict[str, dict[int, Array]] = {row.name: {} for row in rows}
-    for first in range(0, len(chosen), BATCH):
-        places = list(chosen[first : first + BATCH])
-        rgb, seeds = pack.rgb(indices[places]), photo_seeds(indices[places], seed)
-        for row in rows:
-            made = (255 * render(*row.paint(rgb, seeds), 1.0)).round().astype(np.uint8)
-            pictures[row.name] |= dict(zip(places, made, strict=True))
+    row: Subject, pack: Pack, indices: npt.NDArray[np.int64], places: Sequence[int], seed: int
+) -> dict[int, Array]:
+    """The pictures to show, (S,S,3) uint8 by place among the photos: the same seed makes the same picture once more."""
+    pictures: dict[int, Array] = {}
+    for first in range(0, len(places), BATCH):
+        batch = list(places[first : first + BATCH])
+        rgb, seeds = pack.rgb(indices[batch]), photo_seeds(indices[batch], seed)
+        made = (255 * render(*row.paint(rgb, seeds), 1.0)).round().astype(np.uint8)
+        pictures |= dict(zip(batch, made, strict=True))
     return pictures

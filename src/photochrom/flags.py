@@ -126,7 +126,7 @@ def fit_minutes(config: Config, pack: Pack, minutes: float) -> Config:
     trial = Training(config, pack)
     trial.train_step()  # the first step allocates and warms up
     steps, begun = 0, time.perf_counter()
-    while steps < 3 or time.perf_counter() - begun < 5:
+    while steps < 3 or time.perf_counter() - begun < min(5, minutes):
         trial.train_step()
         steps += 1
     step_seconds = (time.perf_counter() - begun) / steps

@@ -10,8 +10,9 @@ need them one by one, and takes 5 s to import.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -31,93 +32,8 @@ DARK, DIM = (0.0, 15.0), (15.0, 40.0)  # true L*: as good as black; shadows
 FALSE_COLOR, TRULY_GRAY = 15.0, 8.0  # C* that one sees at a glance; C* that passes for no colour
 MAX_PSNR = 60.0  # of equal pictures it would be infinite; 60 dB is a quarter of a level of 255
 FRECHET_LAYER = "relu3_3"
+INCEPTION_SHA256 = "6726825d"  # its beginning, which the file carries in its name
 LUMA_BINS, CHROMA_BINS = np.arange(0, 101, 5.0), np.arange(0, 121, 4.0)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How a measure is called and read. `total` and `count` name the sums whose ratio it is (no count: per photo)."""
-
-    title: str
-    unit: str
-    better: int  # -1: lower, 1: higher, 0: nearer to the true photos'
-    meaning: str
-    total: str
-    count: str | None = None
-    scale: float = 1.0
-
-
-MEASURES: dict[str, Measure] = {
-    "colorfulness": Measure(
-        "colourfulness", "", 0,
-        "How colourful the photos look to people: 0 is gray, true photos have about 40. Compare it with the truth's.",
-        "colorfulness",
-    ),
-    "ab": Measure(
-        "colour distance", "ΔE", -1,
-        "How far colours are from the true ones, lightness left aside. 2 is just visible. Gray is not far from anything, "
-        "so a low value alone proves nothing.",
-        "ab",
-    ),
-    "ciede2000": Measure(
-        "CIEDE2000", "ΔE00", -1,
-        "The same distance, weighted as the eye sees it, lightness included. 1 is just visible.",
-        "ciede2000",
-    ),
-    "dark_error": Measure(
-        "dark error", "ΔE", -1,
-        "Colour distance where the true photo is almost black (L* under 15).",
-        "dark_error", "dark_pixels",
-    ),
-    "false_color": Measure(
-        "false colour", "%", -1,
-        "Share of almost black pixels that got a visible colour (C* over 15) though they truly have none (C* under 8).",
-        "false_color", "dark_pixels", 100.0,
-    ),
-    "dark_chroma": Measure(
-        "dark chroma", "C*", 0,
-        "How much colour the almost black pixels got. Compare it with the truth's.",
-        "dark_chroma", "dark_pixels",
-    ),
-    "dim_error": Measure(
-        "shadow error", "ΔE", -1,
-        "Colour distance in the shadows (L* from 15 to 40).",
-        "dim_error", "dim_pixels",
-    ),
-    "dim_chroma": Measure(
-        "shadow chroma", "C*", 0,
-        "How much colour the shadows got. Compare it with the truth's.",
-        "dim_chroma", "dim_pixels",
-    ),
-    "psnr": Measure(
-        "PSNR", "dB", 1, "Likeness pixel by pixel, mean over photos. Favours pale colours, as every error does.", "psnr"
-    ),
-    "ssim": Measure(
-        "SSIM", "", 1, "Likeness of fine structure, 1 is equal. Luma is given, so all models are high here.", "ssim"
-    ),
-    "pd_vgg16": Measure(
-        "perceptual distance", "", -1,
-        "How different the photos look to VGG16, a network that recognises objects (unweighted kin of LPIPS). Models "
-        "trained with the perceptual loss are flattered by it.",
-        "pd_vgg16", "vgg_photos",
-    ),
-    "diversity": Measure(
-        "diversity", "ΔE", 0,
-        "How far apart several colourings of one photo are. 0: always the same answer.",
-        "diversity", "diversity_photos",
-    ),
-}  # fmt: skip
-SET_MEASURES: dict[str, Measure] = {
-    "fd_vgg16": Measure(
-        "FD-VGG16", "thousands", -1,
-        "How unlike true photos the photos are as a set, in textures and colours that VGG16 sees (Frechet distance). It "
-        "depends on the number of photos: compare within one report only.",
-        "fd_vgg16", scale=1e-3,
-    ),
-    "fid": Measure(
-        "FID", "", -1, "The same with Inception's features, as in papers. It depends on the number of photos, too.", "fid"
-    ),
-}  # fmt: skip
 
 
 def lab(rgb: Array) -> Array:
@@ -128,6 +44,11 @@ def lab(rgb: Array) -> Array:
 def ab_distance(lab1: Array, lab2: Array) -> Array:
     """sqrt(da*^2 + db*^2) of each pixel: (...,3), (...,3) -> (...)."""
     return np.asarray(np.hypot(lab1[..., 1] - lab2[..., 1], lab1[..., 2] - lab2[..., 2]))
+
+
+def ciede2000(lab1: Array, lab2: Array) -> Array:
+    """CIEDE2000 of each pixel: (...,3), (...,3) -> (...). Source: Sharma, Wu & Dalal 2005, as scikit-image has it."""
+    return np.asarray(deltaE_ciede2000(lab1, lab2))  # type: ignore[no-untyped-call]
 
 
 def chroma(lab: Array) -> Array:
@@ -164,18 +85,21 @@ def ssim(rgb: Array, true: Array) -> Array:
         "win_size": border, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False,
         "data_range": 1.0, "channel_axis": -1,
     }  # fmt: skip
-    return np.array([structural_similarity(a, b, **options) for a, b in zip(rgb, true, strict=True)])
+    return np.array([structural_similarity(*pair, **options) for pair in zip(rgb, true, strict=True)])  # type: ignore[no-untyped-call]
+
+
+def false_color(lab: Array, true_lab: Array) -> Array:
+    """Which pixels have C* > FALSE_COLOR where the truth has C* < TRULY_GRAY: (...,3), (...,3) -> (...)."""
+    return np.asarray((chroma(lab) > FALSE_COLOR) & (chroma(true_lab) < TRULY_GRAY))
 
 
 def dark_sums(lab: Array, true_lab: Array, band: tuple[float, float]) -> dict[str, Array]:
     """Sums over the pixels whose true L* is in [low, high): each (B,).
 
-    pixels: how many; error: (a,b) distance; chroma: C*; false_color: how many have C* > FALSE_COLOR where the truth has
-    C* < TRULY_GRAY.
+    pixels: how many; error: (a,b) distance; chroma: C*; false_color: how many have a false colour.
     """
     inside = (true_lab[..., 0] >= band[0]) & (true_lab[..., 0] < band[1])
-    c = chroma(lab)
-    false = inside & (c > FALSE_COLOR) & (chroma(true_lab) < TRULY_GRAY)
+    c, false = chroma(lab), inside & false_color(lab, true_lab)
     values = {
         "pixels": inside,
         "error": ab_distance(lab, true_lab) * inside,
@@ -192,7 +116,7 @@ def photo_sums(rgb: Array, true: Array, true_lab: Array) -> dict[str, Array]:
     return {
         "colorfulness": colorfulness(rgb),
         "ab": ab_distance(found, true_lab).mean(axis=(1, 2), dtype=np.float64),
-        "ciede2000": deltaE_ciede2000(found, true_lab).mean(axis=(1, 2), dtype=np.float64),
+        "ciede2000": ciede2000(found, true_lab).mean(axis=(1, 2), dtype=np.float64),
         "psnr": psnr(rgb, true),
         "ssim": ssim(rgb, true),
         **{f"dark_{name}": dark[name] for name in ("pixels", "error", "chroma")},
@@ -207,13 +131,13 @@ def chroma_by_luma(lab: Array) -> Array:
     counts, _, _ = np.histogram2d(
         lab[..., 0].ravel().clip(0, 100), chroma(lab).ravel().clip(0, highest), (LUMA_BINS, CHROMA_BINS)
     )
-    return counts
+    return np.asarray(counts)
 
 
 def diversity(labs: Array) -> Array:
     """Mean (a,b) distance over all pairs of S >= 2 samples of each photo: (S,B,H,W,3) -> (B,)."""
     pairs = [(i, j) for i in range(len(labs)) for j in range(i)]
-    return np.mean([ab_distance(labs[i], labs[j]).mean(axis=(1, 2)) for i, j in pairs], axis=0)
+    return np.asarray(np.mean([ab_distance(labs[i], labs[j]).mean(axis=(1, 2)) for i, j in pairs], axis=0))
 
 
 def perceptual_distance(features: dict[str, Tensor], true: dict[str, Tensor]) -> Array:
@@ -228,15 +152,15 @@ def perceptual_distance(features: dict[str, Tensor], true: dict[str, Tensor]) ->
 
 
 def _unit(features: Tensor) -> Tensor:
-    norm = features.norm(dim=1, keepdim=True)
-    return features / norm.clamp_min(1e-10)
+    return torch.nn.functional.normalize(features, dim=1, eps=1e-10)
 
 
 @torch.inference_mode()
 def vgg_features(vgg: VGG16, rgb: Array) -> dict[str, Tensor]:
     """Features of all five layers of pictures (B,H,W,3)."""
     device = next(vgg.parameters()).device
-    return vgg(torch.from_numpy(np.ascontiguousarray(rgb)).permute(0, 3, 1, 2).to(device))
+    found: dict[str, Tensor] = vgg(torch.from_numpy(rgb).permute(0, 3, 1, 2).to(device))
+    return found
 
 
 def frechet_features(features: dict[str, Tensor]) -> Array:
@@ -273,25 +197,35 @@ def frechet_distance(first: Moments, second: Moments) -> float:
     values, vectors = np.linalg.eigh(s1)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
     overlap = np.sqrt(np.linalg.eigvalsh(root @ s2 @ root).clip(0)).sum()
-    return float(np.square(m1 - m2).sum() + np.trace(s1) + np.trace(s2) - 2 * overlap)
+    return max(0.0, float(np.square(m1 - m2).sum() + np.trace(s1) + np.trace(s2) - 2 * overlap))
 
 
 def load_inception(weights: Path) -> Callable[[Array], Array]:
     """The features of FID: pictures (B,H,W,3) -> (B,2048) float64, by torch-fidelity.
 
-    weights: its `weights-inception-2015-12-05-6726825d.pth`. Raises PhotochromError without the file or the library.
+    weights: its `weights-inception-2015-12-05-6726825d.pth`. Raises PhotochromError for another file, or without the library.
     """
-    if not weights.is_file():
-        raise PhotochromError(
-            f"no Inception weights {weights}: give the file that torch-fidelity uses, or leave FID out"
-        )
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError:
         raise PhotochromError(
             "FID needs torch-fidelity: pip install 'photochrom[fid]', or leave FID out"
         ) from None
-    net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise PhotochromError(
+            f"Inception weights {weights} cannot be read: {error.strerror}; FID needs them"
+        ) from None
+    if not hashlib.sha256(content).hexdigest().startswith(INCEPTION_SHA256):
+        raise PhotochromError(
+            f"{weights} is not torch-fidelity's weights-inception-2015-12-05-6726825d.pth: FID needs that"
+        )
+    # torch-fidelity would unpickle the file without restraint; it gets a copy of what plain tensors were in it.
+    copy = BytesIO()
+    torch.save(torch.load(BytesIO(content), map_location="cpu", weights_only=True), copy)
+    copy.seek(0)
+    net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=copy)
 
     def features(rgb: Array) -> Array:
         levels = torch.from_numpy((rgb * 255).round().astype(np.uint8)).permute(0, 3, 1, 2)

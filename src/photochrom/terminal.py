@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 if TYPE_CHECKING:
     from photochrom.train import Progress as TrainingProgress
@@ -33,9 +34,9 @@ class Display:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         columns = (
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=10),
             TextColumn("{task.percentage:3.0f} %"),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
         )
         self._bar = Progress(
             *columns, console=self.console, transient=True, disable=not self.console.is_terminal
@@ -88,7 +89,7 @@ class TrainingDisplay(Display):
             self.say(f"{epoch}  {losses}  {duration(record['seconds'])}{best}")
             return
         done = (progress.epoch - 1) * progress.steps + progress.step
-        text = f"{epoch} step {progress.step}/{progress.steps}, loss {progress.loss:.3f}"
+        text = f"{epoch} ({progress.step}/{progress.steps}) loss {progress.loss:.3f}"
         text += f", {progress.photos_per_second:.0f} photos/s"
         self.show(done, progress.epochs * progress.steps, text, progress.seconds_left)
 

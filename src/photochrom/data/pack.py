@@ -221,7 +221,7 @@ def import_photos(
     of every category. categories: only these, by name, wnid or folder. validation: share of the photos held
     out, where the source holds out none itself. test: share of the held-out photos that becomes the split
     `test`. max_bad: share of the photos that may be broken. workers: threads, by default one a processor.
-    progress: called with (done, total) after each photo.
+    progress: called with (done, total) every few photos, and at the end.
 
     The split is drawn within each category from (seed, checksum of the photo), so that a second run, other
     file names or another order of files do not change it. Gray, broken, too small and too large photos and
@@ -292,7 +292,7 @@ def _collect(
         else:
             file.write(result[0].tobytes())
             kept[result[1]] = photo
-        if progress:
+        if progress and looked_at % CHUNK == 0:
             progress(min(looked_at, total), total)
         if len(kept) == total:
             break
@@ -300,6 +300,8 @@ def _collect(
         counts = Counter(entry.reason for entry in left_out)
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise PhotochromError(f"{source.name} has no usable photo ({reasons or 'no photo at all'})")
+    if progress:
+        progress(total, total)
     return kept, left_out
 
 

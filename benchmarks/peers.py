@@ -1,0 +1,241 @@
+"""How fast our network trains beside those of other projects, and how fast batches are read.
+
+    pip install -e '.[bench]'
+    python benchmarks/peers.py
+
+One process, contenders in turn (A B C D, A B C D, ...), so that whatever else the machine does hits all of them. Each
+does the whole work of a training step on 64x64 photos: forward, mean square error, backward, AdamW. Prints a Markdown
+table and writes docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from photochrom.config import PRESETS, ModelConfig, build
+from photochrom.data.demo import make_demo
+from photochrom.data.pack import Pack
+from photochrom.train import Training, photos_of_step
+from photochrom.unet import UNet
+
+SIZE = 64
+FEATURES = PRESETS["default"]
+OURS, DIFFUSERS, LUCIDRAINS = "Photochrom", "diffusers `UNet2DModel`", "denoising-diffusion-pytorch `Unet`"
+GOALS = {DIFFUSERS: 8, LUCIDRAINS: 6}
+READING_GOAL = 20
+
+Step = Callable[[], object]
+Contender = tuple[nn.Module, Callable[[], torch.Tensor]]  # a network, and a call of it on a batch
+
+
+def training_step(network: nn.Module, predict: Callable[[], torch.Tensor]) -> Step:
+    """One step of the network's training, towards a fixed target."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
+    target = torch.randn_like(predict().detach())
+
+    def step() -> None:
+        torch.autograd.backward(F.mse_loss(predict(), target))
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def ours(batch: int, scale: int) -> Contender:
+    """Luma at full size and noisy chroma at 1/scale, to chroma."""
+    network = UNet(ModelConfig(features=FEATURES, chroma_scale=scale))
+    y, xt = torch.randn(batch, 1, SIZE, SIZE), torch.randn(batch, 2, SIZE // scale, SIZE // scale)
+    t = torch.randint(0, 1000, (batch,))
+    return network, lambda: network(xt, t, y)
+
+
+def diffusers_unet(batch: int) -> Contender:
+    """Gray and noisy RGB, to RGB: the common way to condition on a gray photo."""
+    import diffusers
+
+    make: Any = diffusers.UNet2DModel
+    plain = len(FEATURES) - 1
+    network: nn.Module = make(
+        sample_size=SIZE,
+        in_channels=4,
+        out_channels=3,
+        block_out_channels=FEATURES,
+        layers_per_block=2,
+        down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D",),
+        up_block_types=("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+    )
+    x, t = torch.randn(batch, 4, SIZE, SIZE), torch.randint(0, 1000, (batch,))
+    return network, lambda: network(x, t).sample
+
+
+def lucidrains_unet(batch: int) -> Contender:
+    """The same job for lucidrains' network."""
+    from denoising_diffusion_pytorch import Unet  # type: ignore[import-untyped]
+
+    multiples = tuple(features // FEATURES[0] for features in FEATURES)
+    network = Unet(dim=FEATURES[0], dim_mults=multiples, channels=4, out_dim=3)
+    x, t = torch.randn(batch, 4, SIZE, SIZE), torch.randint(0, 1000, (batch,))
+    return network, lambda: network(x, t)
+
+
+def seconds(step: Step, times: int = 1) -> float:
+    """How long one call takes, as the mean of `times` in a row."""
+    begun = time.perf_counter()
+    for _ in range(times):
+        step()
+    return (time.perf_counter() - begun) / times
+
+
+def median_of(values: Iterable[float], digits: int = 1) -> str:
+    """The median, and the range in brackets."""
+    values = sorted(values)
+    return f"{statistics.median(values):.{digits}f} ({values[0]:.{digits}f} to {values[-1]:.{digits}f})"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def compare_networks(batch: int, repetitions: int) -> str:
+    """The table of training steps, and a line for each goal."""
+    makers: dict[str, Callable[[], Contender]] = {
+        f"{OURS}, chroma at 1/2 (the default)": lambda: ours(batch, 2),
+        f"{OURS}, chroma at full size": lambda: ours(batch, 1),
+        DIFFUSERS: lambda: diffusers_unet(batch),
+        LUCIDRAINS: lambda: lucidrains_unet(batch),
+    }
+    steps: dict[str, Step] = {}
+    millions: dict[str, float] = {}
+    for name, make in makers.items():
+        network, predict = make()
+        steps[name] = training_step(network, predict)
+        millions[name] = sum(weight.numel() for weight in network.parameters()) / 1e6
+        say(f"warming up: {name}, {seconds(steps[name]):.1f} s")
+    rates: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(repetitions):
+        for name, step in steps.items():
+            rates[name].append(batch / seconds(step))
+        say(
+            f"round {number + 1} of {repetitions}: {', '.join(f'{rate[-1]:.2f}' for rate in rates.values())} photos/s"
+        )
+    first = next(iter(rates.values()))
+    lines = ["| network | parameters | photos/s | ours is faster by |", "|---|---|---|---|"]
+    goals = []
+    for name, found in rates.items():
+        ratios = [a / b for a, b in zip(first, found, strict=True)]
+        faster = median_of(ratios) if found is not first else ""
+        lines.append(f"| {name} | {millions[name]:.1f} M | {median_of(found, 2)} | {faster} |")
+        if name in GOALS:
+            goals.append(verdict(f"{GOALS[name]} times {name}", statistics.median(ratios), GOALS[name]))
+    return "\n".join([*lines, "", *goals])
+
+
+def verdict(goal: str, found: float, wanted: float) -> str:
+    return f"- goal: at least {goal}: {found:.1f} times, {'reached' if found >= wanted else 'missed'}"
+
+
+def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
+    """How many photos per second are read at random, beside how many the small preset trains on."""
+    stage = {"perceptual": 0.0}
+    values = {"model": {"features": PRESETS["small"]}, "training": {"batch_size": batch}, "stages": [stage]}
+    training = Training(build(values), pack)
+    photos, number = pack.indices("train"), iter(range(10**9))
+
+    def read() -> None:
+        pack.rgb(photos_of_step(photos, 0, next(number), batch))
+
+    seconds(training.train_step)
+    seconds(read)
+    trained, reading = [], []
+    for _ in range(repetitions):
+        trained.append(batch / seconds(training.train_step, 5))
+        reading.append(batch / seconds(read, 100))
+    ratio = statistics.median(a / b for a, b in zip(reading, trained, strict=True))
+    return "\n".join(
+        [
+            "| | photos/s |",
+            "|---|---|",
+            f"| reading batches at random from {len(photos):,} packed photos | {median_of(reading, 0)} |",
+            f"| a training step of the small preset ({', '.join(map(str, PRESETS['small']))}) | {median_of(trained)} |",
+            "",
+            verdict(f"{READING_GOAL} times as fast as training", ratio, READING_GOAL),
+        ]
+    )
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in info.read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def page(networks: str, reading: str, batch: int, repetitions: int) -> str:
+    """docs/benchmarks.md."""
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "diffusers", "denoising-diffusion-pytorch", "numpy")
+    )
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    return f"""# Benchmarks
+
+Written by `python benchmarks/peers.py` on {today}.
+
+- machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.system()}
+- versions: Python {platform.python_version()}, {packages}
+- all in one process, taking turns, {repetitions} rounds after a warm-up; medians, with the range in brackets; factors are
+  taken within each round
+
+## Training step
+
+Forward, backward and AdamW at features {", ".join(map(str, FEATURES))}, {SIZE}x{SIZE} photos, batches of {batch}, float32.
+Ours predicts chroma from luma and noisy chroma; the others predict RGB from gray and noisy RGB, as is usual.
+
+{networks}
+
+## Reading
+
+{reading}
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repetitions", type=int, default=7, help="rounds (default: 7)")
+    parser.add_argument("--batch", type=int, default=16, help="photos per step (default: 16)")
+    parser.add_argument("--data", type=Path, help="packed data set to read from (default: the demo photos)")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks.md")
+    options = parser.parse_args(arguments)
+    if (load := os.getloadavg()[0]) > 0.5:
+        say(f"warning: the machine is busy (load {load:.1f}); the rounds will differ")
+    torch.manual_seed(0)
+    networks = compare_networks(options.batch, options.repetitions)
+    with tempfile.TemporaryDirectory() as scratch:
+        pack = Pack.open(options.data or make_demo(Path(scratch, "demo")).folder)
+        reading = compare_reading(pack, options.batch, options.repetitions)
+    print(networks, reading, sep="\n\n")
+    options.output.write_text(page(networks, reading, options.batch, options.repetitions), encoding="utf-8")
+    say(f"written: {options.output}")
+
+
+if __name__ == "__main__":
+    main()
