@@ -27,7 +27,7 @@ from photochrom.guide import as_command, ask_for_flags
 while True:
     try:
         models, *data_sets = input("ready> ").split()
-        print("the command:", as_command(ask_for_flags(Path(models), data_sets, Console(width=500))))
+        print("the command:", as_command(ask_for_flags(Path(models), data_sets, Console(width=500, height=50))))
     except KeyboardInterrupt:
         print("stopped")
 """
@@ -40,19 +40,11 @@ class Terminal:
 
     def __init__(self) -> None:
         environment = os.environ | {"TERM": "dumb"}  # which has neither bold nor colour
-        self.child = pexpect.spawn(
-            sys.executable,
-            ["-c", SCRIPT],
-            encoding="utf-8",
-            timeout=20,
-            env=environment,
-            dimensions=(50, 200),
-        )
-        self.child.expect("ready> ")
+        self.child = pexpect.spawn(sys.executable, ["-c", SCRIPT], encoding="utf-8", env=environment)
+        self.child.expect("ready> ", timeout=60)
 
     def begin(self, models: Path, *data_sets: str) -> None:
-        self.child.sendintr()  # whatever the test before left
-        self.child.expect("stopped\r\nready> ")
+        self.interrupt()  # whatever the test before left
         self.child.sendline(" ".join((str(models), *data_sets)))
 
     def answer(self, question: str, answer: str = "") -> str:
@@ -62,6 +54,14 @@ class Terminal:
         default: str = self.child.match[2]
         self.child.sendline(answer)
         return default
+
+    def interrupt(self) -> None:
+        """Ctrl-C, again if it came before Python listened: between writing a question and waiting it is lost."""
+        for _ in range(20):
+            self.child.sendintr()
+            if self.child.expect(["stopped\r\nready> ", pexpect.TIMEOUT], timeout=1) == 0:
+                return
+        raise AssertionError("Ctrl-C was not heard")
 
     def expect(self, text: str) -> None:
         self.child.expect_exact(text)
@@ -235,6 +235,5 @@ def test_ctrl_c_leaves_nothing_behind(process: Terminal, models: Path) -> None:
     process.answer("Resume")
     process.answer("Name", "mine")
     process.child.expect("Features")
-    process.child.sendintr()
-    process.expect("stopped")
+    process.interrupt()
     assert sorted(models.parent.rglob("*")) == before

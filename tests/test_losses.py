@@ -148,10 +148,10 @@ def test_neither_vgg_nor_the_target_learns(vgg: VGG16, rgb: Tensor) -> None:
 # --- VGG16 ------------------------------------------------------------------------------------------------------------
 
 
-def torchvision_features() -> torch.nn.Module:
+def torchvision_features() -> torch.nn.Sequential:
     """The convolutions of `torchvision.models.vgg16()`, without making the 120 million weights of its classifier."""
     vgg = pytest.importorskip("torchvision.models.vgg", reason="torchvision is not installed")
-    layers: torch.nn.Module = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
+    layers: torch.nn.Sequential = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
     return layers.eval()
 
 
@@ -438,7 +438,7 @@ def test_a_weight_of_0_constructs_nothing(values: Values, monkeypatch: pytest.Mo
     monkeypatch.setattr(VGG16, "load", load)
     for stage in ({"perceptual": 0.0}, {"perceptual": 0.0, "gan": True, "adversarial": 0.0}):
         loss = stage_loss(with_stage(values, **stage))
-        assert loss.perceptual is loss.discriminator is loss.optimizer is None
+        assert (loss.perceptual, loss.discriminator, loss.optimizer) == (None, None, None)
         assert loss.state()["use_gan"] is False
         assert loss.state()["discriminator_state_dict"] is None
     gan_alone = stage_loss(with_stage(values, perceptual=0.0, gan=True))
@@ -450,7 +450,12 @@ def test_the_weights_asked_for_are_loaded(
     values: Values, vgg: VGG16, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str | None] = []
-    monkeypatch.setattr(VGG16, "load", lambda weights: asked.append(weights) or vgg)
+
+    def load(weights: str | None) -> VGG16:
+        asked.append(weights)
+        return vgg
+
+    monkeypatch.setattr(VGG16, "load", load)
     stage_loss(with_stage(values))
     values["training"]["vgg_weights"] = "mine.safetensors"
     stage_loss(with_stage(values))
@@ -515,7 +520,7 @@ def test_its_layers_are_spectrally_normalised() -> None:
     for _ in range(100):
         discriminator(torch.zeros(1, 1, 16, 16), torch.zeros(1, 3, 16, 16))
     for layer in discriminator.layers[::2]:
-        largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)  # type: ignore[union-attr,operator]
+        largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)  # type: ignore[operator]
         assert largest.item() == pytest.approx(1, abs=1e-3)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from photochrom import pictures, store
-from photochrom.config import Config, StageConfig, build
+from photochrom.config import Config, build
 from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.health import advice
@@ -405,7 +405,7 @@ def test_a_gradient_that_is_not_a_number_is_noticed_too(
 ) -> None:
     training = Training(staged(values, V1), pack)
     weight = training.network.last_layer
-    handle = weight.register_hook(lambda gradient: gradient * math.nan)
+    handle = weight.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]
     before = frozen(training)
     with pytest.raises(PhotochromError, match=r"^step 1: gradient not finite"):
         training.train_step()
@@ -492,9 +492,8 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
 # --- Advice -----------------------------------------------------------------------------------------------------------
 
 STAGES = {
-    "v1": StageConfig(perceptual=0.0),
-    "v2": StageConfig(perceptual=0.1),
-    "gan": StageConfig(perceptual=0.1, gan=True),
+    name: build({"stages": [stage]}).stages[0]
+    for name, stage in (("v1", V1), ("v2", V2), ("gan", {**GAN, "adversarial": 0.01}))
 }
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.errors import UsageError
-from photochrom.unet import UNet, group_norm, time_features
+from photochrom.unet import Attention, ResidualBlock, UNet, group_norm, time_features
 
 
 def inputs(network: UNet, batch: int = 3, side: int = 16) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,6 +51,38 @@ def test_oblong_photos() -> None:
 def test_attention_takes_every_width_that_the_configuration_allows(channels: int) -> None:
     network = awake(features=(channels,), attention=1, blocks=1)
     assert network(*inputs(network, batch=1, side=8)).isfinite().all()
+
+
+def norm(x: Tensor, groups: int) -> Tensor:
+    """Zero mean and unit spread over each group of channels of each photo."""
+    split = x.reshape(len(x), groups, -1)
+    split = (split - split.mean(-1, keepdim=True)) / (split.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+    return split.reshape(x.shape)
+
+
+def test_a_block_is_scaled_and_shifted_by_the_time() -> None:
+    block = ResidualBlock(8, 16, 4, dropout=0.0)
+    nn.init.normal_(block.conv2.weight)
+    x, time = torch.randn(2, 8, 5, 5), torch.randn(2, 4)
+    scale, shift = block.time(time)[:, :, None, None].split(16, dim=1)
+    h = norm(block.conv1(F.silu(norm(x, 1))), 2) * (1 + scale) + shift
+    torch.testing.assert_close(block(x, time), block.skip(x) + block.conv2(F.silu(h)), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(16, 1), (64, 1), (128, 2), (200, 1)])
+def test_attention_is_torchs_own(channels: int, heads: int) -> None:
+    attention = Attention(channels)
+    nn.init.normal_(attention.out.weight)
+    x = torch.randn(2, channels, 3, 5)
+    theirs = nn.MultiheadAttention(channels, heads, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(attention.qkv.weight[:, :, 0, 0])
+        assert attention.qkv.bias is not None
+        theirs.in_proj_bias.copy_(attention.qkv.bias)
+        theirs.out_proj.weight.copy_(attention.out.weight[:, :, 0, 0])
+    places = attention.norm(x).flatten(2).transpose(1, 2)  # (B, H*W, C)
+    found, _ = theirs(places, places, places)
+    torch.testing.assert_close(attention(x), x + found.transpose(1, 2).reshape(x.shape), atol=1e-4, rtol=1e-4)
 
 
 def test_it_begins_by_saying_nothing() -> None:

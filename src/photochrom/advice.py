@@ -1,8 +1,8 @@
 """What a person should do next, by rules that stand here and nowhere else.
 
 A rule is a condition on a Case and the sentence that is said when it holds. COMPARED speaks of each model against the
-first, and the first rule that holds is said. NEXT speaks of the model to keep, and every rule that holds is said; OTHERWISE if
-none does. The bounds are judgement, not measurement: they say where a person looking at the pictures begins to mind.
+first, and the first rule that holds is said. NEXT speaks of the model to keep (among several that beat the first, the one of
+lowest CIEDE2000), and every rule that holds is said; OTHERWISE if none does. The bounds are judgement, not measurement: they say where a person looking at the pictures begins to mind.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ class Case:
     falling: bool  # whether its validation loss still fell
     perceptual: float
     gan: bool
+    trained_here: bool  # whether flags of `photochrom train` can be advised
+    distance: float  # CIEDE2000, minus the first model's, at 85 % of the true photos' colourfulness
 
     @property
     def half(self) -> float:
@@ -59,12 +61,12 @@ Rule = tuple[Callable[[Case], bool], str]
 COMPARED: tuple[Rule, ...] = (
     (
         lambda c: bool(c.better and not c.worse),
-        "{c.name} beats {c.against}: at equal colourfulness it is better on {c.better}, and worse on nothing. Keep {c.name}.",
+        "{c.name} beats {c.against}: at equal colourfulness it is better on {c.better}, and worse on nothing.",
     ),
     (
         lambda c: bool(c.worse and not c.better and c.perceptual),
-        "{c.name} is worse than {c.against} on {c.worse}, and better on nothing. Keep {c.against}; train {c.name} again with half "
-        "the weight: --perceptual {c.half:g}.",
+        "{c.name} is worse than {c.against} on {c.worse}, and better on nothing. Train it again with half the weight, "
+        "--perceptual {c.half:g}, or keep {c.against}.",
     ),
     (
         lambda c: bool(c.worse and not c.better),
@@ -116,6 +118,7 @@ NEXT: tuple[Rule, ...] = (
         "{c.name} is gaudy, {c.percent} as colourful as true photos: train longer, or without the GAN.",
     ),
 )
+KEEP = "Keep {c.name}."
 OTHERWISE = (
     "No rule finds anything to mend in {c.name}: stop here, or try what the pictures call for (issues of colour: more "
     "photos of such things; issues of shape: a wider network)."
@@ -124,14 +127,17 @@ OTHERWISE = (
 
 def advise(report: dict[str, Any], models: Sequence[str]) -> list[str]:
     """The sentences for a report whose numbers are complete."""
-    cases = [_case(report, name, models[0]) for name in models]
-    compared = [next(said.format(c=case) for holds, said in COMPARED if holds(case)) for case in cases[1:]]
-    winners = [case for case in cases[1:] if case.better and not case.worse]
-    keep = max(winners, key=lambda case: case.better.count(","), default=cases[0])
-    following = [said for holds, said in NEXT if holds(keep)]
-    if set(following) <= {NEXT[0][1]}:  # few photos are no reason to go on
+    first, *others = [_case(report, name, models[0]) for name in models]
+    said = [next(text.format(c=case) for holds, text in COMPARED if holds(case)) for case in others]
+    winners = [case for case in others if case.better and not case.worse]
+    keep = min(winners, key=lambda case: case.distance, default=first)
+    if winners:
+        said.append(KEEP.format(c=keep))
+    rules = NEXT if keep.trained_here else NEXT[:1]
+    following = [text for holds, text in rules if holds(keep)]
+    if set(following) <= {NEXT[0][1]}:  # few photos are no reason to go on training
         following.append(OTHERWISE)
-    return [*compared, *(said.format(c=keep) for said in following)]
+    return [*said, *(text.format(c=keep) for text in following)]
 
 
 def _case(report: dict[str, Any], name: str, first: str) -> Case:
@@ -139,6 +145,7 @@ def _case(report: dict[str, Any], name: str, first: str) -> Case:
     facts = report["subjects"][name]
     stage = facts.get("config", {}).get("stages", [{}])[-1]
     told = [d for d in report["differences"] if d["model"] == name and d["at"]]
+    distance = next((d["at"]["85%"]["value"] for d in told if d["measure"] == "ciede2000"), None)
     titles = {
         v: [(MEASURES | SET_MEASURES)[d["measure"]].title for d in told if d["verdict"] == v]
         for v in (BETTER, WORSE)
@@ -149,12 +156,14 @@ def _case(report: dict[str, Any], name: str, first: str) -> Case:
         photos=report["data"]["photos"],
         better=", ".join(titles[BETTER]),
         worse=", ".join(titles[WORSE]),
-        color=row["colorfulness"]["value"] / true["colorfulness"]["value"],
+        color=row["colorfulness"]["value"] / (true["colorfulness"]["value"] or 1.0),
         false_color=row["false_color"]["value"] or 0.0,
         likeness=(row["fd_vgg16"]["value"] or 0.0) / (gray["fd_vgg16"]["value"] or 1.0),
         falling=_falling([record["val_loss"] for record in facts.get("history", [])]),
         perceptual=stage.get("perceptual", 0.0),
         gan=stage.get("gan", False),
+        trained_here="config" in facts,
+        distance=distance or 0.0,
     )
 
 

@@ -21,9 +21,10 @@ import typer
 from photochrom import __version__
 from photochrom.config import PRESETS
 from photochrom.errors import Interrupted, PhotochromError, UsageError
-from photochrom.flags import as_before, fit_minutes, resolve, with_config_flags
+from photochrom.flags import as_before, fit_minutes, resolve, try_out, with_config_flags
 
 if TYPE_CHECKING:
+    from photochrom.data.pack import Pack
     from photochrom.store import ModelFolder
 
 app = typer.Typer(
@@ -267,12 +268,21 @@ def data_list(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
 @app.command()
 @with_config_flags
 def train(
-    name: Annotated[str, typer.Option(help="Name of the model, and of its folder.")] = "model_v1",
+    ctx: typer.Context,
+    name: Annotated[
+        str | None, typer.Option(help="Of the model and its folder (default: my_model, or SOURCE_v2 with --from).")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Go on from this model, as a new one.")
+    ] = None,
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Settings; flags win over them.")
     ] = None,
     preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS), help="Features by name.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Choose epochs that take about this long.")] = None,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Tell time and memory, and ask before it begins.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete a model of this name first.")
     ] = False,
@@ -282,24 +292,36 @@ def train(
 ) -> None:
     """Train a model; the same command run again goes on where it was.
 
-    Ctrl-C finishes the step and saves. Flags win over the recipe, and the
-    recipe over the defaults shown here.
+    On a terminal and without arguments it asks what to train. Ctrl-C finishes
+    the step and saves. Flags win over the recipe, and the recipe over the
+    defaults shown here.
 
     [bold]Examples[/bold]
     $ photochrom train
     $ photochrom train --data tiny-imagenet-200 --preset small --minutes 20
-    $ photochrom train --recipe recipes/v1.toml --name mine --batch-size 32
+    $ photochrom train --name model_v1 --perceptual 0
+    $ photochrom train --from model_v1 --name model_v2 --perceptual 0.1 --gan
+    $ photochrom train --recipe recipes/two-stage.toml --batch-size 32
+    $ photochrom train --name model_v2              (goes on with it)
     """
-    config = resolve(recipe, preset, flags)
-    if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(config.stages) > 1):
-        raise UsageError("--minutes is above 0, and chooses the epochs of a single stage: leave out --epochs")
+    given = {key for key in ctx.params if getattr(ctx.get_parameter_source(key), "name", "") == "COMMANDLINE"}
+    if not given and sys.stdin.isatty() and sys.stderr.isatty():
+        ctx.command.main(_ask_what_to_train(), prog_name=ctx.command_path, standalone_mode=False)
+        return
     from photochrom import store
     from photochrom.data.pack import find
     from photochrom.terminal import TrainingDisplay, asked_to_stop
     from photochrom.train import Training
     from photochrom.train import train as run
 
-    folder = store.model_folder(name, models)
+    origin = store.find_model(source, models) if source else None
+    folder = store.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
+    if folder.exists and not given - {"name", "models", "data_dir"}:
+        config = folder.config
+    else:
+        config = resolve(recipe, preset, flags, origin.config if origin else None)
+    if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(config.stages) > 1):
+        raise UsageError("--minutes is above 0, and chooses the epochs of a single stage: leave out --epochs")
     pack = find(config.data.name, data_dir)
     if overwrite and folder.exists:
         Training(config, pack)  # what cannot be trained must not cost the old model
@@ -309,20 +331,55 @@ def train(
         config = as_before(config, folder) if folder.exists else fit_minutes(config, pack, minutes)
         epoch = config.data.photos_per_epoch or len(pack.indices("train"))
         say(f"{config.stages[0].epochs} epochs of {epoch:,} photos")
+    if ask:
+        _confirm(config, pack, folder)
     if history := folder.history:
         say(f"{folder.path} has {len(history)} epochs already")
     best = min((record["val_loss"] for record in history), default=float("inf"))
     with TrainingDisplay(best) as display, asked_to_stop(display.say) as stop:
-        run(config, folder, pack, display.report, stop)
+        run(config, folder, pack, display.report, stop, origin)
     if not display.epochs_done:
         say("All epochs are done. To go on, run the same command with more --epochs (or --patience).")
-    best_record = min(folder.history, key=lambda record: record["val_loss"])
+    stage = folder.history[-1]["stage"]
+    last_stage = [record for record in folder.history if record["stage"] == stage]
+    best_record = min(last_stage, key=lambda record: record["val_loss"])
     typer.echo(folder.path)
     say(f"Validation loss {best_record['val_loss']:.4f}, in epoch {best_record['epoch']}. Look at")
     say(f"  {folder / store.CURVE} and {folder / 'samples'}")
     say("Next:")
     place = _unless_default("--models", models, MODELS)
     say(f"  photochrom colorize PHOTO.jpg -o coloured --model {folder.name}{place}")
+    if stage == "v1":
+        say(f"  photochrom train --from {folder.name} --perceptual 0.1{place}")
+    if origin:
+        say(f"  photochrom evaluate {origin.name} {folder.name} --data {pack.name}{place}")
+
+
+def _ask_what_to_train() -> list[str]:
+    """The answers as flags, with --ask for the summary."""
+    from rich.console import Console
+
+    from photochrom.data.pack import names
+    from photochrom.guide import as_command, ask_for_flags
+
+    arguments = ask_for_flags(MODELS, names(DATA_DIR), Console(stderr=True, highlight=False))
+    say(f"\nThe same without questions:\n  {as_command(arguments)}\n")
+    return [*arguments, "--ask"]
+
+
+def _confirm(config: Config, pack: Pack, folder: ModelFolder) -> None:
+    """Say what a training will cost, by two trial steps, and go on only if that is wanted."""
+    from photochrom.terminal import duration
+
+    trial = try_out(config, pack)
+    epochs = sum(stage.epochs for stage in config.stages)
+    seconds = trial.epoch_seconds(config)
+    say(f"{folder.path}: features {', '.join(map(str, config.model.features))}, {trial.photos:,} photos of {pack.name}")
+    for stage in config.stages:
+        gan = f", adversarial {stage.adversarial:g}" if stage.use_gan else ""
+        say(f"  {stage.label}: {stage.epochs} epochs, noise {stage.noise:g}, perceptual {stage.perceptual:g}{gan}")
+    say(f"about {duration(seconds)} an epoch, {duration(seconds * epochs)} in all, {trial.memory_mb:,} MB of memory")
+    typer.confirm("Begin?", default=True, abort=True, err=True)
 
 
 def _unless_default(flag: str, value: Path, default: Path) -> str:
@@ -388,6 +445,72 @@ def colorize(
         raise typer.Exit(3 if written else 1)
 
 
+@app.command(no_args_is_help=True)
+def evaluate(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL", help="Names or folders; the first is what others are held against.")
+    ],
+    data: Annotated[
+        str | None, typer.Option(metavar="SET", help="A data set's name or folder (default: the first model's).")
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="validation|test", help="Which photos.")] = "validation",
+    photos: Annotated[int | None, typer.Option(min=1, help="How many of them (default: all).")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 20,
+    sampler: Annotated[str, typer.Option(metavar="ddim|dpm++|ddpm", help="How to sample.")] = "ddim",
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS).")
+    ] = None,
+    inception_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For the measure fid, with the extra `fid` installed.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
+    models_dir: Annotated[Path, typer.Option("--models", metavar="DIR", help="Folder of the models.")] = MODELS,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Measure models on photos they never saw, and tell which is better.
+
+    Writes report.html to look at and report.json to compute with. What the
+    columns mean stands in the report.
+
+    [bold]Examples[/bold]
+    $ photochrom evaluate model_v1 --photos 500
+    $ photochrom evaluate model_v1 model_v2 --data tiny-imagenet-200
+    $ photochrom evaluate model_v1 model_v2 --split test -o reports/final
+    """
+    from photochrom import store
+    from photochrom.data.pack import find
+    from photochrom.evaluate import evaluate as run
+    from photochrom.evaluate import print_report
+    from photochrom.terminal import Display
+
+    folders = [store.find_model(model, models_dir) for model in models]
+    pack = find(data or folders[0].config.data.name, data_dir)
+    out = out or Path("reports") / "-".join(folder.name for folder in folders)
+    with Display() as display:
+        report = run(
+            [folder.path for folder in folders],
+            pack,
+            out,
+            split=split,
+            photos=photos,
+            seed=seed,
+            steps=steps,
+            sampler=sampler,
+            inception_weights=inception_weights,
+            device=device,
+            overwrite=overwrite,
+            progress=display.show,
+        )
+    if as_json:
+        print_json(report)
+    else:
+        print_report(report)
+    say(f"report: {out / 'report.html'}")
+
+
 def newest_model(models: Path) -> ModelFolder:
     """The model whose weights were written last; raises PhotochromError if there is none."""
     from photochrom import store
@@ -438,7 +561,7 @@ def _model_facts(folder: ModelFolder) -> dict[str, Any]:
         "name": folder.name,
         "stage": history[-1]["stage"] if history else config.stages[0].label,
         "epoch": len(history),
-        "epochs": sum(stage.epochs for stage in config.stages),
+        "epochs": config.last_epoch,
         "best_val_loss": min((record["val_loss"] for record in history), default=None),
         "bytes": sum(file.st_size for file in files),
         "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(file.st_mtime for file in files))),

@@ -21,6 +21,7 @@ AS_MADE = STRENGTHS.index(1.0)
 TARGETS = (0.70, 0.85, 1.00)  # shares of the truth's colourfulness at which models are compared
 EXTRAPOLATED = 1.5  # a strength that nobody would use; what is read beyond it is marked
 RESAMPLES = 1000
+RESOLUTION = 0.005  # share of a value; less is no more than what reading off between strengths may err by
 GROUPS = 20  # of photos, for the jackknife
 STUDENT = 2.093  # 97.5 % quantile of Student's t with GROUPS - 1 degrees of freedom
 TRUTH, GRAY = "true photos", "gray"
@@ -51,13 +52,17 @@ def ratio(columns: Columns, name: str, weights: Array) -> Array:
 def strength_at(colorfulness: Array, target: Array) -> Array:
     """The strength at which colourfulness first reaches a target, NaN if it never does.
 
-    colorfulness: (1+R,K) at NODES, 0 at the first; target: (1+R,). Linear in between, as colourfulness nearly is.
+    colorfulness: (1+R,K) at NODES, 0 at the first; target: (1+R,). Between nodes it is the parabola of `at_strength`.
     """
     reached = colorfulness >= target[:, None]
     right = np.maximum(reached.argmax(axis=1), 1)
     low, high = (np.take_along_axis(colorfulness, k[:, None], axis=1)[:, 0] for k in (right - 1, right))
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = NODES[right - 1] + (target - low) / (high - low) * (NODES[right] - NODES[right - 1])
+        per_colorfulness = (NODES[right] - NODES[right - 1]) / (high - low)
+        found = NODES[right - 1] + (target - low) * per_colorfulness
+        for _ in range(3):  # the secant's slope is nearly the parabola's
+            found = found + (target - at_strength(colorfulness, found)) * per_colorfulness
+            found = np.clip(found, NODES[right - 1], NODES[right])
     return np.where(reached.any(axis=1), found, np.nan)
 
 
@@ -119,12 +124,12 @@ def frechet_rows(features: Array, true: Array, scale: float) -> Array:
     return scale * np.array(rows)
 
 
-def verdict(interval: Interval, better: int) -> str | None:
-    """What a difference (this model minus the other) says; None if there is no interval."""
-    low, high = interval["low"], interval["high"]
+def verdict(difference: Interval, value: float | None, better: int) -> str | None:
+    """What a difference (this model minus the other, whose value is given) says; None if there is no interval."""
+    low, high = difference["low"], difference["high"]
     if low is None or high is None:
         return None
-    if low > 0 or high < 0:
+    if (low > 0 or high < 0) and abs(difference["value"] or 0) > RESOLUTION * abs(value or 0):
         return BETTER if (low > 0) == (better > 0) else WORSE
     return EQUAL
 
@@ -185,7 +190,8 @@ def summary(results: Results, models: list[str]) -> dict[str, Any]:
         "luma_edges": LUMA_BINS.tolist(),
         "chroma_edges": CHROMA_BINS.tolist(),
         "chroma_by_luma": {
-            name: columns["chroma_by_luma"].sum(axis=0).tolist() for name, columns in results.items()
+            name: columns["chroma_by_luma"].sum(axis=0).astype(int).tolist()
+            for name, columns in results.items()
         },
         "cases": {name: cases(results[name]) for name in models},
         "rows": {name: table_row(row, results[name], name in models) for name, row in rows.items()},
@@ -265,15 +271,20 @@ def difference(
     nearer = (MEASURES | SET_MEASURES)[name].better == 0
 
     def compared(rows: Array, other_rows: Array) -> dict[str, Any]:
+        value = other_rows[0]
         if nearer:
             true = truth.as_made(name)
             rows, other_rows = abs(rows - true), abs(other_rows - true)
         found = row.interval(name, rows - other_rows)
-        return {**found, "verdict": verdict(found, better)}
+        return {**found, "verdict": verdict(found, value, better)}
 
     found: dict[str, Any] = {"measure": name, "nearer_to_truth": nearer}
     found["as_made"] = compared(row.as_made(name), other.as_made(name))
     if name in row.on_curve and name in other.on_curve and name != "colorfulness":
-        equal = {share: compared(row.at(name, goal), other.at(name, goal)) for share, goal in targets.items()}
+        equal = {}
+        for share, goal in targets.items():
+            strongest = max(row.at("strength", goal)[0], other.at("strength", goal)[0])
+            equal[share] = compared(row.at(name, goal), other.at(name, goal))
+            equal[share]["extrapolated"] = bool(strongest > EXTRAPOLATED)
         return {**found, "at": equal, "verdict": overall([entry["verdict"] for entry in equal.values()])}
     return {**found, "at": {}, "verdict": overall([found["as_made"]["verdict"]])}

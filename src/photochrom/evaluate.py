@@ -7,12 +7,11 @@ their colourfulness is equal. A batch's numbers are written down before the next
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -20,106 +19,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from photochrom import __version__, color, metrics, report, store
+from photochrom import __version__, metrics, report, store
 from photochrom.advice import advise
-from photochrom.colorizer import Colorizer, pick_device
-from photochrom.compare import GRAY, STRENGTHS, TRUTH, Results, summary
+from photochrom.colorizer import pick_device
+from photochrom.compare import STRENGTHS, Results, summary
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.losses import VGG16
 from photochrom.metrics import Array
+from photochrom.subjects import Subject, model_subject, references, render
 
 BATCH = 32
-VGG_PHOTOS = (
-    500  # VGG16 costs as much as several steps of a small model, and twice as many photos say little more
-)
+# VGG16 costs as much as several steps of a small model, and twice as many photos say little more.
+VGG_PHOTOS = 500
+SMALLEST = 16  # pixels that are left one after the four halvings of VGG16
 DIVERSITY_PHOTOS, DIVERSITY_SAMPLES = 32, 4
-MEAN_COLOR_PHOTOS = 2000
 PARTIAL, SETTINGS, JSON, HTML = "partial", "settings.json", "report.json", "report.html"
-
-Paint = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is evaluated: a model, or a row to compare models with.
-
-    paint(rgb, seeds) colours photos: true rgb (B,3,S,S) in [0,1], of which a model takes the luma and nothing else, and a
-    seed for each -> luma (B,1,S,S) in [-1,1] (the given one, unless the model makes its own) and chroma (B,2,h,w).
-    facts: plain values for the report, by which an interrupted evaluation also knows its own.
-    """
-
-    name: str
-    paint: Paint
-    facts: dict[str, Any] = field(default_factory=dict)
-    is_model: bool = True
-
-
-def given_luma(rgb: Tensor) -> Tensor:
-    """What a gray photo holds, 256 levels: (B,3,H,W) in [0,1] -> (B,1,H,W) in [-1,1]."""
-    return (color.luma(rgb) * 255).round() / 127.5 - 1
-
-
-def render(y: Tensor, c: Tensor, strength: float) -> Array:
-    """The pictures that a person gets, 256 levels: luma (B,1,H,W), chroma (B,2,h,w) -> (B,H,W,3) float32 in [0,1]."""
-    rgb = color.into_gamut(color.to_rgb(y, strength * c), y)
-    return np.ascontiguousarray(((rgb * 255).round() / 255).permute(0, 2, 3, 1).numpy(), dtype=np.float32)
-
-
-def model_subject(
-    model: str | Path, models: str | Path, size: int, *, steps: int, sampler: str, device: str | None
-) -> Subject:
-    """A trained model, by name or path. Raises PhotochromError if it is unknown or was trained at another size."""
-    colorizer = Colorizer.load(model, models, device)
-    path = Path(model)
-    is_file = path.suffix == ".safetensors"
-    weights = path if is_file else store.find_model(model, Path(models)) / store.WEIGHTS
-    config = colorizer.config
-    if config.data.size not in (None, size):
-        raise PhotochromError(
-            f"model {str(model)!r} was trained at {config.data.size} pixels and these photos have {size}: "
-            f"evaluate it on a data set imported with --size {config.data.size}"
-        )
-    folder = store.ModelFolder(weights.parent)
-    facts = {
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "steps": steps,
-        "sampler": sampler,
-        "chroma_scale": config.model.chroma_scale,
-        "config": config.model_dump(mode="json"),
-        "history": []
-        if is_file
-        else [{k: r[k] for k in ("epoch", "val_loss", "photos")} for r in folder.history],
-    }
-
-    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        y = given_luma(rgb)
-        return y, colorizer.chroma(y, seeds, steps=steps, sampler=sampler)
-
-    return Subject(path.stem if is_file else folder.name, paint, facts)
-
-
-def references(pack: Pack, scales: Sequence[int]) -> list[Subject]:
-    """The rows that are always there: the truth, true chroma at the models' scales, the mean colour, gray."""
-
-    def flat(c: Tensor) -> Paint:
-        return lambda rgb, seeds: (given_luma(rgb), c.expand(len(rgb), 2, *rgb.shape[-2:]))
-
-    def ceiling(scale: int) -> Paint:
-        return lambda rgb, seeds: (given_luma(rgb), color.from_rgb(rgb, scale)[1])
-
-    rows = [Subject(TRUTH, lambda rgb, seeds: color.from_rgb(rgb, 1), is_model=False)]
-    rows += [Subject(f"true chroma, 1/{s} size", ceiling(s), is_model=False) for s in scales if s > 1]
-    train = pack.indices("train")
-    if len(train):
-        chosen = np.sort(np.random.default_rng(0).permutation(train)[:MEAN_COLOR_PHOTOS])
-        parts = np.array_split(chosen, -(-len(chosen) // 256))
-        means = torch.cat([color.from_rgb(pack.rgb(part))[1].mean(dim=(2, 3)) for part in parts])  # (N, 2)
-        rows.append(Subject("mean colour", flat(means.mean(dim=0).reshape(1, 2, 1, 1)), is_model=False))
-    return [*rows, Subject(GRAY, flat(torch.zeros(1, 2, 1, 1)), is_model=False)]
 
 
 def photo_seeds(indices: npt.NDArray[np.int64], seed: int) -> list[int]:
@@ -203,35 +120,36 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate models on a data set; write `report.json` and `report.html` into the folder `out`, return the former.
 
-    models: names, folders, or Subjects of other origin; the others are compared with the first. photos: how many, drawn by
-    a fixed order, so that few are a part of many. seed: of the sampling. progress(done, total, text) counts photos times
+    models: names, folders, or Subjects of other origin; the others are compared with the first. photos: how many, in a fixed
+    order, so that few are a part of many. seed: of the sampling. progress(done, total, text) counts photos times
     models; what it raises ends the evaluation, and the same call goes on where it was.
 
     Raises PhotochromError for models and data sets that do not fit, for a part without photos, and for a folder `out` that
     holds something else, or a report and no `overwrite`.
     """
+    if not models or seed < 0:
+        raise UsageError("give at least one model" if not models else f"seed {seed}: give 0 or more")
+    if pack.size < SMALLEST:
+        raise PhotochromError(
+            f"photos of {pack.size} pixels are too small for VGG16: import them with --size {SMALLEST}"
+        )
     indices = choose(pack, split, photos)
     subjects = [
         m if isinstance(m, Subject)
-        else model_subject(m, models_dir, pack.size, steps=steps, sampler=sampler, device=device)
+        else model_subject(m, models_dir, pack, steps=steps, sampler=sampler, device=device)
         for m in models
     ]  # fmt: skip
     scales = sorted({subject.facts.get("chroma_scale", 1) for subject in subjects})
-    rows = [*references(pack, scales), *subjects]
+    rows = [*subjects, *references(pack, scales)]
     names = [row.name for row in rows]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(
             f"two rows would be called {twice!r}: give each model once, in a folder of its own name"
         )
+    data = {"name": pack.name, "checksum": pack.checksum, "split": split, "size": pack.size}
     settings = {
         "photochrom": __version__,
-        "data": {
-            "name": pack.name,
-            "checksum": pack.checksum,
-            "split": split,
-            "size": pack.size,
-            "photos": len(indices),
-        },
+        "data": {**data, "photos": len(indices)},
         "seed": seed,
         "strengths": list(STRENGTHS),
         "batch": BATCH,
@@ -263,12 +181,12 @@ def evaluate(
     }
     store.write_bytes(out / HTML, report.html(result, pictures).encode())
     store.write_json(out / JSON, result)  # last: where it is, the report is whole
-    remove_partial(out)
+    remove(out / PARTIAL)
     return result
 
 
 def choose(pack: Pack, split: str, photos: int | None) -> npt.NDArray[np.int64]:
-    """Indices of the photos to evaluate on, in rising order."""
+    """Indices of the photos to evaluate on, shuffled, so that any first part is a fair one."""
     if photos is not None and photos < 1:
         raise UsageError(f"photos {photos}: give 1 or more")
     indices = pack.indices(split)
@@ -276,35 +194,39 @@ def choose(pack: Pack, split: str, photos: int | None) -> npt.NDArray[np.int64]:
         raise PhotochromError(
             f"data set {pack.name!r} has no {split} photos: import it again with more photos"
         )
-    return np.sort(np.random.default_rng(0).permutation(indices)[:photos])
+    return np.random.default_rng(0).permutation(indices)[:photos]
 
 
 def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
     """Make the report's folder, or take up the evaluation that was interrupted in it."""
-    ours = {PARTIAL, JSON, HTML}
-    found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    if out.exists() and (not out.is_dir() or found - ours):
+    found = {path.name for path in out.iterdir() if path.name[0] != "."} if out.is_dir() else set()
+    if found - {PARTIAL, JSON, HTML} or (out.exists() and not out.is_dir()):
         raise PhotochromError(f"{out} holds other things than a report: choose another folder with --out")
     if JSON in found and not overwrite:
         raise PhotochromError(f"{out} holds a report: choose another folder with --out, or --overwrite")
-    (out / PARTIAL).mkdir(parents=True, exist_ok=True)
-    file = out / PARTIAL / SETTINGS
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-    if before != json.loads(json.dumps(settings)):
-        if before is not None and not overwrite:
+    partial = out / PARTIAL
+    if any(partial.glob("*.npz")):
+        before = json.loads((partial / SETTINGS).read_text(encoding="utf-8"))
+        if before == json.loads(json.dumps(settings)):
+            return
+        if not overwrite:
             raise PhotochromError(
-                f"{out} holds an unfinished evaluation with other settings: repeat those, choose another --out, "
-                f"or --overwrite"
+                f"{out} holds an unfinished evaluation with other settings: repeat it with those, choose another "
+                f"folder with --out, or --overwrite"
             )
-        remove_partial(out)
-        (out / PARTIAL).mkdir()
-        store.write_json(file, settings)
+        remove(partial)
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PhotochromError(f"cannot write {partial}: {error.strerror}; choose another --out") from error
+    store.write_json(partial / SETTINGS, settings)
 
 
-def remove_partial(out: Path) -> None:
-    for path in (out / PARTIAL).iterdir():
+def remove(partial: Path) -> None:
+    """Delete what an evaluation keeps while it runs."""
+    for path in partial.iterdir():
         path.unlink()
-    (out / PARTIAL).rmdir()
+    partial.rmdir()
 
 
 def run(
@@ -334,7 +256,7 @@ def run(
                 columns |= {f"{row.name}/{name}": values for name, values in found.items()}
                 done += len(batch) * row.is_model
             buffer = BytesIO()
-            np.savez(buffer, allow_pickle=False, **columns)
+            np.savez(buffer, **columns)  # type: ignore[arg-type]
             store.write_bytes(file, buffer.getvalue())
         else:
             done += len(batch) * models

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -82,21 +83,23 @@ def _as_typed(name: str, default: Any) -> str:
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def resolve(recipe: Path | None, preset: str | None, flags: dict[str, Any]) -> Config:
-    """The recipe's values, with the flags that were given laid over them."""
+def resolve(
+    recipe: Path | None, preset: str | None, flags: dict[str, Any], source: Config | None = None
+) -> Config:
+    """The flags that were given, laid over the recipe's values, laid over those of the model that is gone on from."""
     values = read_recipe(recipe) if recipe else {}
     try:
         build(values)  # so that what is laid over it has a place
     except UsageError as error:
         raise UsageError(f"recipe {recipe}: {error}") from None
+    if source:
+        for section in ("model", "diffusion", "data", "training"):
+            values[section] = getattr(source, section).model_dump(mode="json") | values.get(section, {})
     if preset is not None:
         if preset not in PRESETS:
             raise UsageError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
         values.setdefault("model", {})["features"] = PRESETS[preset]
     stages = values.setdefault("stages", [{}])
-    stages[0].setdefault(
-        "perceptual", 0.0
-    )  # a model begins with the noise loss alone, unless it is told otherwise
     for flag, value in flags.items():
         if value is None:
             continue
@@ -116,39 +119,47 @@ def as_before(config: Config, folder: ModelFolder) -> Config:
     return config.model_copy(update={"data": data, "stages": (stage,)})
 
 
-def fit_minutes(config: Config, pack: Pack, minutes: float) -> Config:
-    """The configuration with as many epochs as fit into the time, by a few trial steps that are thrown away.
+class Trial(NamedTuple):
+    """What a few steps that are thrown away have told."""
 
-    Where less than ten passes over the photos fit, epochs are made shorter instead, so that there are ten to look at.
-    """
-    from photochrom.train import Training
+    step_seconds: float
+    photos: int  # in the training part
+    epoch_end_seconds: float  # validation and files
+    memory_mb: int
+
+    def epoch_seconds(self, config: Config) -> float:
+        """How long an epoch will take."""
+        per_epoch = config.data.photos_per_epoch or self.photos
+        return math.ceil(per_epoch / config.training.batch_size) * self.step_seconds + self.epoch_end_seconds
+
+
+def try_out(config: Config, pack: Pack, seconds: float = 0.0) -> Trial:
+    """Measure two training steps, or as many as fit into `seconds`, on a network that is thrown away."""
+    from photochrom.train import Training, memory_mb
 
     trial = Training(config, pack)
     trial.train_step()  # the first step allocates and warms up
     steps, begun = 0, time.perf_counter()
-    while steps < 3 or time.perf_counter() - begun < min(5, minutes):
+    while steps < 2 or time.perf_counter() - begun < seconds:
         trial.train_step()
         steps += 1
     step_seconds = (time.perf_counter() - begun) / steps
     begun = time.perf_counter()
     trial.validate()
-    epoch_seconds = (
-        1.15 * (time.perf_counter() - begun) + 1
-    )  # and the files of an epoch, and now and then a sheet
+    end = 1.15 * (time.perf_counter() - begun) + 1  # the files of an epoch, and now and then a sheet
+    return Trial(step_seconds, len(trial.photos), end, memory_mb(trial.device))
+
+
+def fit_minutes(config: Config, pack: Pack, minutes: float) -> Config:
+    """The configuration with as many epochs as fit into the time.
+
+    Where less than ten passes over the photos fit, epochs are made shorter instead, so that there are ten to look at.
+    """
+    trial = try_out(config, pack, seconds=min(5.0, minutes))
     total = 60 * minutes
-    per_epoch = config.data.photos_per_epoch
-    if per_epoch is None and total < 10 * (
-        len(trial.photos) / config.training.batch_size * step_seconds + epoch_seconds
-    ):
-        steps = max(1, round((total / 10 - epoch_seconds) / step_seconds))
-        config = config.model_copy(
-            update={
-                "data": config.data.model_copy(
-                    update={"photos_per_epoch": steps * config.training.batch_size}
-                )
-            }
-        )
-    else:
-        steps = trial.steps_per_epoch
-    epochs = max(1, round(total / (steps * step_seconds + epoch_seconds)))
+    if config.data.photos_per_epoch is None and total < 10 * trial.epoch_seconds(config):
+        steps = max(1, round((total / 10 - trial.epoch_end_seconds) / trial.step_seconds))
+        data = config.data.model_copy(update={"photos_per_epoch": steps * config.training.batch_size})
+        config = config.model_copy(update={"data": data})
+    epochs = max(1, round(total / trial.epoch_seconds(config)))
     return config.model_copy(update={"stages": (config.stages[0].model_copy(update={"epochs": epochs}),)})

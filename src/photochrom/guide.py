@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from photochrom.config import Config, build
+from photochrom.config import build
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.store import ModelFolder, list_models, model_folder
 
@@ -25,7 +25,7 @@ class Question(NamedTuple):
     @property
     def default(self) -> str:
         """The default of config.py, as one would type it."""
-        section = getattr(Config(), self.section)
+        section = getattr(build({}), self.section)
         value = getattr(section[0] if self.section == "stages" else section, self.field)
         return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
 
@@ -135,10 +135,10 @@ def ask_for_flags(models: Path, data_sets: list[str], console: Console) -> list[
         if not is_finished(folder) and guide.yes("Finish it", True, "y: with its own settings; n: build a new one on it"):
             return ["--name", folder.name]
         guide.flags += ["--from", folder.name]
-        guide.name(free_name(models, "model_v2"))
+        guide.name(free_name(models, f"{folder.name}_v2"))
         guide.stage()
         return guide.flags
-    guide.name(free_name(models, "model_v1"))
+    guide.name(free_name(models, "my_model"))
     if len(data_sets) > 1:
         for place, name in enumerate(data_sets, 1):
             console.print(f"  {place:2}  {name}", markup=False, highlight=False)
@@ -168,11 +168,13 @@ def is_finished(folder: ModelFolder) -> bool:
 
 
 def free_name(models: Path, wanted: str) -> str:
-    """The wanted name, or the next one that no model has: model_v1, model_v2, ..."""
-    stem, number = wanted.rstrip("0123456789"), int(wanted[len(wanted.rstrip("0123456789")) :])
-    while model_folder(f"{stem}{number}", models).exists:
+    """The wanted name, or the next one that no model has: my_model, my_model2; old_v2, old_v3."""
+    stem = wanted.rstrip("0123456789")
+    name, number = wanted, int(wanted[len(stem) :] or 1)
+    while model_folder(name, models).exists:
         number += 1
-    return f"{stem}{number}"
+        name = f"{stem}{number}"
+    return name
 
 
 def as_command(flags: list[str]) -> str:

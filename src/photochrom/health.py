@@ -46,7 +46,7 @@ def advice(history: Sequence[dict[str, Any]], stage: StageConfig) -> list[str]:
 
 def _loss(record: dict[str, Any]) -> float:
     """What the photos cost. The discriminator's term is left out: it is a score, often below 0, and may rise freely."""
-    return sum(record.get(f"weighted_{name}", 0.0) for name in ("noise", "perceptual"))
+    return float(sum(record.get(f"weighted_{name}", 0.0) for name in ("noise", "perceptual")))
 
 
 def _lower(stage: StageConfig) -> str:

@@ -206,7 +206,9 @@ def load_inception(weights: Path) -> Callable[[Array], Array]:
     weights: its `weights-inception-2015-12-05-6726825d.pth`. Raises PhotochromError for another file, or without the library.
     """
     try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+        from torch_fidelity.feature_extractor_inceptionv3 import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
+            FeatureExtractorInceptionV3,
+        )
     except ImportError:
         raise PhotochromError(
             "FID needs torch-fidelity: pip install 'photochrom[fid]', or leave FID out"

@@ -6,6 +6,7 @@ Both are made of what is in `report.json` (see `evaluate`); the pictures alone c
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
@@ -45,28 +46,17 @@ ALL = MEASURES | SET_MEASURES
 def places(result: Mapping[str, Any]) -> dict[str, list[int]]:
     """Which photos of which rows are shown: the gallery's of all, and each model's best and worst."""
     gallery = gallery_places(result)
-    shown = {
-        model: {place for _, _, _, place, _ in _cases(result, model)} | set(gallery)
-        for model in result["subjects"]
-    }
-    everything = set().union(*shown.values())
-    return {name: sorted(chosen) for name, chosen in {**shown, TRUTH: everything, GRAY: set(gallery)}.items()}
+    shown = {TRUTH: set(gallery), GRAY: set(gallery)}
+    for model, measures in result["cases"].items():
+        cases = {place for ends in measures.values() for found in ends.values() for place, _ in found}
+        shown[model] = cases | set(gallery)
+        shown[TRUTH] |= cases
+    return {name: sorted(chosen) for name, chosen in shown.items()}
 
 
 def gallery_places(result: Mapping[str, Any]) -> list[int]:
-    """Photos spread evenly over all, which nobody has chosen for their looks."""
-    count = result["data"]["photos"]
-    return sorted({int(place) for place in np.linspace(0, count - 1, min(GALLERY, count))})
-
-
-def _cases(result: Mapping[str, Any], model: str) -> list[tuple[str, str, int, int, float]]:
-    """(measure, end, rank, place, value) of a model's best and worst photos."""
-    return [
-        (measure, end, rank, place, value)
-        for measure, ends in result["cases"][model].items()
-        for end, found in ends.items()
-        for rank, (place, value) in enumerate(found)
-    ]
+    """The first photos: their order is random, so nobody has chosen them for their looks."""
+    return list(range(min(GALLERY, result["data"]["photos"])))
 
 
 def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -> str:
@@ -80,14 +70,18 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
     return environment.get_template("report.html.j2").render(
         r=result,
         models=models,
-        colors=dict(zip(models, COLORS * len(models), strict=False)),
+        colors=dict(zip(models, itertools.cycle(COLORS), strict=False)),
         truth=TRUTH,
         gray=GRAY,
         measures={name: m for name, m in ALL.items() if name in result["rows"][models[0]]},
         targets=[f"{share:.0%}" for share in TARGETS],
         extrapolated=EXTRAPOLATED,
         equal_columns=("ab", "ciede2000", "dark_error", "false_color", "dim_error", "psnr", "ssim"),
-        curves=[(ALL[name], Markup(curve_plot(result, name))) for name in CURVES],
+        curves=[
+            (ALL[name], Markup(curve_plot(result, name)))
+            for name in CURVES
+            if result["rows"][GRAY][name]["value"] is not None  # there may be no dark pixel at all
+        ],
         histograms=[(name, Markup(histogram(result, name))) for name in (TRUTH, *models)],
         gallery=gallery_places(result),
         photos=photos,
@@ -152,40 +146,28 @@ def _figure() -> tuple[Figure, Any]:
 def curve_plot(result: Mapping[str, Any], measure: str) -> str:
     """SVG: the measure against colourfulness for every model, with intervals; gray and the truth for orientation."""
     figure, axes = _figure()
-    gray = result["rows"][GRAY][measure]["value"]
-    true = result["rows"][TRUTH]["colorfulness"]["value"]
+    gray, true = result["rows"][GRAY][measure]["value"], result["rows"][TRUTH]["colorfulness"]["value"]
     for share in TARGETS:
         axes.axvline(share * true, color="#999999", linewidth=0.8, linestyle=":" if share < 1 else "-")
-    for (model, curve), color in zip(result["curves"].items(), COLORS * len(result["curves"]), strict=False):
-        known = [k for k, entry in enumerate(curve[measure]) if entry["value"] is not None]
-        x = [curve["colorfulness"][k]["value"] for k in known]
-        values, strengths = [curve[measure][k] for k in known], [curve["strength"][k] for k in known]
-        if gray is not None:
-            axes.plot(
-                [0, *x[:1]],
-                [gray, *(entry["value"] for entry in values[:1])],
-                color=color,
-                linewidth=0.8,
-                linestyle=":",
-            )
-        usual = sum(strength <= EXTRAPOLATED for strength in strengths)
-        y = [entry["value"] for entry in values]
-        axes.plot(x[:usual], y[:usual], color=color, label=model)
-        axes.plot(x[max(usual - 1, 0) :], y[max(usual - 1, 0) :], color=color, linestyle="--", linewidth=0.8)
-        if all(entry["low"] is not None for entry in values):
-            axes.fill_between(
-                x,
-                [e["low"] for e in values],
-                [e["high"] for e in values],
-                color=color,
-                alpha=0.18,
-                linewidth=0,
-            )
-        if 1.0 in strengths:
-            axes.plot(x[strengths.index(1.0)], y[strengths.index(1.0)], "o", color=color, markersize=6)
-    if gray is not None:
-        axes.plot(0, gray, "s", color="#888888", markersize=6)
-    axes.set(xlabel="colourfulness", ylabel=_label(ALL[measure]), xlim=(-1, 1.3 * true))
+    for curve, color in zip(result["curves"].values(), itertools.cycle(COLORS), strict=False):
+        colorful = np.array([entry["value"] for entry in curve["colorfulness"]])
+        near = np.append(
+            True, colorful[:-1] < 1.2 * true
+        )  # what lies further right would only flatten the rest
+        x, entries = (
+            colorful[near],
+            [entry for entry, shown in zip(curve[measure], near, strict=True) if shown],
+        )
+        y, strength = np.array([entry["value"] for entry in entries]), np.array(curve["strength"])[near]
+        axes.plot([0, x[0]], [gray, y[0]], ":", color=color, linewidth=0.8)
+        axes.plot(x[strength <= EXTRAPOLATED], y[strength <= EXTRAPOLATED], color=color)
+        axes.plot(x[strength >= EXTRAPOLATED], y[strength >= EXTRAPOLATED], "--", color=color, linewidth=0.8)
+        axes.plot(x[strength == 1], y[strength == 1], "o", color=color)
+        if entries[0]["low"] is not None:
+            low, high = ([entry[end] for entry in entries] for end in ("low", "high"))
+            axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(0, gray, "s", color="#888888")
+    axes.set(xlabel="colourfulness", ylabel=_label(ALL[measure]), xlim=(-0.02 * true, 1.3 * true))
     return _svg(figure, f"{ALL[measure].title} against colourfulness")
 
 

@@ -370,7 +370,7 @@ def train(
     architecture, a data set that does not fit, losses that are not finite, a full disk.
     """
     data = config.data.model_copy(update={"name": pack.name, "size": pack.size, "checksum": pack.checksum})
-    config = config.model_copy(update={"data": data, "source": source.name if source else None})
+    config = config.model_copy(update={"data": data, "source": source.name if source else config.source})
     if folder.exists:
         config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
         refuse_another(config, folder)

@@ -1,0 +1,151 @@
+"""What stage 2 costs: seconds per training step of V1, V2 and V2 with GAN, and what each saving saves.
+
+    python benchmarks/stage2.py                # both presets, batches of 16 and 32: about half an hour on two cores
+    python benchmarks/stage2.py --rounds 3 --presets small --batches 16
+
+All ways of training take turns on one network in one process, so that other load on the machine meets them alike; each
+round gives one ratio to V1. Writes docs/benchmark-stage2.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from photochrom import color
+from photochrom.config import PRESETS, Config, StageConfig, build
+from photochrom.data.pack import Pack, find
+from photochrom.losses import Noisy, StageLoss
+from photochrom.train import Training
+
+REPORT = Path(__file__).parents[1] / "docs" / "benchmark-stage2.md"
+
+
+def stage(**settings: Any) -> StageConfig:
+    """A stage with the defaults of the package, but for these."""
+    return build({"stages": [settings]}).stages[0]
+
+
+V2 = stage()
+
+
+class AtPhotoSize(StageLoss):
+    """Compares colours at luma's size instead of chroma's: four times the pixels for VGG at chroma scale 2."""
+
+    def colours(self, batch: Noisy, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x0_hat = self.diffusion.predict_x0(batch.xt, output, batch.t)
+        return batch.y, color.to_rgb(batch.y, x0_hat), color.to_rgb(batch.y, batch.x0)
+
+
+class WithoutGate(StageLoss):
+    """Computes the colours of the whole batch, and weighs those out that the gate would have left out."""
+
+    def trust(self, t: Tensor) -> Tensor:
+        return super().trust(t) * (t >= V2.perceptual_from * self.diffusion.config.timesteps)
+
+
+WAYS: dict[str, tuple[type[StageLoss], StageConfig]] = {
+    "V1": (StageLoss, stage(perceptual=0.0)),
+    "V2": (StageLoss, V2),
+    "V2 + GAN": (StageLoss, stage(gan=True, gan_delay=0)),
+    "V2, all photos beyond the gate (share 1)": (StageLoss, stage(perceptual_share=1.0)),
+    "V2, all photos, those below the gate weighted 0": (
+        WithoutGate,
+        stage(perceptual_from=0.0, perceptual_share=1.0),
+    ),
+    "V2, VGG at the photo's size": (AtPhotoSize, V2),
+}
+
+
+def seconds(config: Config, pack: Pack, rounds: int) -> dict[str, list[float]]:
+    """Seconds per step of each way, one number a round, after one round that is not counted."""
+    training = Training(config, pack)
+    losses = {name: kind(settings, config, training.device) for name, (kind, settings) in WAYS.items()}
+    found: dict[str, list[float]] = {name: [] for name in WAYS}
+    for number in range(rounds + 1):
+        for name, loss in losses.items():
+            training.stage, training.losses = loss.stage, loss
+            begun = time.perf_counter()
+            training.train_step()
+            if training.device.type == "cuda":
+                torch.cuda.synchronize()
+            if number:
+                found[name].append(time.perf_counter() - begun)
+    return found
+
+
+def table(found: dict[str, list[float]]) -> list[str]:
+    """Rows of Markdown: the median step, and the median and quartiles of its ratio to V1's step in the same round."""
+    rows = ["| training | s per step | times V1 | quartiles |", "|---|---:|---:|---:|"]
+    for name, times in found.items():
+        ratios = [time / v1 for time, v1 in zip(times, found["V1"], strict=True)]
+        low, _, high = quantiles(ratios, n=4)
+        rows.append(f"| {name} | {median(times):.3f} | {median(ratios):.2f} | {low:.2f} to {high:.2f} |")
+    return rows
+
+
+def report(sections: Sequence[tuple[str, list[str]]], rounds: int) -> str:
+    """The page."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
+    lines = [
+        "# What stage 2 costs",
+        "",
+        f"Made by `python benchmarks/stage2.py` on {device}, {torch.get_num_threads()} threads, PyTorch "
+        f"{torch.__version__}: {rounds} rounds in which all ways take one whole training step each in turn, photos of "
+        "64 pixels, chroma at half size.",
+        "",
+        f"V2 is the perceptual loss on at most {V2.perceptual_share:g} of a batch's photos, from noise level "
+        f"{V2.perceptual_from:g} on, at chroma's size. The rows below V2 + GAN are V2 with one of its savings taken out.",
+    ]
+    for title, rows in sections:
+        lines += ["", f"## {title}", "", *rows]
+    return "\n".join(lines) + "\n"
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    about = Path("/proc/cpuinfo")
+    names = (
+        [line for line in about.read_text().splitlines() if "model name" in line] if about.exists() else []
+    )
+    return names[0].partition(": ")[2] if names else platform.processor() or platform.machine()
+
+
+def main() -> None:
+    """Measure, print as it comes, and write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="at least 2 (default: 15)")
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--batches", nargs="+", type=int, default=[16, 32])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--out", type=Path, default=REPORT)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    sections = []
+    with tempfile.TemporaryDirectory() as folder:
+        pack = find("demo", Path(folder))
+        for preset, batch in itertools.product(arguments.presets, arguments.batches):
+            config = build({"model": {"features": PRESETS[preset]}, "training": {"batch_size": batch}})
+            rows = table(seconds(config, pack, arguments.rounds))
+            sections.append((f"Preset {preset}, batch of {batch}", rows))
+            print(f"\n{sections[-1][0]}\n", *rows, sep="\n", flush=True)
+    arguments.out.parent.mkdir(exist_ok=True)
+    arguments.out.write_text(report(sections, arguments.rounds), encoding="utf-8")
+    print(f"\nwritten to {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
