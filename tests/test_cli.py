@@ -40,7 +40,7 @@ TINY = (
         "--timesteps",
         "50",
     ),
-    *("--batch-size", "8", "--epochs", "2"),
+    *("--batch-size", "8", "--perceptual", "0", "--epochs", "2"),
 )
 COMMANDS = ("", "demo", "train", "colorize", "models", "data", "data import", "data info", "data list")
 
@@ -228,9 +228,11 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Pa
     assert flags.resolve(recipe, "small", {"model__features": "8,24"}).model.features == (8, 24)
 
 
-def test_without_being_told_otherwise_a_new_model_has_the_noise_loss_alone(tmp_path: Path) -> None:
-    assert flags.resolve(None, None, {}).stages[0].label == "v1"
-    assert flags.resolve(None, None, {"stages__perceptual": 0.2}).stages[0].perceptual == 0.2
+def test_stages_are_v2_unless_the_perceptual_weight_is_zero() -> None:
+    stage = flags.resolve(None, None, {}).stages[0]
+    assert (stage.noise, stage.perceptual, stage.gan, stage.adversarial) == (1.0, 0.1, False, 0.01)
+    assert stage.label == "v2"
+    assert flags.resolve(None, None, {"stages__perceptual": 0.0}).stages[0].label == "v1"
 
 
 @pytest.mark.parametrize(
@@ -300,9 +302,9 @@ def test_minutes_choose_as_many_epochs_as_fit(
 
 
 def test_minutes_chosen_at_first_hold_when_run_again(run: Run, pack: Pack) -> None:
-    command = ("train", *TINY[:-2], "--minutes", "0.02", "--data", pack.folder)
+    command = ("train", *TINY[:-2], "--minutes", "0.02", "--name", "mine", "--data", pack.folder)
     assert run(*command).code == 0
-    folder = ModelFolder(Path("models/model_v1"))
+    folder = ModelFolder(Path("models/mine"))
     config = folder.config
     assert run(*command).code == 0
     assert folder.config == config
@@ -311,7 +313,8 @@ def test_minutes_chosen_at_first_hold_when_run_again(run: Run, pack: Pack) -> No
 @pytest.fixture
 def training(pack: Pack, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A training that would never end, in another process, in its second epoch."""
-    command = [sys.executable, "-m", "photochrom", "train", *TINY[:-1], "100000", "--data", str(pack.folder)]
+    options = [*TINY[:-1], "100000", "--name", "mine", "--data", str(pack.folder)]
+    command = [sys.executable, "-m", "photochrom", "train", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr
@@ -332,8 +335,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert training.returncode == code
     assert "all saved; the same command goes on from here" in err
     assert "Traceback" not in err
-    done = store.read_checkpoint(Path("models/model_v1/last_model.pth"))["epoch"]
-    again = run("train", *TINY[:-1], done + 1, "--data", pack.folder)
+    done = store.read_checkpoint(Path("models/mine/last_model.pth"))["epoch"]
+    again = run("train", *TINY[:-1], done + 1, "--name", "mine", "--data", pack.folder)
     assert again.code == 0
     assert f"epoch {done + 1}/{done + 1}" in again.err
     assert f"epoch {done}/{done + 1}" not in again.err
@@ -408,7 +411,8 @@ def test_existing_files_and_the_input_itself_are_kept(run: Run, models: Path, tm
     assert "over itself" in itself.err
     assert Path("a.png").read_bytes() == before
     assert run("colorize", "a.png", "-o", "out", "--overwrite", *common).code == 0
-    assert Image.open("out/a.png").size == (24, 16)
+    with Image.open("out/a.png") as image:
+        assert image.size == (24, 16)
 
 
 def test_two_photos_never_become_one_file(run: Run, models: Path, tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from photochrom.unet import UNet
 # diffusers' DPM-Solver++ hands torch tensors to NumPy in a way that NumPy 2 dislikes.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
+FIELDS = ("timesteps", "schedule", "prediction", "zero_terminal_snr")
 KINDS = [
-    DiffusionConfig(timesteps=50, schedule=schedule, prediction=prediction, zero_terminal_snr=zero)
+    DiffusionConfig.model_validate(dict(zip(FIELDS, (50, schedule, *rest), strict=True)))
     for schedule in ("cosine", "linear")
-    for prediction, zero in (("v", True), ("v", False), ("epsilon", False))
+    for rest in (("v", True), ("v", False), ("epsilon", False))
 ]
 
 

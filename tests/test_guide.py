@@ -100,12 +100,12 @@ def model(models: Path, name: str, epochs: int, of: int, **stage: Any) -> Config
 
 def test_enter_everywhere_takes_the_defaults(process: Terminal, models: Path) -> None:
     process.begin(models)
-    assert process.answer("Name") == "model_v1"
+    assert process.answer("Name") == "my_model"
     defaults = [process.answer(question) for question in (*NETWORK, *STAGE)]
     assert defaults[:4] == ["64,128,256,512", "256", "1000", "16"]
     assert float(defaults[4]) == 1e-4
     assert defaults[5:] == ["50", "1.0", "0.1", "n"]
-    assert process.command() == ["--name", "model_v1"]
+    assert process.command() == ["--name", "my_model"]
     assert not models.exists()
 
 
@@ -182,35 +182,36 @@ def test_a_wrong_answer_is_asked_again_with_the_reason(process: Terminal, models
         process.answer(question, wrong)
         process.expect(reason)
     assert process.command() == [
-        *("--name", "model_v2", "--data", "demo", "--features", "64"),
+        *("--name", "my_model", "--data", "demo", "--features", "64"),
         *("--perceptual", "0", "--gan"),
     ]
 
 
 def test_models_are_listed_with_epoch_and_losses(process: Terminal, models: Path) -> None:
-    model(models, "model_v1", 5, 5, perceptual=0.0)
+    model(models, "my_model", 5, 5, perceptual=0.0)
     model(models, "other", 2, 3)
     model(models, "young", 0, 3)
     process.begin(models)
     process.expect("0  a new model")
-    process.expect("1  model_v1: v1, epoch 5, loss 0.1000, validation 0.1200")
+    process.expect("1  my_model: v1, epoch 5, loss 0.1000, validation 0.1200")
     process.expect("2  other: v2, epoch 2, loss 0.2500, validation 0.3000")
     process.expect("3  young: no epoch finished yet")
     assert process.answer("Resume") == "0"
-    assert process.answer("Name") == "model_v2"  # the next one that is free
+    assert process.answer("Name") == "my_model2"  # the next one that is free
 
 
 def test_a_finished_model_is_gone_on_from(process: Terminal, models: Path) -> None:
     model(models, "model_v1", 5, 5, perceptual=0.0)
+    model(models, "model_v1_v2", 1, 1)
     process.begin(models, "demo")
     process.answer("Resume", "1")
-    assert process.answer("Name") == "model_v2"
+    assert process.answer("Name") == "model_v1_v3"  # the next one that is free
     assert process.answer("Epochs", "7") == "50"  # its network and data are given, and not asked for
     for question in STAGE[1:3]:
         process.answer(question)
     process.answer("GAN", "y")
     process.answer("Adversarial weight")
-    assert process.command() == ["--from", "model_v1", "--name", "model_v2", "--epochs", "7", "--gan"]
+    assert process.command() == ["--from", "model_v1", "--name", "model_v1_v3", "--epochs", "7", "--gan"]
 
 
 def test_an_unfinished_model_is_finished_or_gone_on_from(process: Terminal, models: Path) -> None:

@@ -255,6 +255,16 @@ def test_the_history_shows_where_the_stage_began_and_the_source_stays_as_it_was(
     assert len(folder.history) == 4
 
 
+def test_a_source_that_was_stopped_within_an_epoch(pack: Pack, values: Values, tmp_path: Path) -> None:
+    """What it had of that epoch is kept in the weights, and the new model's first epoch is a whole one."""
+    source, folder = ModelFolder(tmp_path / "model_v1"), ModelFolder(tmp_path / "model_v2")
+    with pytest.raises(Interrupted):
+        train(staged(values, {**V1, "epochs": 3}), source, pack, signal_received=signal_at(5))
+    train(staged(values, {**V1, "name": "more"}), folder, pack, source=source)
+    assert [(record["epoch"], record["photos"]) for record in folder.history] == [(1, 24), (2, 24)]
+    assert last(folder)["step"] == 8
+
+
 def test_an_interrupted_model_goes_on_without_its_source_being_read_again(
     model_v1: ModelFolder, pack: Pack, values: Values, tmp_path: Path
 ) -> None:

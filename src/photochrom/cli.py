@@ -24,6 +24,7 @@ from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.flags import as_before, fit_minutes, resolve, try_out, with_config_flags
 
 if TYPE_CHECKING:
+    from photochrom.config import Config
     from photochrom.data.pack import Pack
     from photochrom.store import ModelFolder
 

@@ -22,6 +22,7 @@ from photochrom.unet import UNet
 
 Photo = Image.Image | str | Path
 BATCH = 32
+LONGEST = 8
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -63,7 +64,7 @@ class Colorizer:
         return cls(config, tensors, weights, device)
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str, but means one path
         self,
         photos: Photo,
         *,
@@ -134,10 +135,14 @@ class Colorizer:
         return sample(self.network, self.diffusion, y.to(self.device), generators, steps, sampler, callback).cpu()
 
     def _working_size(self, photo: Image.Image) -> tuple[int, int]:
-        """(height, width) at which the network sees a photo: its shorter side as long as in training."""
+        """(height, width) at which the network sees a photo: its shorter side as long as in training.
+
+        What is longer than LONGEST times that is squeezed, so that a thin strip costs no more than a panorama.
+        """
         size = self.config.data.size or 64
         scale = size / min(photo.size)
-        return max(1, round(photo.height * scale)), max(1, round(photo.width * scale))
+        longest = LONGEST * size
+        return min(longest, round(photo.height * scale)), min(longest, round(photo.width * scale))
 
     def _working_luma(self, photo: Image.Image) -> Tensor:
         """Luma in [-1,1] at working size, padded by reflection to what the network needs: (1,1,h,w)."""

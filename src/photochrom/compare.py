@@ -21,7 +21,6 @@ AS_MADE = STRENGTHS.index(1.0)
 TARGETS = (0.70, 0.85, 1.00)  # shares of the truth's colourfulness at which models are compared
 EXTRAPOLATED = 1.5  # a strength that nobody would use; what is read beyond it is marked
 RESAMPLES = 1000
-RESOLUTION = 0.005  # share of a value; less is no more than what reading off between strengths may err by
 GROUPS = 20  # of photos, for the jackknife
 STUDENT = 2.093  # 97.5 % quantile of Student's t with GROUPS - 1 degrees of freedom
 TRUTH, GRAY = "true photos", "gray"
@@ -124,12 +123,12 @@ def frechet_rows(features: Array, true: Array, scale: float) -> Array:
     return scale * np.array(rows)
 
 
-def verdict(difference: Interval, value: float | None, better: int) -> str | None:
-    """What a difference (this model minus the other, whose value is given) says; None if there is no interval."""
-    low, high = difference["low"], difference["high"]
-    if low is None or high is None:
+def verdict(difference: Interval, better: int, least: float) -> str | None:
+    """What a difference (this model minus the other) says; None if there is no interval. Less than `least` says nothing."""
+    value, low, high = difference["value"], difference["low"], difference["high"]
+    if value is None or low is None or high is None:
         return None
-    if (low > 0 or high < 0) and abs(difference["value"] or 0) > RESOLUTION * abs(value or 0):
+    if (low > 0 or high < 0) and abs(value) > least:
         return BETTER if (low > 0) == (better > 0) else WORSE
     return EQUAL
 
@@ -267,18 +266,17 @@ def difference(
 
     Of measures that are best when near the truth's (colourfulness, chroma) it is the distance to it that is compared.
     """
-    better = (MEASURES | SET_MEASURES)[name].better or -1
-    nearer = (MEASURES | SET_MEASURES)[name].better == 0
+    measure = (MEASURES | SET_MEASURES)[name]
 
     def compared(rows: Array, other_rows: Array) -> dict[str, Any]:
-        value = other_rows[0]
-        if nearer:
+        least = measure.resolution * abs(other_rows[0])
+        if measure.better == 0:
             true = truth.as_made(name)
             rows, other_rows = abs(rows - true), abs(other_rows - true)
         found = row.interval(name, rows - other_rows)
-        return {**found, "verdict": verdict(found, value, better)}
+        return {**found, "verdict": verdict(found, measure.better or -1, least)}
 
-    found: dict[str, Any] = {"measure": name, "nearer_to_truth": nearer}
+    found: dict[str, Any] = {"measure": name, "nearer_to_truth": measure.better == 0}
     found["as_made"] = compared(row.as_made(name), other.as_made(name))
     if name in row.on_curve and name in other.on_curve and name != "colorfulness":
         equal = {}

@@ -176,14 +176,14 @@ def build(values: dict[str, Any]) -> Config:
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    sections = {
+    sections: dict[str, type[Section]] = {
         "model": ModelConfig,
         "diffusion": DiffusionConfig,
         "data": DataConfig,
         "training": TrainingConfig,
         "stages": StageConfig,
     }
-    return list((Config if len(loc) == 1 else sections[str(loc[0])]).model_fields)
+    return list((sections[str(loc[0])] if len(loc) > 1 else Config).model_fields)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

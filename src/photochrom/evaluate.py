@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 from torch import Tensor
 
 from photochrom import __version__, metrics, report, store
@@ -56,6 +57,9 @@ def measure(
     columns = {name: np.stack([s[name] for s in sums], axis=1) for name in sums[0]}  # (B, K)
     made = pictures[STRENGTHS.index(1.0) if subject.is_model else 0]
     columns |= truth.compare(made)
+    columns["ssim"] = metrics.ssim(made, truth.rgb)[
+        :, None
+    ]  # dear, and with luma given it hardly changes with strength
     columns["chroma_by_luma"] = metrics.chroma_by_luma(metrics.lab(made))[None]
     columns["seconds"] = np.array([seconds])
     columns["diversity"] = np.zeros((len(rgb), 1))
@@ -86,7 +90,8 @@ class Truth:
             "vgg_photos": (np.arange(count) < few)[:, None].astype(float),
         }
         if few:
-            found = metrics.vgg_features(self.nets.vgg, pictures[:few])
+            equal = np.array_equal(pictures[:few], self.rgb[:few])
+            found = self.features if equal else metrics.vgg_features(self.nets.vgg, pictures[:few])
             columns["pd_vgg16"][:few, 0] = metrics.perceptual_distance(found, self.features)
             columns["fd_vgg16"] = metrics.frechet_features(found)
         if self.nets.inception:
@@ -251,7 +256,7 @@ def run(
             columns: dict[str, Array] = {}
             for row in rows:
                 if row.is_model:
-                    progress(done, total, row.name)
+                    progress(done, total, f"{row.name}, {first + 1:,} of {len(indices):,} photos")
                 found = measure(row, rgb, seeds, truth, extra)
                 columns |= {f"{row.name}/{name}": values for name, values in found.items()}
                 done += len(batch) * row.is_model
@@ -260,7 +265,7 @@ def run(
             store.write_bytes(file, buffer.getvalue())
         else:
             done += len(batch) * models
-        progress(done, total, "")
+        progress(done, total, f"{first + len(batch):,} of {len(indices):,} photos")
 
 
 def load(partial: Path) -> Results:
@@ -285,3 +290,12 @@ def paint_again(
         made = (255 * render(*row.paint(rgb, seeds), 1.0)).round().astype(np.uint8)
         pictures |= dict(zip(batch, made, strict=True))
     return pictures
+
+
+def print_report(result: dict[str, Any]) -> None:
+    """Print the tables and the advice on stdout."""
+    console = Console(highlight=False)
+    for table in report.tables(result):
+        console.print(table, "")
+    for sentence in result["advice"]:
+        console.print(f"- {sentence}", markup=False)

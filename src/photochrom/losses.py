@@ -240,7 +240,7 @@ class StageLoss:
         self.optimizer.zero_grad()
         if not loss.isfinite():  # the training says so and leaves the batch out; the discriminator must not take it
             return {"discriminator": loss.item()}
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         return {
             "discriminator": loss.item(),

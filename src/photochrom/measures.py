@@ -19,6 +19,9 @@ class Measure:
     meaning: str
     count: str | None = None
     scale: float = 1.0
+    resolution: float = (
+        0.005  # share of a value below which differences say nothing: strengths are read off no finer
+    )
 
 
 MEASURES: dict[str, Measure] = {
@@ -59,7 +62,8 @@ MEASURES: dict[str, Measure] = {
         1,
         "Share of almost black pixels that got a visible colour (C* over 15) though they truly have none (C* under 8).",
         "dark_pixels",
-        100.0,
+        scale=100.0,
+        resolution=0.05,
     ),
     "dark_chroma": Measure(
         "dark chroma",
@@ -91,6 +95,7 @@ MEASURES: dict[str, Measure] = {
         1,
         2,
         "Likeness pixel by pixel, mean over photos. Favours pale colours, as every error does.",
+        resolution=0.001,
     ),
     "ssim": Measure(
         "SSIM",
@@ -98,6 +103,7 @@ MEASURES: dict[str, Measure] = {
         1,
         3,
         "Likeness of fine structure, 1 is equal. Luma is given, so all models are high here.",
+        resolution=0.001,
     ),
     "pd_vgg16": Measure(
         "perceptual distance",

@@ -110,7 +110,7 @@ def dark_sums(lab: Array, true_lab: Array, band: tuple[float, float]) -> dict[st
 
 
 def photo_sums(rgb: Array, true: Array, true_lab: Array) -> dict[str, Array]:
-    """Everything that MEASURES needs of one strength and that is no matter of VGG16 or of several samples: each (B,)."""
+    """What is measured at every strength: each (B,), columns of `measures.MEASURES` and their counts."""
     found = lab(rgb)
     dark, dim = dark_sums(found, true_lab, DARK), dark_sums(found, true_lab, DIM)
     return {
@@ -118,7 +118,6 @@ def photo_sums(rgb: Array, true: Array, true_lab: Array) -> dict[str, Array]:
         "ab": ab_distance(found, true_lab).mean(axis=(1, 2), dtype=np.float64),
         "ciede2000": ciede2000(found, true_lab).mean(axis=(1, 2), dtype=np.float64),
         "psnr": psnr(rgb, true),
-        "ssim": ssim(rgb, true),
         **{f"dark_{name}": dark[name] for name in ("pixels", "error", "chroma")},
         **{f"dim_{name}": dim[name] for name in ("pixels", "error", "chroma")},
         "false_color": dark["false_color"],

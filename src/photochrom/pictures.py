@@ -65,6 +65,7 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Training and validation loss by epoch, with a line where each stage begins; the bytes of a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # pyplot would keep global state
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -80,7 +81,7 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     if values.max() > 5 * values.min() > 0:
         axes.set_yscale("log")
     axes.set(xlabel="epoch", ylabel="loss", title="Loss by epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = BytesIO()

@@ -13,13 +13,13 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
+import rich.markup
+from markupsafe import Markup, escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.style import context
 from PIL import Image
-from rich.markup import escape
 from rich.table import Table
 
 from photochrom import metrics, pictures
@@ -76,13 +76,13 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
         measures={name: m for name, m in ALL.items() if name in result["rows"][models[0]]},
         targets=[f"{share:.0%}" for share in TARGETS],
         extrapolated=EXTRAPOLATED,
-        equal_columns=("ab", "ciede2000", "dark_error", "false_color", "dim_error", "psnr", "ssim"),
+        equal_columns=("ab", "ciede2000", "dark_error", "false_color", "dim_error", "psnr"),
         curves=[
-            (ALL[name], Markup(curve_plot(result, name)))
+            (ALL[name], curve_plot(result, name))
             for name in CURVES
             if result["rows"][GRAY][name]["value"] is not None  # there may be no dark pixel at all
         ],
-        histograms=[(name, Markup(histogram(result, name))) for name in (TRUTH, *models)],
+        histograms=[(name, histogram(result, name)) for name in (TRUTH, *models)],
         gallery=gallery_places(result),
         photos=photos,
         mark=mark_false_color,
@@ -123,12 +123,12 @@ def mark_false_color(photo: Array, true: Array) -> Array:
     return marked
 
 
-def _svg(figure: Figure, label: str) -> str:
+def _svg(figure: Figure, label: str) -> Markup:
     text = StringIO()
-    FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))  # type: ignore[no-untyped-call]
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))
 
 
 def _figure() -> tuple[Figure, Any]:
@@ -143,7 +143,7 @@ def _figure() -> tuple[Figure, Any]:
     return figure, axes
 
 
-def curve_plot(result: Mapping[str, Any], measure: str) -> str:
+def curve_plot(result: Mapping[str, Any], measure: str) -> Markup:
     """SVG: the measure against colourfulness for every model, with intervals; gray and the truth for orientation."""
     figure, axes = _figure()
     gray, true = result["rows"][GRAY][measure]["value"], result["rows"][TRUTH]["colorfulness"]["value"]
@@ -175,7 +175,7 @@ def _label(measure: Measure) -> str:
     return f"{measure.title} ({measure.unit})" if measure.unit else measure.title
 
 
-def histogram(result: Mapping[str, Any], name: str) -> str:
+def histogram(result: Mapping[str, Any], name: str) -> Markup:
     """SVG: for each lightness, how often which chroma occurs; lines for the mean of this row and of the truth."""
     luma, chroma = (np.array(result[edges]) for edges in ("luma_edges", "chroma_edges"))
     figure, axes = _figure()
@@ -242,5 +242,5 @@ def _table(title: str, columns: Sequence[str], lines: Sequence[tuple[str, Sequen
         title = ALL[name].title + (f"\n{ALL[name].unit}" if ALL[name].unit else "") if name in ALL else name
         table.add_column(title, justify="right", vertical="top", min_width=11)
     for name, cells in lines:
-        table.add_row(escape(name), *cells)
+        table.add_row(rich.markup.escape(name), *cells)
     return table

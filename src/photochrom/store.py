@@ -25,6 +25,7 @@ from photochrom.errors import PhotochromError, UsageError
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
 HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
+FILES = (CONFIG, BEST, LAST, HISTORY, WEIGHTS, CURVE, CARD)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -168,7 +169,7 @@ class ModelFolder:
         try:
             (self / ".trainer").write_text(f"{os.getpid()}\n")
             for leftover in self.path.glob(".*.*"):  # temporary files of a trainer that was killed while writing
-                if leftover.name.startswith(tuple(f".{name}." for name in (BEST, LAST, WEIGHTS, HISTORY))):
+                if leftover.name.startswith(tuple(f".{name}." for name in FILES)):
                     leftover.unlink()
             yield
         finally:

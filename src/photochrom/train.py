@@ -68,9 +68,9 @@ def random_for(*key: int) -> torch.Generator:
 
 def photos_of_step(photos: Indices, seed: int, step: int, batch_size: int) -> Indices:
     """The indices of a step's photos: the part of an endless row of shuffled passes over `photos`."""
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    passes = {int(n): np.random.default_rng((seed, int(n))).permutation(photos) for n in set(places // len(photos))}
-    return np.array([passes[place // len(photos)][place % len(photos)] for place in places])
+    places = [divmod(place, len(photos)) for place in range(step * batch_size, (step + 1) * batch_size)]
+    passes = {n: np.random.default_rng((seed, n)).permutation(photos) for n in {n for n, _ in places}}
+    return np.array([passes[n][place] for n, place in places])
 
 
 def stratified_steps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
@@ -137,7 +137,7 @@ class Training:
         """
         n = int(count)
         decay = min(self.config.training.ema_decay, (1 + n) / (10 + n))
-        get_ema_multi_avg_fn(decay)(averaged, current, count)  # type: ignore[no-untyped-call]
+        get_ema_multi_avg_fn(decay)(averaged, current, count)
 
     @property
     def finished(self) -> bool:
@@ -196,8 +196,9 @@ class Training:
         self.step_in_epoch += 1
         self.bad_batches = 0
         for name, value in log.items():
-            total, count = self.sums.get(name, (0.0, 0))
-            self.sums[name] = [total + value, count + 1]
+            if math.isfinite(value):  # with fp16, a gradient that is not is the scaler's business
+                total, count = self.sums.get(name, (0.0, 0))
+                self.sums[name] = [total + value, count + 1]
         return log
 
     def backward(self, batch: Noisy) -> dict[str, float]:
@@ -273,7 +274,8 @@ class Training:
         generators = [random_for(self.config.training.seed, 3, i) for i in range(len(y))]
         network = self.averaged.module
         assert isinstance(network, UNet)
-        c = sample(network, self.diffusion, y, generators)
+        steps = min(20, self.config.diffusion.timesteps)
+        c = sample(network, self.diffusion, y, generators, steps)
         columns = {
             "gray": pictures.to_images(y, torch.zeros_like(x0)),
             "coloured": pictures.to_images(y, c),
