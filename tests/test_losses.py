@@ -477,7 +477,7 @@ def test_twenty_steps_on_one_batch_lower_the_loss(
     for step in range(20):
         surrogate, log = loss(batch, network(batch.xt, batch.t, batch.y), network.last_layer, step)
         optimizer.zero_grad()
-        surrogate.backward()  # type: ignore[no-untyped-call]
+        surrogate.backward()
         optimizer.step()
         # The discriminator's opinion changes with the discriminator, and is no measure.
         found.append((log["weighted_noise"] + log["weighted_perceptual"], log["noise"], log["perceptual"]))
@@ -515,13 +515,14 @@ def test_a_score_sees_34_pixels() -> None:
 
 
 def test_its_layers_are_spectrally_normalised() -> None:
-    """Once the power iteration has settled, no layer (as a matrix) has a singular value above 1."""
+    """Once the power iteration has settled, the largest singular value of every layer (as a matrix) is 1."""
+    torch.manual_seed(0)
     discriminator = PatchDiscriminator(8)
-    for _ in range(100):
+    for _ in range(300):
         discriminator(torch.zeros(1, 1, 16, 16), torch.zeros(1, 3, 16, 16))
     for layer in discriminator.layers[::2]:
         largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)  # type: ignore[operator]
-        assert largest.item() == pytest.approx(1, abs=1e-3)
+        assert largest.item() == pytest.approx(1, abs=1e-2)
 
 
 def gan_stage(values: Values, delay: int = 0) -> Config:
@@ -568,7 +569,7 @@ def test_colouring_better_does_not_teach_it(pack: Pack, values: Values) -> None:
         loss, batch, network = stage_loss(config), noisy(pack, config), network_of(config)
         surrogate, log = loss(batch, network(batch.xt, batch.t, batch.y), network.last_layer, 0)
         assert ("adversarial" in log) == (delay == 0)
-        surrogate.backward()  # type: ignore[no-untyped-call]
+        surrogate.backward()
         assert loss.discriminator is not None
         weights = list(loss.discriminator.parameters())
         assert all(weight.requires_grad for weight in weights)

@@ -272,8 +272,11 @@ def test_an_interrupted_model_goes_on_without_its_source_being_read_again(
     straight, stopped = ModelFolder(tmp_path / "straight"), ModelFolder(tmp_path / "stopped")
     train(config, straight, pack, source=model_v1)
     with pytest.raises(Interrupted):
-        train(config, stopped, pack, signal_received=signal_at(4), source=model_v1)
-    train(config, stopped, pack, source=ModelFolder(tmp_path / "gone" / "model_v1"))
+        train(config, stopped, pack, signal_received=signal_at(2), source=model_v1)
+    gone = ModelFolder(tmp_path / "gone" / "model_v1")
+    with pytest.raises(Interrupted):
+        train(config, stopped, pack, signal_received=signal_at(2), source=gone)
+    train(stopped.config, stopped, pack)  # its own settings say where it comes from
     assert_same_training(stopped, straight)
 
 
@@ -415,7 +418,7 @@ def test_a_gradient_that_is_not_a_number_is_noticed_too(
 ) -> None:
     training = Training(staged(values, V1), pack)
     weight = training.network.last_layer
-    handle = weight.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]
+    handle = weight.register_hook(lambda gradient: gradient * math.nan)
     before = frozen(training)
     with pytest.raises(PhotochromError, match=r"^step 1: gradient not finite"):
         training.train_step()

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from photochrom.config import Config
+from photochrom.store import best_record
 
 
 def model_card(name: str, config: Config, history: Sequence[dict[str, Any]]) -> str:
     """The folder's README.md, as Markdown."""
-    best = min(history, key=lambda record: record["val_loss"])
+    best = best_record(history)
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
     stages = "\n".join(

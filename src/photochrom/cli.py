@@ -271,7 +271,8 @@ def data_list(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
 def train(
     ctx: typer.Context,
     name: Annotated[
-        str | None, typer.Option(help="Of the model and its folder (default: my_model, or SOURCE_v2 with --from).")
+        str | None,
+        typer.Option(help="Of the model and its folder (default: my_model, or SOURCE_v2 with --from)."),
     ] = None,
     source: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Go on from this model, as a new one.")
@@ -336,21 +337,18 @@ def train(
         _confirm(config, pack, folder)
     if history := folder.history:
         say(f"{folder.path} has {len(history)} epochs already")
-    best = min((record["val_loss"] for record in history), default=float("inf"))
-    with TrainingDisplay(best) as display, asked_to_stop(display.say) as stop:
+    with TrainingDisplay() as display, asked_to_stop(display.say) as stop:
         run(config, folder, pack, display.report, stop, origin)
     if not display.epochs_done:
         say("All epochs are done. To go on, run the same command with more --epochs (or --patience).")
-    stage = folder.history[-1]["stage"]
-    last_stage = [record for record in folder.history if record["stage"] == stage]
-    best_record = min(last_stage, key=lambda record: record["val_loss"])
+    best = store.best_record(folder.history)
     typer.echo(folder.path)
-    say(f"Validation loss {best_record['val_loss']:.4f}, in epoch {best_record['epoch']}. Look at")
+    say(f"Validation loss {best['val_loss']:.4f}, in epoch {best['epoch']}. Look at")
     say(f"  {folder / store.CURVE} and {folder / 'samples'}")
     say("Next:")
     place = _unless_default("--models", models, MODELS)
     say(f"  photochrom colorize PHOTO.jpg -o coloured --model {folder.name}{place}")
-    if stage == "v1":
+    if best["stage"] == "v1":
         say(f"  photochrom train --from {folder.name} --perceptual 0.1{place}")
     if origin:
         say(f"  photochrom evaluate {origin.name} {folder.name} --data {pack.name}{place}")
@@ -375,11 +373,17 @@ def _confirm(config: Config, pack: Pack, folder: ModelFolder) -> None:
     trial = try_out(config, pack)
     epochs = sum(stage.epochs for stage in config.stages)
     seconds = trial.epoch_seconds(config)
-    say(f"{folder.path}: features {', '.join(map(str, config.model.features))}, {trial.photos:,} photos of {pack.name}")
+    say(
+        f"{folder.path}: features {', '.join(map(str, config.model.features))}, {trial.photos:,} photos of {pack.name}"
+    )
     for stage in config.stages:
         gan = f", adversarial {stage.adversarial:g}" if stage.use_gan else ""
-        say(f"  {stage.label}: {stage.epochs} epochs, noise {stage.noise:g}, perceptual {stage.perceptual:g}{gan}")
-    say(f"about {duration(seconds)} an epoch, {duration(seconds * epochs)} in all, {trial.memory_mb:,} MB of memory")
+        say(
+            f"  {stage.label}: {stage.epochs} epochs, noise {stage.noise:g}, perceptual {stage.perceptual:g}{gan}"
+        )
+    say(
+        f"about {duration(seconds)} an epoch, {duration(seconds * epochs)} in all, {trial.memory_mb:,} MB of memory"
+    )
     typer.confirm("Begin?", default=True, abort=True, err=True)
 
 
@@ -449,10 +453,12 @@ def colorize(
 @app.command(no_args_is_help=True)
 def evaluate(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL", help="Names or folders; the first is what others are held against.")
+        list[str],
+        typer.Argument(metavar="MODEL", help="Names or folders; the first is what others are held against."),
     ],
     data: Annotated[
-        str | None, typer.Option(metavar="SET", help="A data set's name or folder (default: the first model's).")
+        str | None,
+        typer.Option(metavar="SET", help="A data set's name or folder (default: the first model's)."),
     ] = None,
     split: Annotated[str, typer.Option(metavar="validation|test", help="Which photos.")] = "validation",
     photos: Annotated[int | None, typer.Option(min=1, help="How many of them (default: all).")] = None,
@@ -460,14 +466,17 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="Sampling steps.")] = 20,
     sampler: Annotated[str, typer.Option(metavar="ddim|dpm++|ddpm", help="How to sample.")] = "ddim",
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS).")
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS)."),
     ] = None,
     inception_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="For the measure fid, with the extra `fid` installed.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
-    models_dir: Annotated[Path, typer.Option("--models", metavar="DIR", help="Folder of the models.")] = MODELS,
+    models_dir: Annotated[
+        Path, typer.Option("--models", metavar="DIR", help="Folder of the models.")
+    ] = MODELS,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
@@ -556,6 +565,8 @@ def list_models(models: Models = MODELS, as_json: Json = False) -> None:
 
 
 def _model_facts(folder: ModelFolder) -> dict[str, Any]:
+    from photochrom.store import best_record
+
     config, history = folder.config, folder.history
     files = [path.stat() for path in folder.path.rglob("*") if path.is_file()]
     return {
@@ -563,7 +574,7 @@ def _model_facts(folder: ModelFolder) -> dict[str, Any]:
         "stage": history[-1]["stage"] if history else config.stages[0].label,
         "epoch": len(history),
         "epochs": config.last_epoch,
-        "best_val_loss": min((record["val_loss"] for record in history), default=None),
+        "best_val_loss": best_record(history)["val_loss"] if history else None,
         "bytes": sum(file.st_size for file in files),
         "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(file.st_mtime for file in files))),
     }

@@ -44,7 +44,9 @@ class Colorizer:
     >>> colorizer("old.jpg").save("coloured.png")       # doctest: +SKIP
     """
 
-    def __init__(self, config: Config, weights: dict[str, Tensor], origin: Path, device: str | None = None) -> None:
+    def __init__(
+        self, config: Config, weights: dict[str, Tensor], origin: Path, device: str | None = None
+    ) -> None:
         self.config = config
         self.device = pick_device(device)
         self.network = UNet(config.model)
@@ -59,7 +61,9 @@ class Colorizer:
         Raises PhotochromError for an unknown model (listing those there are) and for weights that do not fit.
         """
         path = Path(model)
-        weights = path if path.suffix == ".safetensors" else store.find_model(model, Path(models)) / store.WEIGHTS
+        weights = (
+            path if path.suffix == ".safetensors" else store.find_model(model, Path(models)) / store.WEIGHTS
+        )
         config, tensors = store.read_weights(weights)
         return cls(config, tensors, weights, device)
 
@@ -132,7 +136,9 @@ class Colorizer:
         seeds: one per photo. H and W must be multiples of `config.model.multiple`. callback: see `diffusion.sample`.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        return sample(self.network, self.diffusion, y.to(self.device), generators, steps, sampler, callback).cpu()
+        return sample(
+            self.network, self.diffusion, y.to(self.device), generators, steps, sampler, callback
+        ).cpu()
 
     def _working_size(self, photo: Image.Image) -> tuple[int, int]:
         """(height, width) at which the network sees a photo: its shorter side as long as in training.

@@ -97,8 +97,8 @@ def bootstrap_interval(rows: Array) -> Interval:
 def jackknife_interval(rows: Array) -> Interval:
     """Value and 95 % interval of Student's t, from values with one of G groups left out.
 
-    For Frechet distances, which a bootstrap would overstate: they grow when photos are drawn twice. Source: Shao & Tu 1995,
-    section 2.3.
+    For Frechet distances, which a bootstrap would overstate: they grow when photos are drawn twice. Source: Efron & Tibshirani
+    1993, chapter 11, with groups of photos instead of single ones.
     """
     others = rows[1:]
     value = float(rows[0]) if np.isfinite(rows[0]) else None

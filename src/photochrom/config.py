@@ -104,7 +104,9 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(200, ge=0, description="steps over which the learning rate rises")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, per step")
-    patience: int = Field(0, ge=0, description="in the last stage, stop after this many epochs without improvement (0: never)")
+    patience: int = Field(
+        0, ge=0, description="in the last stage, stop after this many epochs without improvement (0: never)"
+    )
     sample_every: int = Field(5, ge=0, description="epochs between sheets of samples (0: only at the end)")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic on a GPU")
     seed: int = Field(0, ge=0, description="the same seed gives the same model")
@@ -122,9 +124,14 @@ class StageConfig(Section):
     name: str | None = Field(None, description="what the history calls this stage (default: v1 or v2)")
     epochs: int = Field(50, ge=1, description="how often the photos are gone through")
     noise: float = Field(1.0, ge=0, description="weight of the noise loss")
-    perceptual: float = Field(0.1, ge=0, description="weight of the perceptual loss on VGG16 features (V1: 0)")
+    perceptual: float = Field(
+        0.1, ge=0, description="weight of the perceptual loss on VGG16 features (V1: 0)"
+    )
     perceptual_from: float = Field(
-        0.5, ge=0, lt=1, description="noise level from which colours are compared, as a share of the time steps"
+        0.5,
+        ge=0,
+        lt=1,
+        description="noise level from which colours are compared, as a share of the time steps",
     )
     perceptual_share: float = Field(
         0.25, gt=0, le=1, description="largest share of a batch whose colours are compared"
@@ -191,6 +198,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"no recipe {path}; give the path of a TOML file, for example recipes/v1.toml") from None
+        raise UsageError(
+            f"no recipe {path}; give the path of a TOML file, for example recipes/v1.toml"
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"recipe {path} cannot be read: {error}") from None

@@ -92,7 +92,9 @@ def make_scheduler(diffusion: Diffusion, sampler: str, steps: int) -> Any:
 
     timesteps = diffusion.config.timesteps
     if not 1 <= steps <= timesteps:
-        raise UsageError(f"{steps} sampling steps: this model was trained with {timesteps}, take 1 to {timesteps}")
+        raise UsageError(
+            f"{steps} sampling steps: this model was trained with {timesteps}, take 1 to {timesteps}"
+        )
     common: dict[str, Any] = {
         "num_train_timesteps": timesteps,
         "trained_betas": diffusion.betas.tolist(),

@@ -11,6 +11,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
@@ -25,7 +26,7 @@ from torch import Tensor
 from photochrom import __version__, metrics, report, store
 from photochrom.advice import advise
 from photochrom.colorizer import pick_device
-from photochrom.compare import STRENGTHS, Results, summary
+from photochrom.compare import AS_MADE, STRENGTHS, Results, summary
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.losses import VGG16
@@ -34,9 +35,9 @@ from photochrom.subjects import Subject, model_subject, references, render
 
 BATCH = 32
 # VGG16 costs as much as several steps of a small model, and twice as many photos say little more.
-VGG_PHOTOS = 500
+VGG_PHOTOS = 400
 SMALLEST = 16  # pixels that are left one after the four halvings of VGG16
-DIVERSITY_PHOTOS, DIVERSITY_SAMPLES = 32, 4
+DIVERSITY_PHOTOS, DIVERSITY_SAMPLES = 32, 3
 PARTIAL, SETTINGS, JSON, HTML = "partial", "settings.json", "report.json", "report.html"
 
 
@@ -53,13 +54,14 @@ def measure(
     y, c = subject.paint(rgb, seeds)
     seconds = time.perf_counter() - begun
     pictures = [render(y, c, strength) for strength in (STRENGTHS if subject.is_model else (1.0,))]
-    sums = [metrics.photo_sums(picture, truth.rgb, truth.lab) for picture in pictures]
+    made = pictures[AS_MADE if subject.is_model else 0]
+    with ThreadPoolExecutor() as pool:  # NumPy computes outside Python's lock
+        ssim = pool.submit(
+            metrics.ssim, made, truth.rgb
+        )  # dear, and with luma given it hardly changes with strength
+        sums = list(pool.map(lambda picture: metrics.photo_sums(picture, truth.rgb, truth.lab), pictures))
     columns = {name: np.stack([s[name] for s in sums], axis=1) for name in sums[0]}  # (B, K)
-    made = pictures[STRENGTHS.index(1.0) if subject.is_model else 0]
-    columns |= truth.compare(made)
-    columns["ssim"] = metrics.ssim(made, truth.rgb)[
-        :, None
-    ]  # dear, and with luma given it hardly changes with strength
+    columns |= {"ssim": ssim.result()[:, None], **truth.compare(made)}
     columns["chroma_by_luma"] = metrics.chroma_by_luma(metrics.lab(made))[None]
     columns["seconds"] = np.array([seconds])
     columns["diversity"] = np.zeros((len(rgb), 1))

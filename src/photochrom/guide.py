@@ -43,16 +43,29 @@ class Question(NamedTuple):
 
 
 NETWORK = (
-    Question("model", "features", "Features", "channels per level; 32,64,128,256 is four times as fast on a processor"),
+    Question(
+        "model",
+        "features",
+        "Features",
+        "channels per level; 32,64,128,256 is four times as fast on a processor",
+    ),
     Question("model", "time_embedding", "Time embedding", "256 is right for nearly everybody"),
     Question("diffusion", "timesteps", "Timesteps", "steps from photo to noise; colouring takes 20 of them"),
-    Question("training", "batch_size", "Batch size", "photos per step; more is steadier, and takes more memory"),
-    Question("training", "learning_rate", "Learning rate", "1e-4 is safe; a small network learns well with 5e-4"),
+    Question(
+        "training", "batch_size", "Batch size", "photos per step; more is steadier, and takes more memory"
+    ),
+    Question(
+        "training", "learning_rate", "Learning rate", "1e-4 is safe; a small network learns well with 5e-4"
+    ),
 )
 EPOCHS = Question("stages", "epochs", "Epochs", "how often all photos are gone through")
 NOISE = Question("stages", "noise", "Noise weight", "the loss of diffusion models; leave it at 1")
-PERCEPTUAL = Question("stages", "perceptual", "Perceptual weight", "0.1 corrects guessed colours; 0 is V1, for a first stage")
-ADVERSARIAL = Question("stages", "adversarial", "Adversarial weight", "0.01 gives colour back; more is livelier and riskier")
+PERCEPTUAL = Question(
+    "stages", "perceptual", "Perceptual weight", "0.1 corrects guessed colours; 0 is V1, for a first stage"
+)
+ADVERSARIAL = Question(
+    "stages", "adversarial", "Adversarial weight", "0.01 gives colour back; more is livelier and riskier"
+)
 
 
 class Guide:
@@ -92,7 +105,9 @@ class Guide:
     def stage(self) -> None:
         """Ask for epochs and loss weights."""
         self.settings(EPOCHS, NOISE, PERCEPTUAL)
-        if self.yes("GAN", False, "a discriminator judges the colours as well; try it last, for a few epochs"):
+        if self.yes(
+            "GAN", False, "a discriminator judges the colours as well; try it last, for a few epochs"
+        ):
             self.flags.append("--gan")
             self.settings(ADVERSARIAL)
 
@@ -132,7 +147,9 @@ def ask_for_flags(models: Path, data_sets: list[str], console: Console) -> list[
         number = guide.choice("Resume", 0, len(folders), "the number of a model, or 0 for a new one")
     if number:
         folder = folders[number - 1]
-        if not is_finished(folder) and guide.yes("Finish it", True, "y: with its own settings; n: build a new one on it"):
+        if not is_finished(folder) and guide.yes(
+            "Finish it", True, "y: with its own settings; n: build a new one on it"
+        ):
             return ["--name", folder.name]
         guide.flags += ["--from", folder.name]
         guide.name(free_name(models, f"{folder.name}_v2"))

@@ -48,7 +48,9 @@ class VGG16(nn.Module):
                 layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         # As in the README beside the weights; torchvision's own training expects ImageNet's mean and spread instead.
-        self.register_buffer("mean", torch.tensor([123.68, 116.779, 103.939])[:, None, None], persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor([123.68, 116.779, 103.939])[:, None, None], persistent=False
+        )
         self.register_buffer("scale", torch.tensor(255.0), persistent=False)
         self.mean: Tensor
         self.scale: Tensor
@@ -67,7 +69,9 @@ class VGG16(nn.Module):
         try:
             content = path.read_bytes()
             if weights is None and hashlib.sha256(content).hexdigest() != SHA256:
-                raise PhotochromError(f"{path} is damaged: its checksum is not {SHA256[:12]}...; install Photochrom again")
+                raise PhotochromError(
+                    f"{path} is damaged: its checksum is not {SHA256[:12]}...; install Photochrom again"
+                )
             tensors = {key: value.float() for key, value in safetensors.torch.load(content).items()}
         except (OSError, SafetensorError) as error:
             raise PhotochromError(f"VGG16 weights {path} cannot be read: {error}") from None
@@ -80,7 +84,9 @@ class VGG16(nn.Module):
         try:
             from torchvision.models import VGG16_Weights, vgg16
         except ImportError:
-            raise PhotochromError("--vgg-weights torchvision needs torchvision: pip install torchvision") from None
+            raise PhotochromError(
+                "--vgg-weights torchvision needs torchvision: pip install torchvision"
+            ) from None
         vgg = cls()
         vgg.features.load_state_dict(vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features.state_dict())
         vgg.mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None] / 0.226
@@ -180,7 +186,9 @@ class StageLoss:
         x0_hat = self.diffusion.predict_x0(batch.xt, output, batch.t)
         return y, color.to_rgb(y, x0_hat), color.to_rgb(y, batch.x0)
 
-    def __call__(self, batch: Noisy, output: Tensor, last_layer: Tensor, step: int) -> tuple[Tensor, dict[str, float]]:
+    def __call__(
+        self, batch: Noisy, output: Tensor, last_layer: Tensor, step: int
+    ) -> tuple[Tensor, dict[str, float]]:
         """What to call backward on, and every term with its weight.
 
         output: (B,2,h,w), the network's for this batch; last_layer: the weight at which gradients are balanced; step:
@@ -204,7 +212,9 @@ class StageLoss:
                 if step >= stage.gan_delay:
                     terms["adversarial"] = generator_loss(self._judge(luma, rgb_hat))
                     weights["adversarial"] = stage.adversarial
-        gradients = {name: torch.autograd.grad(term, output, retain_graph=True)[0] for name, term in terms.items()}
+        gradients = {
+            name: torch.autograd.grad(term, output, retain_graph=True)[0] for name, term in terms.items()
+        }
         if len(terms) > 1:
             at_last = {
                 name: weights[name] * torch.autograd.grad(output, last_layer, gradient, retain_graph=True)[0]
@@ -238,7 +248,9 @@ class StageLoss:
         true, coloured = self.discriminator(luma.repeat(2, 1, 1, 1), torch.cat([rgb, rgb_hat])).chunk(2)
         loss = discriminator_loss(true, coloured)
         self.optimizer.zero_grad()
-        if not loss.isfinite():  # the training says so and leaves the batch out; the discriminator must not take it
+        if (
+            not loss.isfinite()
+        ):  # the training says so and leaves the batch out; the discriminator must not take it
             return {"discriminator": loss.item()}
         loss.backward()
         self.optimizer.step()

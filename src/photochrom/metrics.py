@@ -144,14 +144,15 @@ def perceptual_distance(features: dict[str, Tensor], true: dict[str, Tensor]) ->
 
     Source: Zhang et al. 2018, equation 1, with every weight 1; on VGG16 (all layers given) it is `pd_vgg16`.
     """
+
+    def unit(map: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(map, dim=1, eps=1e-10)
+
     layers = [
-        (_unit(features[name]) - _unit(true[name])).square().sum(dim=1).mean(dim=(1, 2)) for name in features
-    ]  # each (B,)
+        (unit(found) - unit(true[name])).square_().sum(dim=1).mean(dim=(1, 2))
+        for name, found in features.items()
+    ]
     return torch.stack(layers).sum(dim=0).double().cpu().numpy()
-
-
-def _unit(features: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(features, dim=1, eps=1e-10)
 
 
 @torch.inference_mode()

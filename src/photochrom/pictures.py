@@ -74,7 +74,7 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     for key, label in (("train_loss", "training"), ("val_loss", "validation (averaged weights)")):
         axes.plot(epochs, [record[key] for record in history], marker=".", label=label)
     for before, record in pairwise(history):
-        if record["stage"] != before["stage"]:
+        if record.get("stage_began") != before.get("stage_began"):
             axes.axvline(before["epoch"] + 0.5, color="gray", linestyle="--")
             axes.text(before["epoch"] + 0.6, axes.get_ylim()[1], record["stage"], va="top", color="gray")
     values = np.array([record["train_loss"] for record in history])

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -50,10 +50,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             finally:
                 os.close(folder)
     except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save raises its own after it
+        cause = (
+            error if isinstance(error, OSError) else error.__context__
+        )  # torch.save raises its own after it
         if not isinstance(cause, OSError):
             raise
-        reason = "the disk is full; make room" if cause.errno == errno.ENOSPC else cause.strerror or str(cause)
+        reason = (
+            "the disk is full; make room" if cause.errno == errno.ENOSPC else cause.strerror or str(cause)
+        )
         raise PhotochromError(f"cannot write {path}: {reason} (what was saved before is kept)") from error
     finally:
         if temporary:
@@ -75,7 +79,9 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) ->
     expected = module.state_dict()
     for key in sorted(expected.keys() | tensors.keys()):
         if key not in tensors:
-            raise PhotochromError(f"{origin} has no {key!r}: it belongs to another network than its configuration says")
+            raise PhotochromError(
+                f"{origin} has no {key!r}: it belongs to another network than its configuration says"
+            )
         if key not in expected:
             raise PhotochromError(f"{origin} has an unknown key {key!r}: it belongs to another network")
         if expected[key].shape != tensors[key].shape:
@@ -92,12 +98,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise PhotochromError(f"no checkpoint {path}") from None
     except OSError as error:
         raise PhotochromError(f"{path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # on broken bytes torch and pickle raise a dozen types, from IndexError to struct.error
+    except (
+        Exception
+    ) as error:  # on broken bytes torch and pickle raise a dozen types, from IndexError to struct.error
         raise PhotochromError(
             f"{path} is torn, or not a checkpoint of plain tensors and numbers; take a whole one, or begin anew"
         ) from error
     if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint or "config" not in checkpoint:
-        raise PhotochromError(f"{path} is not a Photochrom checkpoint: it lacks 'model_state_dict' and 'config'")
+        raise PhotochromError(
+            f"{path} is not a Photochrom checkpoint: it lacks 'model_state_dict' and 'config'"
+        )
     return checkpoint
 
 
@@ -163,12 +173,16 @@ class ModelFolder:
             lock.acquire(timeout=0)
         except Timeout:
             owner = (self / ".trainer").read_text().strip() if (self / ".trainer").exists() else "unknown"
-            raise PhotochromError(f"{self.path} is being trained by process {owner}; wait or stop it") from None
+            raise PhotochromError(
+                f"{self.path} is being trained by process {owner}; wait or stop it"
+            ) from None
         except OSError as error:
             raise PhotochromError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
             (self / ".trainer").write_text(f"{os.getpid()}\n")
-            for leftover in self.path.glob(".*.*"):  # temporary files of a trainer that was killed while writing
+            for leftover in self.path.glob(
+                ".*.*"
+            ):  # temporary files of a trainer that was killed while writing
                 if leftover.name.startswith(tuple(f".{name}." for name in FILES)):
                     leftover.unlink()
             yield
@@ -191,10 +205,21 @@ class ModelFolder:
         shutil.rmtree(self.path)
 
 
+def best_record(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The epoch of the last stage with the lowest validation loss: the one that `best_model.pth` holds.
+
+    Only within a stage do validation losses compare.
+    """
+    last_stage = [record for record in history if record["epoch"] >= history[-1].get("stage_began", 1)]
+    return min(last_stage, key=lambda record: float(record["val_loss"]))
+
+
 def model_folder(name: str, models: Path) -> ModelFolder:
     """The folder for a new or known model; raises UsageError for a name that is not a plain file name."""
     if not NAME.fullmatch(name):
-        raise UsageError(f"model name {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
+        raise UsageError(
+            f"model name {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
     return ModelFolder(models / name)
 
 
@@ -211,5 +236,8 @@ def find_model(name_or_path: str | Path, models: Path) -> ModelFolder:
     for path in (by_name, Path(name_or_path)):
         if (path / CONFIG).is_file():
             return ModelFolder(path)
-    known = ", ".join(folder.name for folder in list_models(models)) or "none yet; make one with `photochrom train`"
+    known = (
+        ", ".join(folder.name for folder in list_models(models))
+        or "none yet; make one with `photochrom train`"
+    )
     raise PhotochromError(f"no model {str(name_or_path)!r} in {models}/; there are: {known}")

@@ -73,20 +73,21 @@ class Display:
 class TrainingDisplay(Display):
     """What `train` reports: a moving line for each step, a line that stays for each epoch."""
 
-    def __init__(self, best_so_far: float = float("inf")) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.best = best_so_far
         self.epochs_done = 0
 
     def report(self, progress: TrainingProgress) -> None:
         """To be given to `train`."""
         epoch = f"epoch {progress.epoch:{len(str(progress.epochs))}}/{progress.epochs}"
         if record := progress.record:
-            best = "  best so far" if record["val_loss"] < self.best else ""
-            self.best = min(self.best, record["val_loss"])
             self.epochs_done += 1
             losses = f"loss {record['train_loss']:.4f}  validation {record['val_loss']:.4f}"
-            self.say(f"{epoch}  {losses}  {duration(record['seconds'])}{best}")
+            best = "  best so far" if progress.best else ""
+            self.say(f"{epoch}  {progress.stage}  {losses}  {duration(record['seconds'])}{best}")
+        for note in progress.notes:
+            self.say(f"  note: {note}")
+        if record:
             return
         done = (progress.epoch - 1) * progress.steps + progress.step
         text = f"{epoch} ({progress.step}/{progress.steps}) loss {progress.loss:.3f}"

@@ -36,6 +36,7 @@ from photochrom.unet import UNet
 
 SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
 SHEET_PHOTOS = 16
+SMALLEST_FOR_VGG, SMALLEST_FOR_GAN = 8, 12  # pixels that leave at least one place after their strides
 COUNTERS = (
     *("epoch", "step", "step_in_epoch", "sums", "seconds"),
     *("best_val_loss", "epochs_since_best", "history"),
@@ -57,6 +58,7 @@ class Progress:
     photos_per_second: float
     seconds_left: float
     record: dict[str, Any] | None = None
+    best: bool = False  # whether the record's validation loss is the lowest of its stage
     notes: tuple[str, ...] = ()
 
 
@@ -100,22 +102,31 @@ class Training:
         self.photos, validation = pack.indices("train"), pack.indices("validation")
         if len(self.photos) == 0 or len(validation) == 0:
             missing = "training" if len(self.photos) == 0 else "validation"
-            raise PhotochromError(f"data set {pack.name!r} has no {missing} photos; import it again with more photos")
+            raise PhotochromError(
+                f"data set {pack.name!r} has no {missing} photos; import it again with more photos"
+            )
         if pack.size % config.model.multiple:
             raise UsageError(
                 f"photos of {pack.size} pixels do not fit {len(config.model.features)} levels at chroma scale "
                 f"{config.model.chroma_scale}: import them at a multiple of {config.model.multiple} pixels "
                 f"(data import --size), or take fewer features"
             )
-        self.validation = np.random.default_rng(options.seed).permutation(validation)[: config.data.validation_photos]
-        self.accelerator = Accelerator(mixed_precision={"fp32": "no"}.get(options.precision, options.precision))
+        refuse_small_chroma(config, pack.size // config.model.chroma_scale)
+        self.validation = np.random.default_rng(options.seed).permutation(validation)[
+            : config.data.validation_photos
+        ]
+        self.accelerator = Accelerator(
+            mixed_precision={"fp32": "no"}.get(options.precision, options.precision)
+        )
         self.device = self.accelerator.device
         self.diffusion = Diffusion(config.diffusion)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             self.network = UNet(config.model).to(self.device)
         self.averaged = AveragedModel(self.network, multi_avg_fn=self._average).requires_grad_(False).eval()
-        optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=options.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), weight_decay=options.weight_decay, fused=True
+        )
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
         per_epoch = config.data.photos_per_epoch or len(self.photos)
         self.steps_per_epoch = math.ceil(per_epoch / options.batch_size)
@@ -184,11 +195,15 @@ class Training:
         eps = torch.randn(x0.shape, generator=generator).to(self.device)
         log = self.backward(Noisy(y, x0, eps, t, self.diffusion.add_noise(x0, eps, t)))
         log["gradient"] = float(self.accelerator.clip_grad_norm_(self.network.parameters(), options.clip))
-        if not all(map(math.isfinite, log.values())) and options.precision != "fp16":  # whose scaler skips the step
+        if (
+            not all(map(math.isfinite, log.values())) and options.precision != "fp16"
+        ):  # whose scaler skips the step
             return self.without_this_batch(log, indices)
         steps = self.stage.epochs * self.steps_per_epoch
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(options.learning_rate, self.step_in_stage, steps, options.warmup_steps)
+            group["lr"] = learning_rate(
+                options.learning_rate, self.step_in_stage, steps, options.warmup_steps
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.averaged.update_parameters(self.network)
@@ -214,11 +229,14 @@ class Training:
                 self.accelerator.backward(share * loss)
                 for name, value in terms.items():
                     log[name] = log.get(name, 0.0) + share * value
-        except RuntimeError as error:  # torch.OutOfMemoryError is one; on a processor it is a plain RuntimeError
+        except (
+            RuntimeError
+        ) as error:  # torch.OutOfMemoryError is one; on a processor it is a plain RuntimeError
             if "memory" not in str(error).lower() or self.micro_batch == 1:
                 raise
         else:
             return log
+        output = loss = part = None  # else they hold on to the memory that was short
         self.optimizer.zero_grad()
         self.micro_batch = -(-self.micro_batch // 2)
         self.notes.append(
@@ -260,7 +278,9 @@ class Training:
             xt = self.diffusion.add_noise(x0, eps, t[part])
             with self.accelerator.autocast():
                 output = self.averaged(xt, t[part], y)
-            for name, values in self.losses.validation(Noisy(y, x0, eps, t[part], xt), output.float()).items():
+            for name, values in self.losses.validation(
+                Noisy(y, x0, eps, t[part], xt), output.float()
+            ).items():
                 found.setdefault(name, []).append(values)
         return {name: torch.cat(values).mean().item() for name, values in found.items()}
 
@@ -297,6 +317,7 @@ class Training:
         record = {
             "epoch": self.epoch + 1,
             "stage": self.stage.label,
+            "stage_began": self.stage_begin + 1,
             "train_loss": means.pop("loss"),
             "val_loss": sum(weights[name] * value for name, value in val.items()),
             **{f"val_{name}": value for name, value in val.items()},
@@ -346,6 +367,17 @@ class Training:
         if anew:
             self.step_in_epoch, self.sums, self.seconds = 0, {}, 0.0
         self.begin_stage(state["loss_state_dict"])
+
+
+def refuse_small_chroma(config: Config, side: int) -> None:
+    """Raise UsageError if chroma of this many pixels is too small for the networks that are to judge it."""
+    for stage in config.stages:
+        needed = SMALLEST_FOR_GAN if stage.use_gan else SMALLEST_FOR_VGG if stage.perceptual else 1
+        if side < needed:
+            raise UsageError(
+                f"stage {stage.label} needs chroma of at least {needed} pixels, these photos have {side}: import them "
+                f"larger (data import --size), or leave out {'--gan' if stage.use_gan else '--perceptual'}"
+            )
 
 
 def memory_mb(device: torch.device) -> int:
@@ -404,13 +436,15 @@ def refuse_other_network(config: Config, source: ModelFolder) -> None:
         old, new = getattr(source.config, part).model_dump(), getattr(config, part).model_dump()
         for key in old:
             if old[key] != new[key]:
-                raise UsageError(f"{source.name} has {key} = {old[key]}, not {new[key]}: leave that setting out")
+                raise UsageError(
+                    f"{source.name} has {key} = {old[key]}, not {new[key]}: leave that setting out"
+                )
 
 
 def refuse_another(config: Config, folder: ModelFolder) -> None:
     """Raise PhotochromError if the folder was trained with other settings than these, showing the first difference.
 
-    More epochs, patience and how often sheets are made may change between two runs of one training.
+    Epochs of the last stage, patience and how often sheets are made may change between two runs of one training.
     """
 
     def comparable(config: Config) -> dict[str, Any]:
@@ -418,7 +452,8 @@ def refuse_another(config: Config, folder: ModelFolder) -> None:
         for key in ("patience", "sample_every"):
             del values["training"][key]
         found = {key: values.pop(key) for key in ("source", "first_epoch")}
-        stages = {f"stages.{n}": {**stage, "epochs": None} for n, stage in enumerate(values.pop("stages"))}
+        values["stages"][-1]["epochs"] = None
+        stages = {f"stages.{n}": stage for n, stage in enumerate(values.pop("stages"))}
         for part, fields in {**values, **stages}.items():
             found |= {f"{part}.{key}": value for key, value in fields.items()}
         return found
@@ -448,7 +483,8 @@ def run_epoch(
         if number := signal_received():
             folder.save_checkpoint(store.LAST, training.state())
             raise Interrupted(
-                f"stopped in epoch {training.epoch + 1}, all saved; the same command goes on from here", number
+                f"stopped in epoch {training.epoch + 1}, all saved; the same command goes on from here",
+                number,
             )
         if time.monotonic() - saved > SAVE_SECONDS:
             folder.save_checkpoint(store.LAST, training.state())
@@ -461,11 +497,18 @@ def progress_of(training: Training, loss: float, record: dict[str, Any] | None =
     if record:
         step, pace, epoch = steps, record["seconds"] / steps, training.epoch
     else:
-        step, pace, epoch = training.step_in_epoch, training.seconds / training.step_in_epoch, training.epoch + 1
+        step, pace, epoch = (
+            training.step_in_epoch,
+            training.seconds / training.step_in_epoch,
+            training.epoch + 1,
+        )
     left = (training.config.last_epoch - epoch + 1) * steps - step
     rate, label = batch / max(pace, 1e-9), training.stage.label
     notes, training.notes = tuple(training.notes), []
-    return Progress(epoch, training.config.last_epoch, step, steps, label, loss, rate, left * pace, record, notes)
+    best = record is not None and training.epochs_since_best == 0
+    return Progress(
+        epoch, training.config.last_epoch, step, steps, label, loss, rate, left * pace, record, best, notes
+    )
 
 
 def save_epoch(training: Training, folder: ModelFolder) -> None:
@@ -482,5 +525,7 @@ def save_epoch(training: Training, folder: ModelFolder) -> None:
         folder.save_weights(state["ema_state_dict"], training.config)
     store.write_bytes(folder / store.CURVE, pictures.loss_curve(training.history))
     store.write_json(folder / store.HISTORY, training.history)
-    store.write_bytes(folder / store.CARD, model_card(folder.name, training.config, training.history).encode())
+    store.write_bytes(
+        folder / store.CARD, model_card(folder.name, training.config, training.history).encode()
+    )
     folder.save_checkpoint(store.LAST, state)

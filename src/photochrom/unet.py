@@ -82,7 +82,9 @@ class Level(nn.Module):
         super().__init__()
         channels = config.features[level]
         self.blocks = nn.ModuleList(
-            ResidualBlock(channels_in if i == 0 else channels, channels, config.time_embedding, config.dropout)
+            ResidualBlock(
+                channels_in if i == 0 else channels, channels, config.time_embedding, config.dropout
+            )
             for i in range(config.blocks_at(level))
         )
         attends = level >= len(config.features) - config.attention
