@@ -544,16 +544,19 @@ def test_data_sets_are_listed_and_a_torn_one_does_not_hide_the_others(run: Run, 
 
 
 def test_demo_leaves_a_model_and_a_picture_and_begins_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = demo.CONFIG.model_dump() | {"stages": [{"epochs": 1, "perceptual": 0.0}]}
-    values["model"] |= {"features": (8, 16), "blocks": 1, "attention": 0}
-    values["data"] |= {"photos_per_epoch": 16}
-    monkeypatch.setattr(demo, "CONFIG", build(values))
+    for name in ("V1", "V2"):
+        values = getattr(demo, name).model_dump()
+        values["model"] |= {"features": (8, 16), "blocks": 1, "attention": 0}
+        values["data"] |= {"photos_per_epoch": 16}
+        values["stages"][0]["epochs"] = 1
+        monkeypatch.setattr(demo, name, build(values))
     for extra, trains in ((), True), ((), True), (("--keep",), False):
         result = run("demo", "--out", "here", *extra)
         assert result.code == 0
-        assert result.out == "here/models/demo_v1\nhere/demo.png\n"
-        assert ("epoch 1/1" in result.err) == trains
+        assert result.out == "here/models/demo_v1\nhere/models/demo_v2\nhere/demo.png\n"
+        assert ("epoch 1/1  v1" in result.err) == trains
+        assert ("epoch 2/2  v2" in result.err) == trains
         assert "photochrom colorize PHOTO.jpg -o coloured --models here/models" in result.err
     with Image.open("here/demo.png") as picture:
-        assert picture.width > 3 * 128
+        assert picture.width > 2 * 4 * 128
     assert sorted(path.name for path in Path("here").iterdir()) == ["data", "demo.png", "models"]
