@@ -22,7 +22,7 @@ from photochrom.diffusion import Diffusion
 from photochrom.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from photochrom.errors import PhotochromError
 from photochrom.losses import COMPARED, VGG16, Noisy, PerceptualLoss, StageLoss
-from photochrom.train import random_for, stratified_steps
+from photochrom.randomness import random_for, stratified_steps
 from photochrom.unet import UNet
 
 Values = dict[str, Any]

@@ -18,14 +18,12 @@ from photochrom import color, store
 from photochrom.config import Config, build
 from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
+from photochrom.randomness import photos_of_step, random_for, stratified_steps
 from photochrom.store import ModelFolder
 from photochrom.train import (
     Progress,
     Training,
     learning_rate,
-    photos_of_step,
-    random_for,
-    stratified_steps,
     train,
 )
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from PIL import Image
@@ -31,6 +30,7 @@ from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.health import advice
 from photochrom.losses import Noisy, StageLoss
 from photochrom.metrics import colorfulness
+from photochrom.randomness import Indices, photos_of_step, random_for, stratified_steps
 from photochrom.store import ModelFolder
 from photochrom.unet import UNet
 
@@ -41,7 +41,6 @@ COUNTERS = (
     *("epoch", "step", "step_in_epoch", "sums", "seconds"),
     *("best_val_loss", "epochs_since_best", "history"),
 )
-Indices = npt.NDArray[np.int64]
 VALIDATION_BATCH = 64
 
 
@@ -60,29 +59,6 @@ class Progress:
     record: dict[str, Any] | None = None
     best: bool = False  # whether the record's validation loss is the lowest of its stage
     notes: tuple[str, ...] = ()
-
-
-def random_for(*key: int) -> torch.Generator:
-    """A CPU generator that is a function of the key alone, such as (seed, stream, step)."""
-    state = np.random.SeedSequence(key).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(state[0]) << 32 | int(state[1]))
-
-
-def photos_of_step(photos: Indices, seed: int, step: int, batch_size: int) -> Indices:
-    """The indices of a step's photos: the part of an endless row of shuffled passes over `photos`."""
-    places = [divmod(place, len(photos)) for place in range(step * batch_size, (step + 1) * batch_size)]
-    passes = {n: np.random.default_rng((seed, n)).permutation(photos) for n in {n for n, _ in places}}
-    return np.array([passes[n][place] for n, place in places])
-
-
-def stratified_steps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
-    """One time step in each of `count` equal parts of 0..T-1, in random order: (count,) int64.
-
-    Every batch then sees all noise levels, which takes most of the variance out of the loss (Kingma et al. 2021,
-    appendix I.1).
-    """
-    u = (torch.randperm(count, generator=generator) + torch.rand(count, generator=generator)) / count
-    return (u * timesteps).long().clamp(max=timesteps - 1)
 
 
 def learning_rate(peak: float, step: int, steps: int, warmup: int) -> float:
@@ -217,32 +193,37 @@ class Training:
         return log
 
     def backward(self, batch: Noisy) -> dict[str, float]:
-        """Gradients of one batch, and its losses. Short of memory, the batch goes through in parts, from then on."""
-        log: dict[str, float] = {}
-        count = len(batch.t)
+        """Gradients of one batch, and its losses. Short of memory, the batch goes through in parts, from then on.
+
+        In parts, `perceptual_share` is taken of each, and a discriminator learns from each.
+        """
         try:
-            for where in torch.arange(count, device=self.device).split(self.micro_batch):
-                share, part = len(where) / count, batch.only(where)
-                with self.accelerator.autocast():
-                    output = self.model(part.xt, part.t, part.y).float()
-                loss, terms = self.losses(part, output, self.network.last_layer, self.step_in_stage)
-                self.accelerator.backward(share * loss)
-                for name, value in terms.items():
-                    log[name] = log.get(name, 0.0) + share * value
+            return self.gradients(batch)
         except (
             RuntimeError
         ) as error:  # torch.OutOfMemoryError is one; on a processor it is a plain RuntimeError
             if "memory" not in str(error).lower() or self.micro_batch == 1:
                 raise
-        else:
-            return log
-        output = loss = part = None  # else they hold on to the memory that was short
         self.optimizer.zero_grad()
         self.micro_batch = -(-self.micro_batch // 2)
         self.notes.append(
-            f"out of memory: batches go through in parts of {self.micro_batch}, the batch size of {count} is kept"
+            f"out of memory: batches go through in parts of {self.micro_batch}, the batch size of {len(batch.t)} is kept"
         )
         return self.backward(batch)
+
+    def gradients(self, batch: Noisy) -> dict[str, float]:
+        """Add up gradients over parts of `micro_batch` photos; a method of its own, so that failing frees its memory."""
+        log: dict[str, float] = {}
+        count = len(batch.t)
+        for where in torch.arange(count, device=self.device).split(self.micro_batch):
+            share, part = len(where) / count, batch.only(where)
+            with self.accelerator.autocast():
+                output = self.model(part.xt, part.t, part.y).float()
+            loss, terms = self.losses(part, output, self.network.last_layer, self.step_in_stage)
+            self.accelerator.backward(share * loss)
+            for name, value in terms.items():
+                log[name] = log.get(name, 0.0) + share * value
+        return log
 
     def without_this_batch(self, log: dict[str, float], indices: Indices) -> dict[str, float]:
         """Leave out a batch whose numbers are not finite, once; raises PhotochromError at the second in a row."""
