@@ -20,7 +20,7 @@ V1 = build(
         "model": {"features": (32, 64, 128), "blocks": 2},
         "training": {"batch_size": 16, "learning_rate": 1e-3, "ema_decay": 0.99, "sample_every": 0},
         "data": {"name": "demo"},
-        "stages": [{"epochs": 6, "perceptual": 0.0}],
+        "stages": [{"epochs": 4, "perceptual": 0.0}],
     }
 )
 V2 = V1.model_copy(update={"stages": (StageConfig(epochs=2, perceptual=0.1),)})
