@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import overload
@@ -100,7 +101,7 @@ class Colorizer:
         """Colour one photo or several; each keeps its size and its luma, within one level of 255.
 
         photos: Pillow images (any mode) or paths. steps: network evaluations, 20 by default. seed: the same seed
-        gives a photo the same colours, whatever photos are beside it. sampler: "ddim", "dpm++" or "ddpm".
+        gives a photo the same colours, whatever photos are beside it (each photo has noise of its own). sampler: "ddim", "dpm++" or "ddpm".
         progress(done, total) counts steps over all batches. Returns RGB images, one or a list as given.
         """
         if isinstance(photos, (str, Path, Image.Image)):
@@ -117,7 +118,8 @@ class Colorizer:
                     progress(before + step + 1, total)
 
             y = torch.cat([small[i] for i in batch])
-            c = self.chroma(y, [seed] * len(batch), steps=steps, sampler=sampler, callback=step_done)
+            seeds = [photo_seed(lumas[i], seed) for i in batch]
+            c = self.chroma(y, seeds, steps=steps, sampler=sampler, callback=step_done)
             for row, i in enumerate(batch):
                 coloured[i] = enlarge(lumas[i], c[row : row + 1], self._working_size(lumas[i]), self.config)
         return [coloured[i] for i in range(len(lumas))]
@@ -160,6 +162,15 @@ class Colorizer:
         down, right = -height % multiple, -width % multiple
         mode = "reflect" if down < height and right < width else "replicate"
         return F.pad(y, (0, right, 0, down), mode=mode)
+
+
+def photo_seed(luma: Image.Image, seed: int) -> int:
+    """The seed of one photo's noise, a function of the photo and of `seed`.
+
+    Noise decides among plausible tints; the same for a whole album would give all its photos the same ones.
+    """
+    digest = hashlib.blake2b(luma.tobytes(), digest_size=8, key=str(seed).encode()).digest()
+    return int.from_bytes(digest) >> 1  # a torch seed has 63 bits that are not the sign
 
 
 def luma_tensor(photo: Image.Image) -> Tensor:
