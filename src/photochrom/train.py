@@ -26,17 +26,17 @@ from photochrom.card import model_card
 from photochrom.config import Config
 from photochrom.data.pack import Pack
 from photochrom.diffusion import Diffusion, sample
-from photochrom.errors import Interrupted, PhotochromError, UsageError
+from photochrom.errors import Interrupted, PhotochromError
 from photochrom.health import advice
 from photochrom.losses import Noisy, StageLoss
 from photochrom.metrics import colorfulness
 from photochrom.randomness import Indices, photos_of_step, random_for, stratified_steps
+from photochrom.refusals import refuse_another, refuse_other_network, refuse_size
 from photochrom.store import ModelFolder
 from photochrom.unet import UNet
 
 SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
 SHEET_PHOTOS = 16
-SMALLEST_FOR_VGG, SMALLEST_FOR_GAN = 8, 12  # pixels that leave at least one place after their strides
 COUNTERS = (
     *("epoch", "step", "step_in_epoch", "sums", "seconds"),
     *("best_val_loss", "epochs_since_best", "history"),
@@ -81,13 +81,7 @@ class Training:
             raise PhotochromError(
                 f"data set {pack.name!r} has no {missing} photos; import it again with more photos"
             )
-        if pack.size % config.model.multiple:
-            raise UsageError(
-                f"photos of {pack.size} pixels do not fit {len(config.model.features)} levels at chroma scale "
-                f"{config.model.chroma_scale}: import them at a multiple of {config.model.multiple} pixels "
-                f"(data import --size), or take fewer features"
-            )
-        refuse_small_chroma(config, pack.size // config.model.chroma_scale)
+        refuse_size(config, pack.size)
         self.validation = np.random.default_rng(options.seed).permutation(validation)[
             : config.data.validation_photos
         ]
@@ -350,17 +344,6 @@ class Training:
         self.begin_stage(state["loss_state_dict"])
 
 
-def refuse_small_chroma(config: Config, side: int) -> None:
-    """Raise UsageError if chroma of this many pixels is too small for the networks that are to judge it."""
-    for stage in config.stages:
-        needed = SMALLEST_FOR_GAN if stage.use_gan else SMALLEST_FOR_VGG if stage.perceptual else 1
-        if side < needed:
-            raise UsageError(
-                f"stage {stage.label} needs chroma of at least {needed} pixels, these photos have {side}: import them "
-                f"larger (data import --size), or leave out {'--gan' if stage.use_gan else '--perceptual'}"
-            )
-
-
 def memory_mb(device: torch.device) -> int:
     """The most memory that this process has held so far, on the GPU if there is one."""
     if device.type == "cuda":
@@ -409,43 +392,6 @@ def train(
             report(progress_of(training, record["train_loss"], record))
             if not training.finished and training.epoch == training.stage_begin + training.stage.epochs:
                 training.begin_stage(training.losses.state())
-
-
-def refuse_other_network(config: Config, source: ModelFolder) -> None:
-    """Raise UsageError if the source's network or noise is not the one that is to go on."""
-    for part in ("model", "diffusion"):
-        old, new = getattr(source.config, part).model_dump(), getattr(config, part).model_dump()
-        for key in old:
-            if old[key] != new[key]:
-                raise UsageError(
-                    f"{source.name} has {key} = {old[key]}, not {new[key]}: leave that setting out"
-                )
-
-
-def refuse_another(config: Config, folder: ModelFolder) -> None:
-    """Raise PhotochromError if the folder was trained with other settings than these, showing the first difference.
-
-    Epochs of the last stage, patience and how often sheets are made may change between two runs of one training.
-    """
-
-    def comparable(config: Config) -> dict[str, Any]:
-        values = config.model_dump(mode="json")
-        for key in ("patience", "sample_every"):
-            del values["training"][key]
-        found = {key: values.pop(key) for key in ("source", "first_epoch")}
-        values["stages"][-1]["epochs"] = None
-        stages = {f"stages.{n}": stage for n, stage in enumerate(values.pop("stages"))}
-        for part, fields in {**values, **stages}.items():
-            found |= {f"{part}.{key}": value for key, value in fields.items()}
-        return found
-
-    old, new = comparable(folder.config), comparable(config)
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise PhotochromError(
-                f"{folder.path} holds a training with {key} = {old.get(key)}, not {new.get(key)}: "
-                f"take another --name, the same settings to go on, or --overwrite to begin anew"
-            )
 
 
 def run_epoch(

@@ -1,0 +1,67 @@
+"""What a training refuses before it begins, each with the value and the mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from photochrom.config import Config
+from photochrom.errors import PhotochromError, UsageError
+from photochrom.store import ModelFolder
+
+# Pixels of chroma that leave at least one place after the strides of these networks.
+SMALLEST_FOR_VGG, SMALLEST_FOR_GAN = 8, 12
+
+
+def refuse_size(config: Config, size: int) -> None:
+    """Raise UsageError if photos of this many pixels do not fit the network, or the networks that are to judge it."""
+    if size % config.model.multiple:
+        raise UsageError(
+            f"photos of {size} pixels do not fit {len(config.model.features)} levels at chroma scale "
+            f"{config.model.chroma_scale}: import them at a multiple of {config.model.multiple} pixels "
+            f"(data import --size), or take fewer features"
+        )
+    side = size // config.model.chroma_scale
+    for stage in config.stages:
+        needed = SMALLEST_FOR_GAN if stage.use_gan else SMALLEST_FOR_VGG if stage.perceptual else 1
+        if side < needed:
+            raise UsageError(
+                f"stage {stage.label} needs chroma of at least {needed} pixels, these photos have {side}: import them "
+                f"larger (data import --size), or leave out {'--gan' if stage.use_gan else '--perceptual'}"
+            )
+
+
+def refuse_another(config: Config, folder: ModelFolder) -> None:
+    """Raise PhotochromError if the folder was trained with other settings than these, showing the first difference.
+
+    Epochs of the last stage, patience and how often sheets are made may change between two runs of one training.
+    """
+
+    def comparable(config: Config) -> dict[str, Any]:
+        values = config.model_dump(mode="json")
+        for key in ("patience", "sample_every"):
+            del values["training"][key]
+        found = {key: values.pop(key) for key in ("source", "first_epoch")}
+        values["stages"][-1]["epochs"] = None
+        stages = {f"stages.{n}": stage for n, stage in enumerate(values.pop("stages"))}
+        for part, fields in {**values, **stages}.items():
+            found |= {f"{part}.{key}": value for key, value in fields.items()}
+        return found
+
+    old, new = comparable(folder.config), comparable(config)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise PhotochromError(
+                f"{folder.path} holds a training with {key} = {old.get(key)}, not {new.get(key)}: "
+                f"take another --name, the same settings to go on, or --overwrite to begin anew"
+            )
+
+
+def refuse_other_network(config: Config, source: ModelFolder) -> None:
+    """Raise UsageError if the source's network or noise is not the one that is to go on."""
+    for part in ("model", "diffusion"):
+        old, new = getattr(source.config, part).model_dump(), getattr(config, part).model_dump()
+        for key in old:
+            if old[key] != new[key]:
+                raise UsageError(
+                    f"{source.name} has {key} = {old[key]}, not {new[key]}: leave that setting out"
+                )
