@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from photochrom import __version__, cli, demo, flags, store
+from photochrom.commands import colorize
 from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.store import ModelFolder
@@ -42,7 +43,18 @@ TINY = (
     ),
     *("--batch-size", "8", "--perceptual", "0", "--epochs", "2"),
 )
-COMMANDS = ("", "demo", "train", "colorize", "models", "data", "data import", "data info", "data list")
+COMMANDS = (
+    "",
+    "demo",
+    "train",
+    "colorize",
+    "evaluate",
+    "models",
+    "data",
+    "data import",
+    "data info",
+    "data list",
+)
 
 
 @dataclass
@@ -476,7 +488,7 @@ def test_the_newest_model_is_taken(tmp_path: Path) -> None:
         os.utime(folder / store.WEIGHTS, (1000 - age, 1000 - age))
     ModelFolder(tmp_path / "unfinished").path.mkdir()
     (tmp_path / "unfinished" / store.CONFIG).touch()
-    assert cli.newest_model(tmp_path).name == "b"
+    assert colorize.newest_model(tmp_path).name == "b"
 
 
 def test_models_are_listed(run: Run, models: Path) -> None:

@@ -17,7 +17,7 @@ from photochrom import pictures, store
 from photochrom.config import Config, build
 from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
-from photochrom.health import advice
+from photochrom.health import faults
 from photochrom.losses import VGG16
 from photochrom.store import ModelFolder
 from photochrom.train import Progress, Training, train
@@ -535,7 +535,7 @@ def records(*found: float, stage: str = "v1", **more: Any) -> list[Values]:
     ],
 )
 def test_a_growing_loss_is_noticed(stage: str, mend: str) -> None:
-    (said,) = advice(records(0.4, 0.3, 0.45, 0.5, stage=stage), STAGES[stage])
+    (said,) = faults(records(0.4, 0.3, 0.45, 0.5, stage=stage), STAGES[stage])
     assert said == f"the loss grows (now 0.5000, at best 0.3000): {mend}"
 
 
@@ -553,7 +553,7 @@ def test_a_growing_loss_is_noticed(stage: str, mend: str) -> None:
     ],
 )
 def test_a_loss_that_does_not_grow_is_left_alone(history: list[Values]) -> None:
-    assert advice(history, STAGES["v2"]) == []
+    assert faults(history, STAGES["v2"]) == []
 
 
 def test_the_discriminators_score_is_no_loss_to_grow() -> None:
@@ -561,7 +561,7 @@ def test_the_discriminators_score_is_no_loss_to_grow() -> None:
     history = records(0.5, 0.45, 0.4, 0.38, stage="gan")
     for record, score in zip(history, (-2.0, -1.5, -1.2, -0.9), strict=True):
         record |= {"weighted_adversarial": score, "train_loss": record["train_loss"] + score}
-    assert advice(history, STAGES["gan"]) == []
+    assert faults(history, STAGES["gan"]) == []
 
 
 def judged(true: float, coloured: float, **more: Any) -> list[Values]:
@@ -569,34 +569,34 @@ def judged(true: float, coloured: float, **more: Any) -> list[Values]:
 
 
 def test_a_discriminator_that_wins_is_noticed() -> None:
-    (said,) = advice(judged(0.99, 0.98, adversarial=1.2), STAGES["gan"])
+    (said,) = faults(judged(0.99, 0.98, adversarial=1.2), STAGES["gan"])
     assert said.startswith(
         "the discriminator knows 98% of patches and teaches nothing: lower --adversarial to 0.005"
     )
-    assert advice(judged(0.99, 0.98), STAGES["gan"]) == []  # while it learns alone
-    assert advice(judged(0.99, 0.9, adversarial=1.2), STAGES["gan"]) == []
+    assert faults(judged(0.99, 0.98), STAGES["gan"]) == []  # while it learns alone
+    assert faults(judged(0.99, 0.9, adversarial=1.2), STAGES["gan"]) == []
 
 
 def test_a_discriminator_that_loses_is_noticed() -> None:
-    (said,) = advice(judged(0.01, 0.4, adversarial=1.2), STAGES["gan"])
+    (said,) = faults(judged(0.01, 0.4, adversarial=1.2), STAGES["gan"])
     assert said == "the discriminator has lost: lower --adversarial to 0.005"
-    assert len(advice(judged(0.4, 0.01, adversarial=1.2), STAGES["gan"])) == 1
-    assert len(advice(judged(0.0, 0.0, adversarial=1.2), STAGES["gan"])) == 1
+    assert len(faults(judged(0.4, 0.01, adversarial=1.2), STAGES["gan"])) == 1
+    assert len(faults(judged(0.0, 0.0, adversarial=1.2), STAGES["gan"])) == 1
     for true, coloured in ((0.5, 0.5), (0.4, 0.3), (0.2, 0.8)):
-        assert advice(judged(true, coloured, adversarial=1.2), STAGES["gan"]) == []
+        assert faults(judged(true, coloured, adversarial=1.2), STAGES["gan"]) == []
 
 
 def test_one_tint_over_all_samples_is_noticed() -> None:
-    (said,) = advice(records(0.3, spread={"samples": 0.01, "data": 0.2}), STAGES["v1"])
+    (said,) = faults(records(0.3, spread={"samples": 0.01, "data": 0.2}), STAGES["v1"])
     assert said.startswith("all samples have nearly one tint: train longer")
-    assert advice(records(0.3, spread={"samples": 0.1, "data": 0.2}), STAGES["v1"]) == []
-    assert advice(records(0.3), STAGES["v1"]) == []  # an epoch without samples
+    assert faults(records(0.3, spread={"samples": 0.1, "data": 0.2}), STAGES["v1"]) == []
+    assert faults(records(0.3), STAGES["v1"]) == []  # an epoch without samples
 
 
 def test_advice_reaches_the_person_who_waits(
     pack: Pack, values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("photochrom.train.advice", lambda history, stage: [f"{len(history)} {stage.label}"])
+    monkeypatch.setattr("photochrom.train.faults", lambda history, stage: [f"{len(history)} {stage.label}"])
     said: list[str] = []
     config = staged(values, V1, {**V1, "name": "more"})
     train(config, ModelFolder(tmp_path / "model"), pack, lambda progress: said.extend(progress.notes))

@@ -1,6 +1,6 @@
 """What goes wrong in trainings, noticed from the history and said in plain words, with the mend.
 
-All rules stand in `advice`; each looks at finished epochs only, so that one bad batch raises no alarm.
+All rules stand in `faults`; each looks at finished epochs only, so that one bad batch raises no alarm.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ WINNING = 0.97  # share of patches that a discriminator judges rightly when it h
 TINT = 0.25  # spread of the photos' mean colours in samples, as a share of the true photos'
 
 
-def advice(history: Sequence[dict[str, Any]], stage: StageConfig) -> list[str]:
+def faults(history: Sequence[dict[str, Any]], stage: StageConfig) -> list[str]:
     """What to change, one sentence per fault of the last epoch; empty if all is well.
 
     history: records as `Training.end_epoch` makes them, of which the last is judged within its own stage.

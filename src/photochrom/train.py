@@ -27,7 +27,7 @@ from photochrom.config import Config
 from photochrom.data.pack import Pack
 from photochrom.diffusion import Diffusion, sample
 from photochrom.errors import Interrupted, PhotochromError
-from photochrom.health import advice
+from photochrom.health import faults
 from photochrom.losses import Noisy, StageLoss
 from photochrom.metrics import colorfulness
 from photochrom.randomness import Indices, photos_of_step, random_for, stratified_steps
@@ -388,7 +388,7 @@ def train(
             run_epoch(training, folder, report, signal_received)
             record = training.end_epoch()
             save_epoch(training, folder)
-            training.notes += advice(training.history, training.stage)
+            training.notes += faults(training.history, training.stage)
             report(progress_of(training, record["train_loss"], record))
             if not training.finished and training.epoch == training.stage_begin + training.stage.epochs:
                 training.begin_stage(training.losses.state())

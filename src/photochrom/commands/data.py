@@ -1,0 +1,155 @@
+"""`photochrom data import`, `data info`, `data list`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from photochrom.commands.shared import DATA_DIR, DataDir, Json, print_json, print_table, say, unless_default
+from photochrom.errors import PhotochromError, UsageError
+
+app = typer.Typer(no_args_is_help=True, help="Make data sets of photos, and look at them.")
+
+
+@app.command("import", no_args_is_help=True)
+def data_import(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Folder of photos, or Tiny ImageNet.", show_default=False)
+    ],
+    name: Annotated[str | None, typer.Option(help="Name of the data set (default: the source's).")] = None,
+    size: Annotated[int, typer.Option(help="Side of the square photos, in pixels.")] = 64,
+    photos: Annotated[
+        int | None, typer.Option(help="How many to keep, drawn by seed (default: all).")
+    ] = None,
+    category: Annotated[list[str] | None, typer.Option(help="Keep only this one; repeat for more.")] = None,
+    validation: Annotated[float, typer.Option(help="Share held out, if the source holds out none.")] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the held-out photos for the last report.")] = 0.5,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
+    max_bad: Annotated[float, typer.Option(help="Share of the files that may be broken.")] = 0.01,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set of this name.")] = False,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Pack photos into a data set that training reads without decoding.
+
+    Gray photos, duplicates and broken files are found, counted and left out.
+    Sub-folders become categories.
+
+    [bold]Examples[/bold]
+    $ photochrom data import tiny-imagenet-200.zip
+    $ photochrom data import ~/Pictures --name mine --size 128
+    $ photochrom data import tiny-imagenet-200.zip --name cats --category tabby
+    """
+    from photochrom.data.pack import Pack, import_photos, summary
+    from photochrom.terminal import Display
+
+    own_name = source.stem if source.is_file() else source.resolve().name
+    name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", own_name).strip("-.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UsageError(f"data set name {name!r}: take letters, digits, '.', '_' and '-': --name mine")
+    with Display() as display:
+        report = import_photos(
+            source,
+            data_dir / name,
+            size=size,
+            limit=photos,
+            categories=category,
+            validation=validation,
+            test=test,
+            seed=seed,
+            max_bad=max_bad,
+            overwrite=overwrite,
+            progress=lambda done, total: display.show(done, total, f"{done:,} of {total:,}"),
+        )
+    facts = summary(Pack.open(report.folder))
+    if as_json:
+        files = [entry._asdict() for entry in report.left_out_files]
+        print_json(
+            {**facts, "folder": str(report.folder), "seconds": report.seconds, "left_out_files": files}
+        )
+    else:
+        _print_counts(facts)
+    broken = [entry for entry in report.left_out_files if entry.reason == "broken"]
+    for entry in broken[:5]:
+        say(f"broken: {entry.origin}: {entry.detail}")
+    if len(broken) > 5:
+        say(f"... and {len(broken) - 5} more, all listed in {report.folder / 'index.json'}")
+    place = unless_default("--data-dir", data_dir, DATA_DIR)
+    say(f"{report.folder} made in {report.seconds:.0f} s. Next:")
+    say(f"  photochrom data info {name}{place}")
+    say(f"  photochrom train --data {name}{place}")
+
+
+def _print_counts(facts: dict[str, Any]) -> None:
+    rows = [[split, f"{count:,}"] for split, count in facts["counts"].items()]
+    rows += [[f"left out: {reason}", f"{count:,}"] for reason, count in facts["left_out"].items()]
+    print_table([facts["name"], ">photos"], rows)
+
+
+@app.command("info", no_args_is_help=True)
+def data_info(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A data set's name or folder.", show_default=False)
+    ],
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Contact sheet (default: in the data set's folder)."),
+    ] = None,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Count the photos of a data set, and draw a contact sheet of it.
+
+    [bold]Examples[/bold]
+    $ photochrom data info demo
+    $ photochrom data info tiny-imagenet-200 --sheet sheet.png --json
+    """
+    from photochrom.data.pack import contact_sheet, find, summary
+    from photochrom.pictures import png
+    from photochrom.store import write_bytes
+
+    pack = find(name, data_dir)
+    facts = summary(pack)
+    sheet = sheet or pack.folder / "contact_sheet.png"
+    write_bytes(sheet, png(contact_sheet(pack)))
+    if as_json:
+        print_json({**facts, "contact_sheet": str(sheet)})
+        return
+    _print_counts(facts)
+    shown = [f"{name} {count:,}" for name, count in facts["categories"].items()]
+    say(f"{facts['size']} x {facts['size']} pixels, from {facts['source']}, {facts['bytes'] / 1e6:,.0f} MB")
+    if shown:
+        say(f"{len(shown)} categories: {', '.join(shown[:6])}{', ...' if len(shown) > 6 else ''}")
+    say(f"contact sheet: {sheet}")
+
+
+@app.command("list")
+def data_list(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """List the data sets.
+
+    [bold]Examples[/bold]
+    $ photochrom data list
+    $ photochrom data list --json
+    """
+    from photochrom.data.pack import Pack, summary
+
+    sets = []
+    for index in sorted(data_dir.glob("[!.]*/index.json")):
+        try:
+            sets.append(summary(Pack.open(index.parent)))
+        except PhotochromError as error:
+            say(f"photochrom: error: {error}")
+    if as_json:
+        print_json([{key: facts[key] for key in facts if key != "categories"} for facts in sets])
+    elif sets:
+        counts = [[f"{count:,}" for count in facts["counts"].values()] for facts in sets]
+        rows = [
+            [facts["name"], str(facts["size"]), *numbers, f"{facts['bytes'] / 1e6:,.0f}"]
+            for facts, numbers in zip(sets, counts, strict=True)
+        ]
+        print_table(["name", ">pixels", ">train", ">validation", ">test", ">MB"], rows)
+    else:
+        say(f"no data set in {data_dir}/: make one with `photochrom data import`")

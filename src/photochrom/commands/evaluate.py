@@ -1,0 +1,80 @@
+"""`photochrom evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Json, print_json, say
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL", help="Names or folders; the first is what others are held against."),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="SET", help="A data set's name or folder (default: the first model's)."),
+    ] = None,
+    split: Annotated[str, typer.Option(metavar="validation|test", help="Which photos.")] = "validation",
+    photos: Annotated[int | None, typer.Option(min=1, help="How many of them (default: all).")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 20,
+    sampler: Annotated[str, typer.Option(metavar="ddim|dpm++|ddpm", help="How to sample.")] = "ddim",
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS)."),
+    ] = None,
+    inception_weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For the measure fid, with the extra `fid` installed.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
+    models_dir: Annotated[
+        Path, typer.Option("--models", metavar="DIR", help="Folder of the models.")
+    ] = MODELS,
+    data_dir: DataDir = DATA_DIR,
+    as_json: Json = False,
+) -> None:
+    """Measure models on photos they never saw, and tell which is better.
+
+    Writes report.html to look at and report.json to compute with. What the
+    columns mean stands in the report.
+
+    [bold]Examples[/bold]
+    $ photochrom evaluate model_v1 --photos 500
+    $ photochrom evaluate model_v1 model_v2 --data tiny-imagenet-200
+    $ photochrom evaluate model_v1 model_v2 --split test -o reports/final
+    """
+    from photochrom import store
+    from photochrom.data.pack import find
+    from photochrom.evaluate import evaluate as run
+    from photochrom.evaluate import print_report
+    from photochrom.terminal import Display
+
+    folders = [store.find_model(model, models_dir) for model in models]
+    pack = find(data or folders[0].config.data.name, data_dir)
+    out = out or Path("reports") / "-".join(folder.name for folder in folders)
+    with Display() as display:
+        report = run(
+            [folder.path for folder in folders],
+            pack,
+            out,
+            split=split,
+            photos=photos,
+            seed=seed,
+            steps=steps,
+            sampler=sampler,
+            inception_weights=inception_weights,
+            device=device,
+            overwrite=overwrite,
+            progress=display.show,
+        )
+    if as_json:
+        print_json(report)
+    else:
+        print_report(report)
+    say(f"report: {out / 'report.html'}")

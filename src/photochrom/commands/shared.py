@@ -1,0 +1,44 @@
+"""What the commands have in common: options, and how they speak. Data goes to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Models = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the model folders.")]
+DataDir = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the data sets.")]
+MODELS, DATA_DIR = Path("models"), Path("data")
+
+
+def say(text: str) -> None:
+    """Tell a person something, which goes to stderr."""
+    typer.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """The data of a command."""
+    typer.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Data for people: columns that begin with ">" stand to the right."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    for column in columns:
+        side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
+        table.add_column(column.removeprefix(">"), justify=side, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False).print(table)
+
+
+def unless_default(flag: str, value: Path, default: Path) -> str:
+    return "" if value == default else f" {flag} {value}"

@@ -1,0 +1,139 @@
+"""`photochrom train`, by questions, flags or a recipe."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Models, say, unless_default
+from photochrom.config import PRESETS
+from photochrom.errors import UsageError
+from photochrom.flags import as_before, fit_minutes, resolve, try_out, with_config_flags
+
+if TYPE_CHECKING:
+    from photochrom.config import Config
+    from photochrom.data.pack import Pack
+    from photochrom.store import ModelFolder
+
+
+@with_config_flags
+def train(
+    ctx: typer.Context,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Of the model and its folder (default: my_model, or SOURCE_v2 with --from)."),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Go on from this model, as a new one.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Settings; flags win over them.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS), help="Features by name.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Choose epochs that take about this long.")] = None,
+    ask: Annotated[
+        bool, typer.Option("--ask", help="Tell time and memory, and ask before it begins.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete a model of this name first.")
+    ] = False,
+    models: Models = MODELS,
+    data_dir: DataDir = DATA_DIR,
+    **flags: Any,
+) -> None:
+    """Train a model; the same command run again goes on where it was.
+
+    On a terminal and without arguments it asks what to train. Ctrl-C finishes
+    the step and saves. Flags win over the recipe, and the recipe over the
+    defaults shown here.
+
+    [bold]Examples[/bold]
+    $ photochrom train
+    $ photochrom train --data tiny-imagenet-200 --preset small --minutes 20
+    $ photochrom train --name model_v1 --perceptual 0
+    $ photochrom train --from model_v1 --name model_v2 --perceptual 0.1 --gan
+    $ photochrom train --recipe recipes/two-stage.toml --batch-size 32
+    $ photochrom train --name model_v2              (goes on with it)
+    """
+    given = {key for key in ctx.params if getattr(ctx.get_parameter_source(key), "name", "") == "COMMANDLINE"}
+    if not given and sys.stdin.isatty() and sys.stderr.isatty():
+        ctx.command.main(_ask_what_to_train(), prog_name=ctx.command_path, standalone_mode=False)
+        return
+    from photochrom import store
+    from photochrom.data.pack import find
+    from photochrom.terminal import TrainingDisplay, asked_to_stop
+    from photochrom.train import Training
+    from photochrom.train import train as run
+
+    origin = store.find_model(source, models) if source else None
+    folder = store.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
+    if folder.exists and not given - {"name", "models", "data_dir"}:
+        config = folder.config
+    else:
+        config = resolve(recipe, preset, flags, origin.config if origin else None)
+    if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(config.stages) > 1):
+        raise UsageError("--minutes is above 0, and chooses the epochs of a single stage: leave out --epochs")
+    pack = find(config.data.name, data_dir)
+    if overwrite and folder.exists:
+        Training(config, pack)  # what cannot be trained must not cost the old model
+        with folder.locked():
+            folder.remove()
+    if minutes is not None:
+        config = as_before(config, folder) if folder.exists else fit_minutes(config, pack, minutes)
+        epoch = config.data.photos_per_epoch or len(pack.indices("train"))
+        say(f"{config.stages[0].epochs} epochs of {epoch:,} photos")
+    if ask:
+        _confirm(config, pack, folder)
+    if history := folder.history:
+        say(f"{folder.path} has {len(history)} epochs already")
+    with TrainingDisplay() as display, asked_to_stop(display.say) as stop:
+        run(config, folder, pack, display.report, stop, origin)
+    if not display.epochs_done:
+        say("All epochs are done. To go on, run the same command with more --epochs (or --patience).")
+    best = store.best_record(folder.history)
+    typer.echo(folder.path)
+    say(f"Validation loss {best['val_loss']:.4f}, in epoch {best['epoch']}. Look at")
+    say(f"  {folder / store.CURVE} and {folder / 'samples'}")
+    say("Next:")
+    place = unless_default("--models", models, MODELS)
+    say(f"  photochrom colorize PHOTO.jpg -o coloured --model {folder.name}{place}")
+    if best["stage"] == "v1":
+        say(f"  photochrom train --from {folder.name} --perceptual 0.1{place}")
+    if origin:
+        say(f"  photochrom evaluate {origin.name} {folder.name} --data {pack.name}{place}")
+
+
+def _ask_what_to_train() -> list[str]:
+    """The answers as flags, with --ask for the summary."""
+    from rich.console import Console
+
+    from photochrom.data.pack import names
+    from photochrom.guide import as_command, ask_for_flags
+
+    arguments = ask_for_flags(MODELS, names(DATA_DIR), Console(stderr=True, highlight=False))
+    say(f"\nThe same without questions:\n  {as_command(arguments)}\n")
+    return [*arguments, "--ask"]
+
+
+def _confirm(config: Config, pack: Pack, folder: ModelFolder) -> None:
+    """Say what a training will cost, by two trial steps, and go on only if that is wanted."""
+    from photochrom.terminal import duration
+
+    trial = try_out(config, pack)
+    epochs = sum(stage.epochs for stage in config.stages)
+    seconds = trial.epoch_seconds(config)
+    say(
+        f"{folder.path}: features {', '.join(map(str, config.model.features))}, {trial.photos:,} photos of {pack.name}"
+    )
+    for stage in config.stages:
+        gan = f", adversarial {stage.adversarial:g}" if stage.use_gan else ""
+        say(
+            f"  {stage.label}: {stage.epochs} epochs, noise {stage.noise:g}, perceptual {stage.perceptual:g}{gan}"
+        )
+    say(
+        f"about {duration(seconds)} an epoch, {duration(seconds * epochs)} in all, {trial.memory_mb:,} MB of memory"
+    )
+    typer.confirm("Begin?", default=True, abort=True, err=True)
