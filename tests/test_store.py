@@ -160,8 +160,10 @@ def test_the_lock_is_free_after_use_and_after_an_error(tmp_path: Path) -> None:
 
 
 def test_the_next_trainer_sweeps_what_a_killed_one_left(folder: ModelFolder) -> None:
-    left = [folder / f".{name}.x7_y2" for name in (store.LAST, store.BEST, store.WEIGHTS, store.HISTORY)]
-    kept = [folder / ".notes.txt", folder / store.LAST, folder / store.HISTORY]
+    (folder / "samples").mkdir()
+    left = [folder / f".{name}.x7_y2.part" for name in (store.LAST, store.BEST, store.WEIGHTS, store.HISTORY)]
+    left.append(folder / "samples" / ".epoch_0005.png.x7_y2.part")
+    kept = [folder / ".notes.txt", folder / store.LAST, folder / store.HISTORY, folder / "notes.part"]
     for path in left + kept:
         path.touch()
     with folder.locked():

@@ -39,8 +39,7 @@ def run_demo(
     v1, v2 = (model_folder(name, out / "models") for name in ("demo_v1", "demo_v2"))
     if v2.exists and not keep and v2.history and v2.history[-1]["epoch"] >= v2.config.last_epoch:
         for folder in (v2, v1):
-            with folder.locked():
-                folder.remove()
+            folder.remove()
     train(V1, v1, pack, report, signal_received)
     train(V2, v2, pack, report, signal_received, v1)
     picture = out / "demo.png"

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from photochrom.config import build
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.store import ModelFolder, list_models, model_folder
+from photochrom.store import ModelFolder, best_record, list_models, model_folder
 
 
 class Question(NamedTuple):
@@ -179,9 +179,14 @@ def describe(folder: ModelFolder) -> str:
 
 
 def is_finished(folder: ModelFolder) -> bool:
-    """Whether all epochs of its configuration are in its history."""
-    history = folder.history
-    return bool(history) and history[-1]["epoch"] >= folder.config.last_epoch
+    """Whether all epochs of its configuration are in its history, or its patience with the last stage came to an end."""
+    history, config = folder.history, folder.config
+    if not history:
+        return False
+    last, patience = history[-1], config.training.patience
+    in_last_stage = last["epoch"] > config.last_epoch - config.stages[-1].epochs
+    waited = last["epoch"] - best_record(history)["epoch"]
+    return bool(last["epoch"] >= config.last_epoch or (in_last_stage and 0 < patience <= waited))
 
 
 def free_name(models: Path, wanted: str) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from photochrom.errors import PhotochromError, UsageError
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
 HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
-FILES = (CONFIG, BEST, LAST, HISTORY, WEIGHTS, CURVE, CARD)
+PART = ".part"  # how temporary files end
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -35,7 +36,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False
+        ) as file:
             temporary = file.name
             write(file)
             file.flush()
@@ -43,12 +46,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         temporary = None
-        if os.name == "posix":
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the rename itself survives a power cut
-            finally:
-                os.close(folder)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         cause = (
             error if isinstance(error, OSError) else error.__context__
@@ -62,6 +60,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Have a folder's list of files on disk, so that what was just renamed in it survives a power cut."""
+    if os.name == "posix":
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -91,8 +99,12 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) ->
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint (see DESIGN: plain tensors, numbers, strings, lists and dicts), never executing anything in it."""
+    """A checkpoint: plain tensors, numbers, strings, lists and dicts. Nothing in it is ever executed.
+
+    Raises PhotochromError for a file that is missing, torn, changed in a single bit, or of another kind.
+    """
     try:
+        _check_whole(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise PhotochromError(f"no checkpoint {path}") from None
@@ -109,6 +121,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is not a Photochrom checkpoint: it lacks 'model_state_dict' and 'config'"
         )
     return checkpoint
+
+
+def _check_whole(path: Path) -> None:
+    """Raise BadZipFile unless this is an uncompressed zip whose checksums are right, as torch.save writes it.
+
+    torch.load compares no checksum and takes older formats too, which begin with a pickle.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise zipfile.BadZipFile("compressed")  # it could unpack to any size
+        if entry := archive.testzip():
+            raise zipfile.BadZipFile(f"{entry} does not fit its checksum")
 
 
 def read_weights(path: Path) -> tuple[Config, dict[str, Tensor]]:
@@ -180,15 +204,32 @@ class ModelFolder:
             raise PhotochromError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
             (self / ".trainer").write_text(f"{os.getpid()}\n")
-            for leftover in self.path.glob(
-                ".*.*"
-            ):  # temporary files of a trainer that was killed while writing
-                if leftover.name.startswith(tuple(f".{name}." for name in FILES)):
-                    leftover.unlink()
+            for leftover in self.path.rglob(f".*{PART}"):  # of a trainer that was killed while writing
+                leftover.unlink()
             yield
         finally:
             (self / ".trainer").unlink(missing_ok=True)
             lock.release()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self / LAST).exists() or (self / BEST).exists()
+
+    def newest_checkpoint(self) -> tuple[dict[str, Any], Path, list[str]]:
+        """The newest complete checkpoint, its file, and a sentence for each file that was skipped because it is torn.
+
+        `best_model.pth` is as complete as `last_model.pth`, and only some epochs older: going on from it leads to the
+        same end. Raises PhotochromError when there is no checkpoint, or no complete one.
+        """
+        skipped = []
+        for path in (self / LAST, self / BEST):
+            try:
+                return read_checkpoint(path), path, skipped
+            except PhotochromError as error:
+                if path.exists():
+                    skipped.append(str(error))
+        raise PhotochromError(skipped[0] if skipped else f"no checkpoint {self / LAST}")
 
     def save_checkpoint(self, file: str, checkpoint: dict[str, Any]) -> None:
         """Write `best_model.pth` or `last_model.pth`, atomically."""
@@ -201,8 +242,9 @@ class ModelFolder:
         write_bytes(self / WEIGHTS, safetensors.torch.save(half, metadata))
 
     def remove(self) -> None:
-        """Delete the folder and all that is in it."""
-        shutil.rmtree(self.path)
+        """Delete the folder and all that is in it; raises PhotochromError while it is being trained."""
+        with self.locked():
+            shutil.rmtree(self.path)
 
 
 def best_record(history: Sequence[dict[str, Any]]) -> dict[str, Any]:

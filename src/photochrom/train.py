@@ -42,6 +42,7 @@ COUNTERS = (
     *("best_val_loss", "epochs_since_best", "history"),
 )
 VALIDATION_BATCH = 64
+OVERFLOWS = 20  # in a row, after which a scale of 65536 is below one tenth: then it is not the scale
 
 
 @dataclass(frozen=True)
@@ -165,10 +166,11 @@ class Training:
         eps = torch.randn(x0.shape, generator=generator).to(self.device)
         log = self.backward(Noisy(y, x0, eps, t, self.diffusion.add_noise(x0, eps, t)))
         log["gradient"] = float(self.accelerator.clip_grad_norm_(self.network.parameters(), options.clip))
-        if (
-            not all(map(math.isfinite, log.values())) and options.precision != "fp16"
-        ):  # whose scaler skips the step
-            return self.without_this_batch(log, indices)
+        bad = [name for name, value in log.items() if not math.isfinite(value)]
+        # With fp16 a gradient overflows now and then: its scaler skips the step and lowers the scale.
+        overflow = bad == ["gradient"] and options.precision == "fp16" and self.bad_batches < OVERFLOWS
+        if bad and not overflow:
+            return self.without_this_batch(bad, indices)
         steps = self.stage.epochs * self.steps_per_epoch
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(
@@ -179,9 +181,9 @@ class Training:
         self.averaged.update_parameters(self.network)
         self.step += 1
         self.step_in_epoch += 1
-        self.bad_batches = 0
+        self.bad_batches = self.bad_batches + 1 if overflow else 0
         for name, value in log.items():
-            if math.isfinite(value):  # with fp16, a gradient that is not is the scaler's business
+            if math.isfinite(value):
                 total, count = self.sums.get(name, (0.0, 0))
                 self.sums[name] = [total + value, count + 1]
         return log
@@ -219,16 +221,17 @@ class Training:
                 log[name] = log.get(name, 0.0) + share * value
         return log
 
-    def without_this_batch(self, log: dict[str, float], indices: Indices) -> dict[str, float]:
+    def without_this_batch(self, bad: list[str], indices: Indices) -> dict[str, float]:
         """Leave out a batch whose numbers are not finite, once; raises PhotochromError at the second in a row."""
         self.optimizer.zero_grad()
+        if self.accelerator.scaler:
+            self.accelerator.scaler.update()  # or it would refuse to look at the next gradient
         self.bad_batches += 1
-        bad = ", ".join(name for name, value in log.items() if not math.isfinite(value))
         photos = ", ".join(self.pack.origin[i] for i in indices[:3])
-        said = f"step {self.step}: {bad} not finite; the step was not taken (photos {photos}, ...)"
+        said = f"step {self.step}: {', '.join(bad)} not finite; the step was not taken (photos {photos}, ...)"
         if self.bad_batches > 1:
             raise PhotochromError(
-                f"{said}; twice in a row: the last good checkpoint is kept, go on from it with a lower --learning-rate"
+                f"{said}; twice in a row: the last good checkpoint is kept, go on from it by --from and a lower --learning-rate"
             )
         self.notes.append(f"{said}; going on with the next batch")
         self.step += 1
@@ -287,6 +290,11 @@ class Training:
         """Validate, write down the epoch, and begin the next one, in its stage."""
         means = {name: total / count for name, (total, count) in self.sums.items()}
         val = self.validate()
+        if bad := [name for name, value in val.items() if not math.isfinite(value)]:
+            raise PhotochromError(
+                f"epoch {self.epoch + 1}: validation {', '.join(bad)} not finite; the last good checkpoint is kept, "
+                f"go on from it by --from and a lower --learning-rate"
+            )
         weights = {"noise": self.stage.noise, "perceptual": self.stage.perceptual}
         photos = self.step_in_epoch * self.config.training.batch_size
         record = {
@@ -324,6 +332,7 @@ class Training:
             "ema_updates": int(self.averaged.n_averaged),
             "optimizer_state_dict": self.optimizer.state_dict(),
             "loss_state_dict": self.losses.state(),
+            "scaler_state_dict": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             "train_loss": last["train_loss"],
             "val_loss": last["val_loss"],
         }
@@ -337,6 +346,8 @@ class Training:
         store.load_tensors(self.averaged.module, state["ema_state_dict"], origin)
         self.averaged.n_averaged.fill_(state["ema_updates"])
         self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        if self.accelerator.scaler and state.get("scaler_state_dict"):
+            self.accelerator.scaler.load_state_dict(state["scaler_state_dict"])
         for name in COUNTERS:
             setattr(self, name, state[name])
         if anew:
@@ -372,17 +383,21 @@ def train(
     if folder.exists:
         config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
         refuse_another(config, folder)
-    resuming = (folder / store.LAST).exists()
-    state, origin = None, (folder if resuming or not source else source) / store.LAST
-    if resuming or source:
-        state = store.read_checkpoint(origin)
-    if source and state and not resuming:
+    resuming, found = folder.has_checkpoint, None
+    if source and not resuming:
+        found = source.newest_checkpoint()
         refuse_other_network(config, source)
-        config = config.model_copy(update={"first_epoch": state["epoch"]})
+        config = config.model_copy(update={"first_epoch": found[0]["epoch"]})
     training = Training(config, pack)
     with folder.locked():
-        if state:
+        if resuming:
+            found = folder.newest_checkpoint()  # not before: another trainer may just have written it
+        if found:
+            state, origin, skipped = found
             training.restore(state, origin, anew=not resuming)
+            training.notes += [f"{sentence} (skipped: going on from {origin})" for sentence in skipped]
+            if resuming and origin == folder / store.BEST and training.finished:
+                save_epoch(training, folder)  # whose other files may never have been written
         store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
         while not training.finished:
             run_epoch(training, folder, report, signal_received)

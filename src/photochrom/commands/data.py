@@ -134,12 +134,12 @@ def data_list(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     $ photochrom data list
     $ photochrom data list --json
     """
-    from photochrom.data.pack import Pack, summary
+    from photochrom.data.pack import Pack, names, summary
 
     sets = []
-    for index in sorted(data_dir.glob("[!.]*/index.json")):
+    for name in names(data_dir):
         try:
-            sets.append(summary(Pack.open(index.parent)))
+            sets.append(summary(Pack.open(data_dir / name)))
         except PhotochromError as error:
             say(f"photochrom: error: {error}")
     if as_json:

@@ -79,8 +79,7 @@ def train(
     pack = find(config.data.name, data_dir)
     if overwrite and folder.exists:
         Training(config, pack)  # what cannot be trained must not cost the old model
-        with folder.locked():
-            folder.remove()
+        folder.remove()
     if minutes is not None:
         config = as_before(config, folder) if folder.exists else fit_minutes(config, pack, minutes)
         epoch = config.data.photos_per_epoch or len(pack.indices("train"))
