@@ -11,13 +11,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import tempfile
 import time
 import warnings
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw, ImageFont
 
 from photochrom.data.sources import LeftOut, Photo, Pixels, Source, open_source, read_photo
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
+SCRATCH = ".import"  # how the folder ends in which a data set is built
 CHUNK = (
     16  # photos that a thread takes at a time: handing over tiny ones singly would take as long as reading
 )
@@ -153,6 +156,7 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
     Raises PhotochromError when something is there already, or on a full disk, or without permission.
     """
     destination = destination.absolute()
+    _sweep(destination.parent)
     if destination.exists():
         if not overwrite:
             raise PhotochromError(f"{destination} exists: choose another name, or use --overwrite")
@@ -161,7 +165,12 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
             raise PhotochromError(f"{destination} is no data set and is not replaced: choose another name")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{destination.name}.", dir=destination.parent) as scratch:
+        with (
+            tempfile.TemporaryDirectory(
+                prefix=f".{destination.name}.", suffix=SCRATCH, dir=destination.parent
+            ) as scratch,
+            FileLock(Path(scratch, "lock")),
+        ):
             built, replaced = Path(scratch, "built"), Path(scratch, "replaced")
             built.mkdir()
             index: dict[str, Any] = {"format": FORMAT, "name": destination.name, "size": size}
@@ -175,6 +184,8 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
                 _write_header(file, len(split), size)
             index |= {"checksum": _checksum(index["photos"]), "counts": {s: split.count(s) for s in SPLITS}}
             (built / "index.json").write_text(json.dumps(index))
+            for path in (built / "photos.npy", built / "index.json", built):
+                _sync(path)
             try:
                 if overwrite and destination.exists():
                     destination.rename(replaced)
@@ -182,10 +193,30 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
             finally:
                 if replaced.exists() and not destination.exists():  # stopped between the two
                     replaced.rename(destination)
+            _sync(destination.parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         mend = "the disk is full, free some space or use another" if full else "use another folder"
         raise PhotochromError(f"cannot write {destination} ({error.strerror or error}): {mend}") from error
+
+
+def _sweep(data_dir: Path) -> None:
+    """Take away what imports that were killed have left, and put back a data set that one had set aside."""
+    for scratch in data_dir.glob(f".*.????????{SCRATCH}"):  # as `tempfile` names them
+        with suppress(Timeout), FileLock(scratch / "lock").acquire(timeout=0):  # held: one that still runs
+            destination = data_dir / scratch.name[1 : -len(f".????????{SCRATCH}")]
+            if (scratch / "replaced").exists() and not destination.exists():
+                (scratch / "replaced").rename(destination)
+            shutil.rmtree(scratch)
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or a folder's list of files, on disk before what follows, should the power fail."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_header(file: BinaryIO, count: int, size: int) -> None:
