@@ -6,19 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from photochrom.colorizer import BATCH, Colorizer
-from photochrom.data.sources import SUFFIXES, open_photo
+from photochrom.data.sources import SUFFIXES
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.store import write_atomically
+from photochrom.photo import SUFFIXES as KEPT_SUFFIXES
+from photochrom.photo import GrayPhoto, open_gray, write
 
-KEPT_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"))  # all others become .png
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},  # colour is what was paid for
-    "WEBP": {"quality": 95},
-    "TIFF": {"compression": "tiff_adobe_deflate"},
-}
 GROUP_PIXELS = 64_000_000  # of the photos held in memory together: about 400 MB with their colours
 
 
@@ -98,28 +91,25 @@ def color_files(
     for group in _groups(jobs, failed):
         photos = colorizer(list(group.values()), progress=step_done, **options)
         for output, photo in zip(group, photos, strict=True):
-            _save(photo, output)
+            write(photo, output)
             yield jobs[output], output
         done += len(group)
 
 
-def _groups(jobs: dict[Path, Path], failed: dict[Path, str]) -> Iterator[dict[Path, Image.Image]]:
+def _groups(jobs: dict[Path, Path], failed: dict[Path, str]) -> Iterator[dict[Path, GrayPhoto]]:
     """Opened gray photos by output, as many as are worth colouring together and fit into memory."""
-    group: dict[Path, Image.Image] = {}
+    group: dict[Path, GrayPhoto] = {}
     for output, path in jobs.items():
         try:
-            group[output] = open_photo(path).convert("L")
+            group[output] = open_gray(path)
         except PhotochromError as error:
             failed[path] = str(error)
             continue
-        if len(group) == BATCH or sum(photo.width * photo.height for photo in group.values()) > GROUP_PIXELS:
+        if (
+            len(group) == BATCH
+            or sum(photo.luma.width * photo.luma.height for photo in group.values()) > GROUP_PIXELS
+        ):
             yield group
             group = {}
     if group:
         yield group
-
-
-def _save(photo: Image.Image, output: Path) -> None:
-    format = Image.registered_extensions()[output.suffix.lower()]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(output, lambda file: photo.save(file, format=format, **SAVE_OPTIONS.get(format, {})))

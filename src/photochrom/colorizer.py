@@ -5,25 +5,57 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import overload
+from typing import TypedDict, Unpack, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from photochrom import store
 from photochrom.config import Config
-from photochrom.data.sources import open_photo
-from photochrom.diffusion import Diffusion, sample
+from photochrom.data.sources import MAX_PIXELS
+from photochrom.diffusion import Diffusion, Held, sample
 from photochrom.errors import UsageError
-from photochrom.pictures import to_images
+from photochrom.fullsize import View, view
+from photochrom.hints import Hint, Palette, gray_mask, held_places
+from photochrom.photo import GrayPhoto, Photo, open_gray
+from photochrom.samples import Samples
 from photochrom.unet import UNet
 
-Photo = Image.Image | str | Path
 BATCH = 32
-LONGEST = 8
+MOST_SAMPLES = 64
+BATCH_PIXELS = BATCH * 64 * 96  # of luma at working size, which bounds memory
+MOST_SAMPLES = 64
+DETAIL = (8, 1024)  # smallest and largest working size
+
+
+class Options(TypedDict, total=False):
+    """How photos are coloured. The flags of `photochrom colorize` have the same names.
+
+    steps: network evaluations for each colouring, 20. seed: 0; the same seed gives a photo the same colours, whatever
+    photos are beside it (each photo has noise of its own). sampler: "ddim", "dpm++" or "ddpm".
+    strength: what chroma is multiplied by, 1; 0 is gray, above 1 is bolder. temperature: what the first noise is
+    multiplied by, 1; less gives colours nearer to the average; not for "ddpm". detail: the length of the shorter side at which the network sees the photo (default: as in training).
+    hints: places whose colour is known, as `Hint`s or as a transparent picture with strokes of colour that fits the
+    photo; for a single photo. keep_gray: a picture, white where the photo stays gray; for a single photo. like: a colour
+    photo whose colours, brightness by brightness, the result takes on.
+    max_megapixels: larger photos are refused before they are decoded, 120. truncated: colour what there is of a file that
+    was cut short. progress(done, total) counts steps over all batches; what it raises ends the colouring.
+    """
+
+    steps: int
+    seed: int
+    sampler: str
+    strength: float
+    temperature: float
+    detail: int | None
+    hints: Sequence[Hint] | Photo | None
+    keep_gray: Photo | None
+    like: Photo | None
+    max_megapixels: float
+    truncated: bool
+    progress: Callable[[int, int], None] | None
 
 
 def pick_device(name: str | None = None) -> torch.device:
@@ -70,59 +102,88 @@ class Colorizer:
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str, but means one path
-        self,
-        photos: Photo,
-        *,
-        steps: int = ...,
-        seed: int = ...,
-        sampler: str = ...,
-        progress: Callable[[int, int], None] | None = ...,
+        self, photos: Photo | GrayPhoto, *, average: int = ..., **options: Unpack[Options]
     ) -> Image.Image: ...
     @overload
     def __call__(
-        self,
-        photos: Sequence[Photo],
-        *,
-        steps: int = ...,
-        seed: int = ...,
-        sampler: str = ...,
-        progress: Callable[[int, int], None] | None = ...,
+        self, photos: Sequence[Photo | GrayPhoto], *, average: int = ..., **options: Unpack[Options]
     ) -> list[Image.Image]: ...
 
     def __call__(
         self,
-        photos: Photo | Sequence[Photo],
+        photos: Photo | GrayPhoto | Sequence[Photo | GrayPhoto],
+        *,
+        average: int = 1,
+        **options: Unpack[Options],
+    ) -> Image.Image | list[Image.Image]:
+        """Colour one photo or several; each keeps its size, and its luma within one level of 255.
+
+        photos: paths, Pillow images, or arrays (H,W), (H,W,3) or (H,W,4). average: of how many
+        colourings, those of `seed` and the next ones, the mean is taken. options: see `Options`. Returns RGB images
+        (RGBA where a photo is partly transparent), one or a list as given; `info` holds what EXIF, ICC profile and
+        resolution the photo had.
+        """
+        one = isinstance(photos, (str, Path, Image.Image, np.ndarray, GrayPhoto))
+        given: list[Photo | GrayPhoto] = [photos] if one else list(photos)  # type: ignore[list-item, arg-type]
+        coloured = [samples.average() for samples in self._draw(given, average, **options)]
+        return coloured[0] if one else coloured
+
+    def samples(self, photo: Photo | GrayPhoto, count: int, **options: Unpack[Options]) -> Samples:
+        """Different colourings of one photo: number k is that of `seed` + k. options: see `Options`."""
+        return self._draw([photo], count, **options)[0]
+
+    def _draw(
+        self,
+        photos: Sequence[Photo | GrayPhoto],
+        count: int,
         *,
         steps: int = 20,
         seed: int = 0,
         sampler: str = "ddim",
+        strength: float = 1.0,
+        temperature: float = 1.0,
+        detail: int | None = None,
+        hints: Sequence[Hint] | Photo | None = None,
+        keep_gray: Photo | None = None,
+        like: Photo | None = None,
+        max_megapixels: float = MAX_PIXELS / 1e6,
+        truncated: bool = False,
         progress: Callable[[int, int], None] | None = None,
-    ) -> Image.Image | list[Image.Image]:
-        """Colour one photo or several; each keeps its size and its luma, within one level of 255.
-
-        photos: Pillow images (any mode) or paths. steps: network evaluations, 20 by default. seed: the same seed
-        gives a photo the same colours, whatever photos are beside it (each photo has noise of its own). sampler: "ddim", "dpm++" or "ddpm".
-        progress(done, total) counts steps over all batches. Returns RGB images, one or a list as given.
-        """
-        if isinstance(photos, (str, Path, Image.Image)):
-            return self([photos], steps=steps, seed=seed, sampler=sampler, progress=progress)[0]
-        lumas = [open_photo(photo).convert("L") for photo in photos]
-        small = [self._working_luma(luma) for luma in lumas]  # each (1, 1, h, w)
-        batches = _batches(small)
-        total = len(batches) * steps
-        coloured: dict[int, Image.Image] = {}
+    ) -> list[Samples]:
+        """`count` colourings of each photo; the one place where the options have their defaults."""
+        _check(count, strength, temperature, detail, max_megapixels)
+        if len(photos) > 1 and (hints is not None or keep_gray is not None):
+            raise UsageError("hints and keep_gray are places in one photo: colour the others separately")
+        grays = [open_gray(photo, int(max_megapixels * 1e6), truncated) for photo in photos]
+        model = self.config.model
+        side = detail or self.config.data.size or 64
+        views = [view(gray.luma, side, model.multiple, model.chroma_scale) for gray in grays]
+        mask = None if keep_gray is None else gray_mask(keep_gray, grays[0].luma.size)
+        held = None
+        if hints is not None or mask is not None:
+            held = held_places(hints, mask, grays[0].luma.size, views[0])
+        palette = None if like is None else Palette(like)
+        jobs = [(i, k) for i in range(len(grays)) for k in range(count)]
+        batches = _batches(jobs, views)
+        drawn: dict[tuple[int, int], Tensor] = {}
         for number, batch in enumerate(batches):
 
             def step_done(step: int, x0: Tensor, before: int = number * steps) -> None:
                 if progress:
-                    progress(before + step + 1, total)
+                    progress(before + step + 1, len(batches) * steps)
 
-            y = torch.cat([small[i] for i in batch])
-            seeds = [photo_seed(lumas[i], seed) for i in batch]
-            c = self.chroma(y, seeds, steps=steps, sampler=sampler, callback=step_done)
-            for row, i in enumerate(batch):
-                coloured[i] = enlarge(lumas[i], c[row : row + 1], self._working_size(lumas[i]), self.config)
-        return [coloured[i] for i in range(len(lumas))]
+            y = torch.cat([views[i].y for i, _ in batch])
+            seeds = [photo_seed(grays[i].luma, seed + k) for i, k in batch]
+            c = self.chroma(
+                y, seeds, steps=steps, sampler=sampler, temperature=temperature, held=held, callback=step_done
+            )
+            if palette:
+                c = palette.applied(c, y)
+            drawn |= {job: strength * c[row : row + 1] for row, job in enumerate(batch)}
+        return [
+            Samples(gray, seen, torch.cat([drawn[i, k] for k in range(count)]), mask)
+            for i, (gray, seen) in enumerate(zip(grays, views, strict=True))
+        ]
 
     def chroma(
         self,
@@ -131,37 +192,26 @@ class Colorizer:
         *,
         steps: int = 20,
         sampler: str = "ddim",
+        temperature: float = 1.0,
+        held: Held | None = None,
         callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """The chroma (B,2,H/s,W/s) of a batch of luma y (B,1,H,W) in [-1,1], on the processor.
 
-        seeds: one per photo. H and W must be multiples of `config.model.multiple`. callback: see `diffusion.sample`.
+        seeds: one per photo. H and W must be multiples of `config.model.multiple`. The others: see `diffusion.sample`.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         return sample(
-            self.network, self.diffusion, y.to(self.device), generators, steps, sampler, callback
+            self.network,
+            self.diffusion,
+            y.to(self.device),
+            generators,
+            steps,
+            sampler,
+            callback,
+            temperature=temperature,
+            held=held,
         ).cpu()
-
-    def _working_size(self, photo: Image.Image) -> tuple[int, int]:
-        """(height, width) at which the network sees a photo: its shorter side as long as in training.
-
-        What is longer than LONGEST times that is squeezed, so that a thin strip costs no more than a panorama.
-        """
-        size = self.config.data.size or 64
-        scale = size / min(photo.size)
-        longest = LONGEST * size
-        return min(longest, round(photo.height * scale)), min(longest, round(photo.width * scale))
-
-    def _working_luma(self, photo: Image.Image) -> Tensor:
-        """Luma in [-1,1] at working size, padded by reflection to what the network needs: (1,1,h,w)."""
-        height, width = self._working_size(photo)
-        if photo.size != (width, height):
-            photo = photo.resize((width, height), Image.Resampling.LANCZOS)
-        y = luma_tensor(photo)
-        multiple = self.config.model.multiple
-        down, right = -height % multiple, -width % multiple
-        mode = "reflect" if down < height and right < width else "replicate"
-        return F.pad(y, (0, right, 0, down), mode=mode)
 
 
 def photo_seed(luma: Image.Image, seed: int) -> int:
@@ -173,24 +223,27 @@ def photo_seed(luma: Image.Image, seed: int) -> int:
     return int.from_bytes(digest) >> 1  # a torch seed has 63 bits that are not the sign
 
 
-def luma_tensor(photo: Image.Image) -> Tensor:
-    """A Pillow image of mode L as luma in [-1,1]: (1,1,H,W)."""
-    return torch.from_numpy(np.array(photo, dtype=np.float32))[None, None] / 127.5 - 1
+def _check(count: int, strength: float, temperature: float, detail: int | None, megapixels: float) -> None:
+    """Raise UsageError for an option that is out of its range; steps and sampler are checked where they are used."""
+    if not 1 <= count <= MOST_SAMPLES:
+        raise UsageError(f"{count} colourings: take 1 to {MOST_SAMPLES}")
+    if not 0 <= strength <= 5:
+        raise UsageError(f"strength {strength}: take 0 (gray) to 5; 1 is as the model made it")
+    if not 0 <= temperature <= 2:
+        raise UsageError(f"temperature {temperature}: take 0 (average colours) to 2; 1 is as trained")
+    if detail is not None and not DETAIL[0] <= detail <= DETAIL[1]:
+        raise UsageError(f"detail {detail}: take {DETAIL[0]} to {DETAIL[1]} pixels for the shorter side")
+    if not megapixels > 0:
+        raise UsageError(f"max_megapixels {megapixels}: it must be above 0")
 
 
-def enlarge(photo: Image.Image, c: Tensor, working: tuple[int, int], config: Config) -> Image.Image:
-    """Lay chroma of the padded working size over the photo's own luma, at the photo's own size."""
-    y = luma_tensor(photo)
-    scale = config.model.chroma_scale
-    if working == y.shape[-2:] and working[0] % scale == 0 and working[1] % scale == 0:
-        return to_images(y, c[..., : working[0] // scale, : working[1] // scale])[0]
-    c = F.interpolate(c, scale_factor=float(scale), mode="bilinear", align_corners=False)
-    return to_images(y, c[..., : working[0], : working[1]])[0]
-
-
-def _batches(photos: Sequence[Tensor]) -> list[list[int]]:
-    """Indices of photos that can be coloured together: of the same working size, at most BATCH."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for index, photo in enumerate(photos):
-        by_shape.setdefault(tuple(photo.shape), []).append(index)
-    return [group[i : i + BATCH] for group in by_shape.values() for i in range(0, len(group), BATCH)]
+def _batches(jobs: Sequence[tuple[int, int]], views: Sequence[View]) -> list[list[tuple[int, int]]]:
+    """Jobs (photo, sample) that can be done together: of the same working size, at most BATCH and BATCH_PIXELS."""
+    by_shape: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    for job in jobs:
+        by_shape.setdefault(tuple(views[job[0]].y.shape), []).append(job)
+    batches = []
+    for shape, group in by_shape.items():
+        most = max(1, min(BATCH, BATCH_PIXELS // (shape[2] * shape[3])))
+        batches += [group[i : i + most] for i in range(0, len(group), most)]
+    return batches

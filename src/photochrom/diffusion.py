@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -80,6 +80,12 @@ class Diffusion:
             return (xt - noise * output) / signal
         return signal * xt - noise * output
 
+    def output_for(self, xt: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+        """What the network would have said at step t, had it meant x0: the inverse of `predict_x0`."""
+        signal, noise = self._roots(t)
+        eps = (xt - signal * x0) / noise
+        return eps if self.config.prediction == "epsilon" else signal * eps - noise * x0
+
 
 def make_scheduler(diffusion: Diffusion, sampler: str, steps: int) -> Any:
     """The diffusers scheduler of that name on our betas, set to `steps` steps that begin at t = T-1.
@@ -125,6 +131,22 @@ def noise_like(y: Tensor, scale: int, generators: Sequence[torch.Generator]) -> 
     return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(y.device)
 
 
+class Held(NamedTuple):
+    """Chroma that is known at some places: c (1,2,h,w), and weight (1,1,h,w) from 0 (free) to 1 (held).
+
+    In every step the network's x0 is replaced there, so that xt at these places is what noise makes of the known chroma,
+    and the network sees it and fits the rest to it. The replacement of RePaint (Lugmayr et al. 2022, equation 8), with the
+    sampler's own noise instead of fresh noise, which makes it work for samplers without any.
+    """
+
+    c: Tensor
+    weight: Tensor
+
+    def over(self, x0: Tensor) -> Tensor:
+        """x0 (B,2,h,w) with what is known laid over it."""
+        return torch.lerp(x0, self.c.to(x0.device), self.weight.to(x0.device))
+
+
 @torch.inference_mode()
 def sample(
     network: UNet,
@@ -134,17 +156,28 @@ def sample(
     steps: int = 20,
     sampler: str = "ddim",
     callback: Callable[[int, Tensor], None] | None = None,
+    *,
+    temperature: float = 1.0,
+    held: Held | None = None,
 ) -> Tensor:
     """Draw chroma (B,2,H/s,W/s) for luma y (B,1,H,W) in [-1,1].
 
     generators: one CPU generator per photo; nothing global is touched. callback(step, x0), if given, is called
-    after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling.
+    after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling. temperature: what
+    x_T is multiplied by; UsageError for "ddpm", which draws more noise in every step. held: see `Held`.
     """
+    if temperature != 1 and sampler == "ddpm":
+        raise UsageError(
+            "temperature scales the first noise, and ddpm draws more in each step: use ddim or dpm++"
+        )
     scheduler = make_scheduler(diffusion, sampler, steps)
-    xt = noise_like(y, network.config.chroma_scale, generators)
+    xt = temperature * noise_like(y, network.config.chroma_scale, generators)
     for step, t in enumerate(scheduler.timesteps):
         ts = t.expand(len(y)).to(y.device)  # (B,)
         output = network(xt, ts, y)
+        if held:
+            x0 = held.over(diffusion.predict_x0(xt, output, ts))
+            output = diffusion.output_for(xt, x0, ts)
         if callback:
             callback(step, diffusion.predict_x0(xt, output, ts))
         stochastic = {"generator": list(generators)} if sampler == "ddpm" else {}

@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from photochrom.errors import PhotochromError, UsageError
 
@@ -38,6 +39,7 @@ SUFFIXES = (
 MAX_PIXELS = 120_000_000  # above the largest phone sensors (108 megapixels), far below a decompression bomb
 MAX_ENTRY_BYTES = 64 * 2**20
 MAX_ENTRY_RATIO = 200
+_PILLOW = threading.Lock()
 GRAY_BELOW = 8  # levels between the highest and lowest channel; JPEG noise in a gray photo stays under it
 
 
@@ -224,18 +226,60 @@ def open_photo(photo: Image.Image | str | Path) -> Image.Image:
 
     Raises PhotochromError when the file is missing, broken, not a photo, or of more than 120 megapixels.
     """
-    if isinstance(photo, Image.Image):
-        return _upright(photo)
+    with opened(photo) as image:
+        return _upright(image)
+
+
+@contextmanager
+def opened(
+    photo: Image.Image | str | Path, max_pixels: int = MAX_PIXELS, truncated: bool = False
+) -> Iterator[Image.Image]:
+    """A photo, given or from a file, not decoded yet: that is done inside, so that what goes wrong there is told well.
+
+    truncated: take what there is of a file that was cut short. Raises PhotochromError when the file is missing, broken,
+    not a photo, or of more than max_pixels, which its header tells before anything is decoded.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it comes at 89 megapixels
-            with Image.open(photo, formats=FORMATS) as image:
-                _check_extent(image)
-                return _upright(image)
+        if isinstance(photo, Image.Image):
+            yield photo
+            return
+        with _pillow_allows(max_pixels, truncated), Image.open(photo, formats=_formats()) as image:
+            _check_extent(image, max_pixels)
+            yield image
     except FileNotFoundError:
         raise PhotochromError(f"there is no photo {photo}") from None
     except Exception as error:  # broken bytes make Pillow raise a dozen types, SyntaxError among them
-        raise PhotochromError(f"{photo} cannot be read as a photo ({_one_line(error)})") from error
+        reason = _one_line(error)
+        if isinstance(error, Image.DecompressionBombError):
+            reason += ": allow them with --max-megapixels"
+        elif "truncated" in reason:
+            reason += ": colour what there is with --truncated"
+        raise PhotochromError(f"{photo} cannot be read as a photo ({reason})") from error
+
+
+@contextmanager
+def _pillow_allows(max_pixels: int, truncated: bool) -> Iterator[None]:
+    """Pillow's own limits, which are the whole process's, set for a moment: one thread at a time."""
+    with _PILLOW, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it comes at 89 megapixels
+        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS = None  # our own limit is checked from the header
+        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """What may be opened: HEIC as well, where the optional package for it is installed."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return FORMATS
+    register_heif_opener()
+    return (*FORMATS, "HEIF")
 
 
 def read_photo(source: Source, photo: Photo, size: int) -> tuple[Pixels, str] | LeftOut:
@@ -263,9 +307,10 @@ def read_photo(source: Source, photo: Photo, size: int) -> tuple[Pixels, str] | 
     return LeftOut(photo.origin, "gray") if is_gray(pixels) else (pixels, checksum(pixels))
 
 
-def _check_extent(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:  # the header knows, before anything is decoded
-        raise Image.DecompressionBombError(f"{image.width}x{image.height}, more than {MAX_PIXELS:,} pixels")
+def _check_extent(image: Image.Image, max_pixels: int | None = None) -> None:
+    limit = max_pixels or MAX_PIXELS
+    if image.width * image.height > limit:  # the header knows, before anything is decoded
+        raise Image.DecompressionBombError(f"{image.width}x{image.height}, more than {limit:,} pixels")
 
 
 def _one_line(error: Exception) -> str:
