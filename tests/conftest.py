@@ -1,8 +1,9 @@
-"""What the tests share: one thread, two tiny data sets, and the configuration of a tiny training."""
+"""What the tests share: one thread, two tiny data sets, the configuration of a tiny training, and the table of faults."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -16,7 +17,56 @@ from photochrom.data.pack import Pack, import_photos
 # Tiny networks lose more to handing work between threads than they gain by it.
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
-hypothesis.settings.load_profile("tests")
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=10_000, print_blob=True)
+
+# --- The table of faults: `make reliability` ---------------------------------------------------------------------------
+
+FAULTS: dict[tuple[str, str], int] = {}  # (fault, outcome) -> tries
+REPORT = """# Reliability
+
+Written by `make reliability`: every row is a test that passed in this run, with the number of times that the fault was
+tried. The same tests run in `make test`, with fewer tries. `make fuzz` tries the last rows alone.
+
+| fault | tries | outcome |
+|---|---|---|
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="many more tries of every fault")
+    parser.addoption("--report", type=Path, help="where to write the table of faults")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("thorough" if config.getoption("--thorough") else "tests")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A passed test marked `fault` counts as one try, or as what it recorded as "tries" and "outcome"."""
+    report = yield
+    if report.passed and report.when == "call" and (marker := item.get_closest_marker("fault")):
+        found: dict[str, Any] = {"outcome": marker.args[1], "tries": 1, **dict(report.user_properties)}
+        key = (marker.args[0], found["outcome"])
+        FAULTS[key] = FAULTS.get(key, 0) + found["tries"]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = [f"| {fault} | {tries:,} | {outcome} |" for (fault, outcome), tries in FAULTS.items()]
+    if config.getoption("--thorough"):
+        for row in rows:
+            terminalreporter.write_line(row)
+    if (path := config.getoption("--report")) and not terminalreporter.stats.get("failed"):
+        path.write_text(REPORT + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def tries(pytestconfig: pytest.Config) -> Callable[[int, int], int]:
+    """How many times to try: few in `make test`, many with --thorough."""
+    return lambda few, many: many if pytestconfig.getoption("--thorough") else few
 
 
 def smooth(seed: int) -> Image.Image:
