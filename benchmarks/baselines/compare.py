@@ -1,0 +1,234 @@
+"""The baselines beside Photochrom: trained with the same budget on the same photos, evaluated by the same protocol.
+
+    python benchmarks/baselines/compare.py --data tiny-imagenet-200 --minutes 40 --photos 500
+    python benchmarks/baselines/compare.py --data tiny-imagenet-200 --photos 500 --models models/model_v1 models/model_v2
+
+A budget is processor time: what all threads of the process have computed while training steps ran, so that other work on
+the machine takes nothing from anyone. Evaluation, reading weights and saving do not count. Every row goes through the
+package's own training loop, with the same photos in the same order, batch size, optimiser, averaging and schedule, unless the file
+of a baseline says otherwise. What is trained already is not trained again. Writes docs/baselines.md and docs/baselines.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # threads that spin while they wait would use up the budget
+
+import safetensors.torch
+import torch
+from page import page
+from PIL import Image
+from pix2pix import Pix2Pix
+from regression import Regression
+from rgb_diffusion import RgbDiffusion
+from torch import Tensor
+
+from photochrom import evaluate, pictures, store
+from photochrom.compare import GRAY, TRUTH
+from photochrom.config import Config, build, read_recipe
+from photochrom.data.pack import Pack, find
+from photochrom.diffusion import sample
+from photochrom.errors import PhotochromError
+from photochrom.store import ModelFolder
+from photochrom.subjects import Subject, given_luma, model_subject
+from photochrom.terminal import Display
+from photochrom.train import Training
+
+HOME = Path(__file__).parents[2]
+SHEET_PHOTOS = 8
+
+
+class PhotochromV1(Training):
+    """What this package does by default, with the noise loss alone."""
+
+    title = "Photochrom V1"
+
+    def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
+        """See `photochrom.subjects.Subject`."""
+        y, generators = given_luma(rgb), [torch.Generator().manual_seed(seed) for seed in seeds]
+        network: Any = self.averaged.module
+        return y, sample(network, self.diffusion, y.to(self.device), generators, steps).cpu()
+
+
+METHODS: dict[str, Any] = {
+    "v1": PhotochromV1,
+    "regression": Regression,
+    "rgb-diffusion": RgbDiffusion,
+    "pix2pix": Pix2Pix,
+}
+
+
+def train_for(training: Training, seconds: float, name: str) -> float:
+    """Train for this much processor time; returns what was used.
+
+    The learning rate falls to 0 as always: how many steps there will be is estimated anew before each.
+    """
+    begun, spent = time.process_time(), 0.0
+    with Display() as display:
+        while spent < seconds:
+            if done := training.step:
+                training.steps_per_epoch = max(done + 1, round(done * seconds / spent))
+            loss = training.train_step()["loss"]
+            spent = time.process_time() - begun
+            display.show(min(spent, seconds), seconds, f"{name}: step {training.step:,}, loss {loss:.4f}")
+    return spent
+
+
+def trained(
+    method: str, config: Config, pack: Pack, minutes: float, folder: Path
+) -> tuple[Any, dict[str, Any]]:
+    """A trained row and the facts about it, from its file in the folder, or trained now and saved there.
+
+    Raises PhotochromError for a file of other settings.
+    """
+    training, file = METHODS[method](config, pack), folder / f"{method}.safetensors"
+    settings = json.dumps({"minutes": minutes, "config": config.model_dump(mode="json")})
+    if not file.exists():
+        used = train_for(training, 60 * minutes, method)
+        photos = training.step * config.training.batch_size
+        facts = {"settings": settings, "minutes": json.dumps(used / 60), "photos": json.dumps(photos)}
+        weights = {
+            name: value.cpu().contiguous() for name, value in training.averaged.module.state_dict().items()
+        }
+        store.write_bytes(file, safetensors.torch.save(weights, facts))
+    with safetensors.safe_open(file, framework="pt") as opened:
+        facts = opened.metadata()
+    found = {key: json.loads(facts[key]) for key in ("minutes", "photos")}
+    if facts["settings"] != settings:
+        raise PhotochromError(
+            f"{file} was trained with other settings, or for other minutes (it took {found['minutes']:.1f}): choose another folder with --out"
+        )
+    store.load_tensors(training.averaged.module, safetensors.torch.load_file(file), file)
+    return training, {**found, "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+
+
+def budget_of(folder: ModelFolder, pack: Pack, steps: int = 5) -> dict[str, Any]:
+    """Processor minutes and photos of a model's training: the photos that it saw, times what one costs now.
+
+    Its history knows the clock only, which runs on while other programs have the processor.
+    """
+    photos: Counter[tuple[tuple[str, float], ...]] = Counter()
+    for record in folder.history:
+        photos[tuple(record["weights"].items())] += record["photos"]
+    seconds = 0.0
+    for weights, count in photos.items():
+        stage = dict(weights) | {"gan": dict(weights)["adversarial"] > 0, "gan_delay": 0}
+        config = folder.config.model_copy(
+            update={"stages": (folder.config.stages[-1].model_copy(update=stage),), "first_epoch": 0}
+        )
+        training = Training(config, pack)
+        training.train_step()  # the first one is slower
+        begun = time.process_time()
+        for _ in range(steps):
+            training.train_step()
+        seconds += count * (time.process_time() - begun) / (steps * config.training.batch_size)
+    return {"minutes": seconds / 60, "photos": sum(photos.values())}
+
+
+def sheet(subjects: Sequence[Subject], pack: Pack, split: str, seed: int) -> Image.Image:
+    """The first photos of the evaluation, gray, by each model, and true."""
+    indices = evaluate.choose(pack, split, SHEET_PHOTOS)
+    rows = {row.name: row for row in evaluate.references(pack, [])}
+    columns = {}
+    for row in (rows[GRAY], *subjects, rows[TRUTH]):
+        made = evaluate.paint_again(row, pack, indices, range(len(indices)), seed)
+        columns[row.name] = [Image.fromarray(made[place]) for place in range(len(indices))]
+    return pictures.sheet(columns)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="demo", help="data set: name or folder (default: demo)")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of the data sets")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0,
+        help="processor minutes for each row, all threads together (default: 20; those of models are told first)",
+    )  # fmt: skip
+    parser.add_argument("--photos", type=int, help="photos to evaluate on (default: the whole part)")
+    parser.add_argument("--models", nargs="*", type=Path, default=[], help="model folders to put beside")
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS), help="what to train")
+    parser.add_argument("--split", default="validation", help="validation or test")
+    parser.add_argument("--steps", type=int, default=20, help="sampling steps of diffusion models")
+    parser.add_argument("--seed", type=int, default=0, help="of training and sampling")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        help="settings of all rows (default: those of the first model, or recipes/cpu-small.toml)",
+    )
+    parser.add_argument("--out", type=Path, default=Path("baselines"), help="folder of weights and report")
+    parser.add_argument("--doc", type=Path, default=HOME / "docs" / "baselines.md", help="the page")
+    return parser.parse_args(arguments)
+
+
+def configured(folders: Sequence[ModelFolder], recipe: Path | None, seed: int, pack: Pack) -> Config:
+    """The settings of the recipe, or of the first model; one stage of noise loss, as long as the budget lasts."""
+    if folders and not recipe:
+        config = folders[0].config
+        values = {name: getattr(config, name).model_dump() for name in ("model", "diffusion", "training")}
+        values["data"] = {"flip": config.data.flip}  # and nothing that is of the other's data set
+    else:
+        values = read_recipe(recipe or HOME / "recipes" / "cpu-small.toml")
+    values["training"] = values.get("training", {}) | {"seed": seed}
+    values["data"] = values.get("data", {}) | {"name": pack.name, "checksum": pack.checksum}
+    return build(values | {"stages": [{"epochs": 1, "perceptual": 0.0}]})
+
+
+def run(options: argparse.Namespace) -> str:
+    """Train what is not trained yet, evaluate, and write the page; returns it."""
+    pack = find(options.data, options.data_dir)
+    folders = [store.find_model(model, Path("models")) for model in options.models]
+    config = configured(folders, options.recipe, options.seed, pack)
+    budgets = {folder.name: budget_of(folder, pack) for folder in folders}
+    for name, budget in budgets.items():
+        print(f"{name}: {budget['minutes']:.1f} processor minutes", file=sys.stderr)
+    common = {"steps": options.steps, "sampler": "ddim", "device": None}
+    subjects = [model_subject(folder.path, Path("models"), pack, **common) for folder in folders]
+    options.out.mkdir(parents=True, exist_ok=True)
+    for method in options.methods:
+        training, facts = trained(method, config, pack, options.minutes, options.out)
+        facts |= {"chroma_scale": training.config.model.chroma_scale, "steps": options.steps}
+        subjects.append(Subject(training.title, partial(training.paint, steps=options.steps), facts))
+        budgets[training.title] = facts
+    with Display() as display:
+        result = evaluate.evaluate(
+            subjects, pack, options.out / "report", split=options.split, photos=options.photos, seed=options.seed,
+            overwrite=True, progress=display.show,
+        )  # fmt: skip
+    text = page(result, budgets, config, options.steps)
+    store.write_bytes(
+        options.doc.with_suffix(".png"), pictures.png(sheet(subjects, pack, options.split, options.seed))
+    )
+    store.write_bytes(options.doc, text.encode())
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do it, and tell what is wrong in one line."""
+    options = parse(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        print(run(options))
+    except PhotochromError as error:
+        sys.exit(f"compare: error: {error}")
+    print(f"written: {options.doc}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The page about baselines: tables in Markdown, made of what an evaluation returns."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from photochrom import report
+from photochrom.config import Config
+from photochrom.measures import MEASURES, SET_MEASURES
+
+SHARE = "85%"  # of the truth's colourfulness, at which rows are compared
+AS_MADE = ("dark_error", "false_color", "dim_error", "ab", "ciede2000", "colorfulness", "psnr", "fd_vgg16")
+EQUAL = ("strength", "dark_error", "false_color", "dim_error", "ab", "ciede2000")
+
+
+def cell(entry: Mapping[str, Any], name: str) -> str:
+    """A value with its interval, for a table in Markdown."""
+    between = report.interval(entry, name)
+    return report.number(entry["value"], name) + (f"<br><small>{between}</small>" if between else "")
+
+
+def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
+    """Markdown: the first column to the left, the others to the right."""
+    lines = [
+        ["", *columns],
+        ["---", *("---:" for _ in columns)],
+        *([name, *cells] for name, cells in rows.items()),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def titles(names: Sequence[str]) -> list[str]:
+    """What columns are called, with unit and direction."""
+    known = MEASURES | SET_MEASURES
+    arrows = {-1: "↓", 0: "≈", 1: "↑"}
+    return [
+        f"{known[n].title} {arrows[known[n].better]} {known[n].unit}".strip() if n in known else n
+        for n in names
+    ]
+
+
+def said(difference: Mapping[str, Any], reached: bool) -> str:
+    """The verdict, if the row can be made colourful enough for one."""
+    return str(difference["verdict"]) if reached else "never as colourful"
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def page(
+    result: Mapping[str, Any], budgets: Mapping[str, Mapping[str, Any]], config: Config, steps: int
+) -> str:
+    """docs/baselines.md."""
+    data, first = result["data"], next(iter(budgets))
+    made = {
+        name: [
+            *(
+                (f"{budgets[name]['minutes']:.1f}", f"{budgets[name]['photos']:,}")
+                if name in budgets
+                else ("", "")
+            ),
+            *(cell(row[measure], measure) for measure in AS_MADE),
+        ]
+        for name, row in result["rows"].items()
+    }
+    equal = {
+        name: [cell(shares[SHARE][measure], measure) for measure in EQUAL]
+        for name, shares in result["at_equal_colorfulness"].items()
+    }
+    told = {(d["model"], d["measure"]): d for d in result["differences"] if d["at"]}
+    verdicts = {
+        name: [said(told[name, measure], shown[SHARE]["reached"]) for measure in EQUAL[1:]]
+        for name, shown in result["at_equal_colorfulness"].items()
+        if name != first
+    }
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    return f"""# Baselines
+
+Written by `python benchmarks/baselines/compare.py` on {today}.
+
+- data set {data["name"]} (checksum {data["checksum"]}), {data["photos"]} photos of its part {data["split"]}, {data["size"]}x{data["size"]} pixels
+- network: features {", ".join(map(str, config.model.features))}; batches of {config.training.batch_size}, peak learning rate {config.training.learning_rate:g} (pix2pix: its paper's)
+- budget: processor minutes, all threads together, spent in training steps. Rows of models that were trained elsewhere:
+  photos seen, times the processor time that one costs on this machine
+- diffusion models are sampled with DDIM in {steps} steps
+- machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.system()}; Python {platform.python_version()}, PyTorch {torch.__version__}
+
+Small figures are 95 % bootstrap intervals over photos (FD-VGG16: jackknife). What the measures are says
+[metrics.py](../src/photochrom/metrics.py); FD-VGG16 is in thousands.
+
+![the same photos by every row](baselines.png)
+
+## As made
+
+Errors alone mislead: gray has nearly the lowest of all. ↓ lower is better, ≈ nearer to the true photos' is better.
+
+{table(["processor minutes", "photos seen", *titles(AS_MADE)], made)}
+
+## At {SHARE.replace("%", " %")} of the true photos' colourfulness
+
+Each row's chroma is multiplied by the strength that makes its photos that colourful, at most by 2.5; beyond 1.5 nobody would
+use it. A dash: no strength does.
+
+{table(titles(EQUAL), equal)}
+
+## Against {first}
+
+Verdicts at 70, 85 and 100 % of the true photos' colourfulness taken together: better or worse only if no interval includes 0.
+
+{table(titles(EQUAL[1:]), verdicts)}
+"""

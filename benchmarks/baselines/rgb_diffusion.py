@@ -1,0 +1,74 @@
+"""Baseline (b): the classic diffusion of RGB. Noise is predicted on three colour channels at full size, gray goes along.
+
+Source: Ho et al. 2020 (noise prediction, linear betas over 1,000 steps), conditioned by concatenation as in Saharia et al. 2022
+(Palette). Luma is not given but learned: the model makes its own, and is measured with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from photochrom import color
+from photochrom.config import Config, DiffusionConfig
+from photochrom.data.pack import Pack
+from photochrom.randomness import Indices
+from photochrom.subjects import given_luma
+from photochrom.train import Training
+
+
+def classic(config: Config) -> Config:
+    """The configuration with the classic noise, and with colour at full size."""
+    diffusion = DiffusionConfig.model_validate({"prediction": "epsilon", "schedule": "linear"})
+    model = config.model.model_copy(update={"chroma_scale": 1})
+    return config.model_copy(update={"model": model, "diffusion": diffusion})
+
+
+class RgbDiffusion(Training):
+    """The package's training, but for what is noisy: RGB in [-1,1], (B,3,S,S), instead of chroma."""
+
+    title = "RGB diffusion"
+
+    def __init__(self, config: Config, pack: Pack) -> None:
+        super().__init__(classic(config), pack)
+        options, width = config.training, config.model.features[0]
+        with torch.random.fork_rng():
+            torch.manual_seed(options.seed)
+            self.network.stem = nn.Conv2d(3 + 1, width, 3, padding=1)
+            self.network.head[-1] = nn.Conv2d(width, 3, 3, padding=1)
+        for weight in self.network.head[-1].parameters():
+            nn.init.zeros_(weight)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = AveragedModel(self.network, multi_avg_fn=self._average).requires_grad_(False).eval()
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(), weight_decay=options.weight_decay, fused=True
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+
+    def batch(self, indices: Indices, flip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Luma (B,1,S,S) and RGB (B,3,S,S), both in [-1,1]."""
+        y, c = super().batch(indices, flip)  # at full size
+        return y, 2 * color.to_rgb(y, c) - 1
+
+    @torch.inference_mode()
+    def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
+        """See `photochrom.subjects.Subject`: DDIM from noise of each photo's own seed; luma is the model's own."""
+        y = given_luma(rgb).to(self.device)
+        scheduler = DDIMScheduler(
+            num_train_timesteps=self.diffusion.config.timesteps,
+            trained_betas=self.diffusion.betas.tolist(),
+            timestep_spacing="trailing",
+            clip_sample=True,  # to [-1, 1]
+        )
+        scheduler.set_timesteps(steps)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        xt = torch.stack([torch.randn(3, *y.shape[-2:], generator=g) for g in generators]).to(self.device)
+        for t in scheduler.timesteps:
+            output = self.averaged.module(xt, t.expand(len(y)).to(self.device), y)
+            xt = scheduler.step(output, t, xt).prev_sample
+        y, c = color.from_rgb((xt.clamp(-1, 1).cpu() + 1) / 2)
+        return y, c
