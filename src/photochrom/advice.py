@@ -143,7 +143,8 @@ def advise(report: dict[str, Any], models: Sequence[str]) -> list[str]:
 def _case(report: dict[str, Any], name: str, first: str) -> Case:
     row, true, gray = (report["rows"][key] for key in (name, TRUTH, GRAY))
     facts = report["subjects"][name]
-    stage = facts.get("config", {}).get("stages", [{}])[-1]
+    stage = _last_stage(facts)
+    weights = stage[-1].get("weights", {}) if stage else {}
     told = [d for d in report["differences"] if d["model"] == name and d["at"]]
     distance = next((d["at"]["85%"]["value"] for d in told if d["measure"] == "ciede2000"), None)
     titles = {
@@ -159,12 +160,18 @@ def _case(report: dict[str, Any], name: str, first: str) -> Case:
         color=row["colorfulness"]["value"] / (true["colorfulness"]["value"] or 1.0),
         false_color=row["false_color"]["value"] or 0.0,
         likeness=(row["fd_vgg16"]["value"] or 0.0) / (gray["fd_vgg16"]["value"] or 1.0),
-        falling=_falling([record["val_loss"] for record in facts.get("history", [])]),
-        perceptual=stage.get("perceptual", 0.0),
-        gan=stage.get("gan", False),
+        falling=_falling([record["val_loss"] for record in stage]),
+        perceptual=weights.get("perceptual", 0.0),
+        gan=weights.get("adversarial", 0.0) > 0,
         trained_here="config" in facts,
         distance=distance or 0.0,
     )
+
+
+def _last_stage(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """The epochs of the stage that a model has come to, which need not be the last one that its recipe plans."""
+    history = facts.get("history", [])
+    return [record for record in history if record["epoch"] >= history[-1].get("stage_began", 1)]
 
 
 def _falling(losses: Sequence[float]) -> bool:

@@ -2,14 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from photochrom import store
 from photochrom.config import Config
-from photochrom.store import best_record
+from photochrom.errors import PhotochromError
+from photochrom.measures import MEASURES, SET_MEASURES
+from photochrom.store import ModelFolder, best_record
+
+EVALUATION = "evaluation.json"  # written by `photochrom evaluate`: the model's row of its last report
+SHOWN = (
+    *("dark_error", "false_color", "dim_error", "ab", "ciede2000", "colorfulness"),
+    *("psnr", "ssim", "pd_vgg16", "fd_vgg16", "fid", "diversity"),
+)
 
 
-def model_card(name: str, config: Config, history: Sequence[dict[str, Any]]) -> str:
+def read_evaluation(folder: ModelFolder) -> dict[str, Any] | None:
+    """What the model's last evaluation found, None if there was none; raises PhotochromError for a torn file."""
+    try:
+        found = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
+        return {key: found[key] for key in ("data", "date", "epoch", "val_loss", "rows")} | found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PhotochromError(
+            f"{folder / EVALUATION} cannot be read ({error}): delete it, and evaluate again"
+        ) from None
+
+
+def is_current(evaluation: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `model.safetensors` still is what was evaluated: training that went on may have found a better epoch."""
+    if not history:
+        return evaluation["epoch"] is None
+    best = best_record([dict(record) for record in history])
+    return (evaluation["epoch"], evaluation["val_loss"]) == (best["epoch"], best["val_loss"])
+
+
+def color_share(evaluation: Mapping[str, Any]) -> float | None:
+    """Colourfulness as a share of the true photos'."""
+    found, true = (evaluation["rows"][row]["colorfulness"]["value"] for row in ("model", "true"))
+    return found / true if true else None
+
+
+def write_card(folder: ModelFolder) -> None:
+    """Write the folder's card anew from what is in the folder; before the first epoch there is nothing to tell."""
+    if not (history := folder.history):
+        return
+    try:
+        evaluation = read_evaluation(folder)
+    except PhotochromError:  # `photochrom models` says so; no training shall fail for it
+        evaluation = None
+    store.write_bytes(
+        folder / store.CARD, model_card(folder.name, folder.config, history, evaluation).encode()
+    )
+
+
+def model_card(
+    name: str, config: Config, history: Sequence[dict[str, Any]], evaluation: Mapping[str, Any] | None = None
+) -> str:
     """The folder's README.md, as Markdown."""
     best = best_record(history)
     hours = sum(record["seconds"] for record in history) / 3600
@@ -41,8 +93,49 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 |---|---|---|---|---|
 {stages}
 
-## Use and limits
+{_evaluation(name, history, evaluation)}## Use and limits
 
 Colours are plausible guesses, not the truth: do not take them for evidence of what something looked like. The model
 knows what its training photos showed and little else. The licence of those photos may limit how it may be used.
 """
+
+
+def _evaluation(name: str, history: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:
+    """The card's section about an evaluation; nothing without one."""
+    if not evaluation:
+        return ""
+    data, rows = evaluation["data"], evaluation["rows"]
+    stale = (
+        f"**Measured at epoch {evaluation['epoch']}; the weights have changed since: "
+        f"`photochrom evaluate {name}` tells how good they are now.**\n\n"
+        if not is_current(evaluation, history)
+        else ""
+    )
+    lines = "\n".join(_line(measure, rows) for measure in SHOWN if measure in rows["model"])
+    share = color_share(evaluation)
+    colourful = f"{share:.0%}".replace("%", " %") if share is not None else "an unknown share"
+    return f"""## Evaluation
+
+{stale}Of {data["photos"]} {data["split"]} photos of {data["name"]} (checksum {data["checksum"]}), {evaluation["sampler"]} in
+{evaluation["steps"]} steps, seed {evaluation["seed"]}, {evaluation["date"]}, Photochrom {evaluation["photochrom"]}.
+
+| measure | this model | 95 % interval | gray | true photos |
+|---|---:|---:|---:|---:|
+{lines}
+
+Errors are lowest for gray, so they mean something only beside colourfulness, here {colourful} of the true photos'.
+
+"""
+
+
+def _line(measure: str, rows: Mapping[str, Any]) -> str:
+    about = (MEASURES | SET_MEASURES)[measure]
+
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.{about.digits}f}"
+
+    found = rows["model"][measure]
+    between = "" if found["low"] is None else f"{number(found['low'])} to {number(found['high'])}"
+    others = [number(rows[row].get(measure, {}).get("value")) for row in ("gray", "true")]
+    title = f"{about.title} {about.unit}".strip()
+    return f"| {' | '.join((title, number(found['value']), between, *others))} |"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -23,14 +24,15 @@ import numpy.typing as npt
 from rich.console import Console
 from torch import Tensor
 
-from photochrom import __version__, metrics, report, store
+from photochrom import __version__, card, metrics, report, store
 from photochrom.advice import advise
 from photochrom.colorizer import pick_device
-from photochrom.compare import AS_MADE, STRENGTHS, Results, summary
+from photochrom.compare import AS_MADE, GRAY, STRENGTHS, TRUTH, Results, summary
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.losses import VGG16
 from photochrom.metrics import Array
+from photochrom.store import ModelFolder
 from photochrom.subjects import Subject, model_subject, references, render
 
 BATCH = 32
@@ -190,6 +192,22 @@ def evaluate(
     store.write_json(out / JSON, result)  # last: where it is, the report is whole
     remove(out / PARTIAL)
     return result
+
+
+def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
+    """Write the model's own row of a report into its folder (`evaluation.json`), and its card anew."""
+    facts = result["subjects"][folder.name]
+    rows = {"model": folder.name, "gray": GRAY, "true": TRUTH}
+    kept = {
+        "photochrom": __version__,
+        "date": datetime.now(UTC).date().isoformat(),
+        **{key: result[key] for key in ("data", "seed")},
+        **{key: facts[key] for key in ("steps", "sampler", "epoch", "val_loss", "weights_sha256")},
+        "rows": {key: result["rows"][name] for key, name in rows.items()},
+        "at_equal_colorfulness": result["at_equal_colorfulness"][folder.name],
+    }
+    store.write_json(folder / card.EVALUATION, kept)
+    card.write_card(folder)
 
 
 def choose(pack: Pack, split: str, photos: int | None) -> npt.NDArray[np.int64]:

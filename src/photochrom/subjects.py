@@ -64,6 +64,8 @@ def model_subject(
             f"evaluate it on a data set imported with --size {config.data.size}"
         )
     history = [] if is_file else store.ModelFolder(weights.parent).history
+    best = store.best_record(history) if history else {"epoch": None, "val_loss": None}
+    kept = ("epoch", "stage", "stage_began", "val_loss", "photos", "weights")
     facts = {
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "steps": steps,
@@ -71,7 +73,9 @@ def model_subject(
         "chroma_scale": config.model.chroma_scale,
         "config": config.model_dump(mode="json"),
         "other_data": config.data.checksum != pack.checksum,
-        "history": [{key: record[key] for key in ("epoch", "val_loss", "photos")} for record in history],
+        "epoch": best["epoch"],  # of these weights
+        "val_loss": best["val_loss"],
+        "history": [{key: record[key] for key in kept if key in record} for record in history],
     }
 
     def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:

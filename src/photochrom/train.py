@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from photochrom import color, pictures, store
-from photochrom.card import model_card
+from photochrom.card import write_card
 from photochrom.config import Config
 from photochrom.data.pack import Pack
 from photochrom.diffusion import Diffusion, sample
@@ -467,7 +467,5 @@ def save_epoch(training: Training, folder: ModelFolder) -> None:
         folder.save_weights(state["ema_state_dict"], training.config)
     store.write_bytes(folder / store.CURVE, pictures.loss_curve(training.history))
     store.write_json(folder / store.HISTORY, training.history)
-    store.write_bytes(
-        folder / store.CARD, model_card(folder.name, training.config, training.history).encode()
-    )
+    write_card(folder)
     folder.save_checkpoint(store.LAST, state)

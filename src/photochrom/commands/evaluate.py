@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Json, print_json, say
+from photochrom.errors import PhotochromError
 
 
 def evaluate(
@@ -42,7 +43,8 @@ def evaluate(
     """Measure models on photos they never saw, and tell which is better.
 
     Writes report.html to look at and report.json to compute with. What the
-    columns mean stands in the report.
+    columns mean stands in the report. The model's own figures also go into
+    its card (photochrom models show NAME).
 
     [bold]Examples[/bold]
     $ photochrom evaluate model_v1 --photos 500
@@ -52,7 +54,7 @@ def evaluate(
     from photochrom import store
     from photochrom.data.pack import find
     from photochrom.evaluate import evaluate as run
-    from photochrom.evaluate import print_report
+    from photochrom.evaluate import keep_in, print_report
     from photochrom.terminal import Display
 
     folders = [store.find_model(model, models_dir) for model in models]
@@ -73,6 +75,11 @@ def evaluate(
             overwrite=overwrite,
             progress=display.show,
         )
+    for folder in folders:
+        try:
+            keep_in(folder, report)
+        except PhotochromError as error:  # the report itself is whole
+            say(f"the model's own card could not be written: {error}")
     if as_json:
         print_json(report)
     else:

@@ -1,9 +1,12 @@
-"""`photochrom models`."""
+"""`photochrom models` and `models show`."""
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from photochrom.commands.shared import MODELS, Json, Models, print_json, print_table, say
 from photochrom.errors import PhotochromError
@@ -11,14 +14,24 @@ from photochrom.errors import PhotochromError
 if TYPE_CHECKING:
     from photochrom.store import ModelFolder
 
+app = typer.Typer()
 
-def list_models(models: Models = MODELS, as_json: Json = False) -> None:
+
+@app.callback(invoke_without_command=True)
+def list_models(context: typer.Context, models: Models = MODELS, as_json: Json = False) -> None:
     """List the models, with what their training has come to.
+
+    Of models that were evaluated it also shows the colour distance in almost
+    black regions (dark ΔE), CIEDE2000 (ΔE00), and how colourful their photos
+    are beside true ones (colour).
 
     [bold]Examples[/bold]
     $ photochrom models
     $ photochrom models --json
+    $ photochrom models show model_v1
     """
+    if context.invoked_subcommand:
+        return
     from photochrom import store
 
     facts: list[dict[str, Any]] = []
@@ -30,17 +43,75 @@ def list_models(models: Models = MODELS, as_json: Json = False) -> None:
     if as_json:
         print_json(facts)
     elif facts:
-        rows = [
-            [
-                *(row["name"], row["stage"], f"{row['epoch']}/{row['epochs']}"),
-                "-" if row["best_val_loss"] is None else f"{row['best_val_loss']:.4f}",
-                *(f"{row['bytes'] / 1e6:,.0f}", row["changed"]),
-            ]
-            for row in facts
-        ]
-        print_table(["name", "stage", ">epoch", ">best loss", ">MB", "changed"], rows)
+        _print_list(facts)
     else:
         say(f"no model in {models}/: make one with `photochrom train` or `photochrom demo`")
+
+
+@app.command("show", no_args_is_help=True)
+def show_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name or folder of a model.")],
+    models: Models = MODELS,
+    as_json: Json = False,
+) -> None:
+    """Print a model's card: how it was made, and how good it is.
+
+    [bold]Examples[/bold]
+    $ photochrom models show model_v1
+    $ photochrom models show model_v1 --json
+    """
+    from photochrom import store
+    from photochrom.card import model_card, read_evaluation
+
+    folder = store.find_model(name, models)
+    if as_json:
+        print_json(
+            _model_facts(folder)
+            | {"config": folder.config.model_dump(mode="json"), "evaluation": read_evaluation(folder)}
+        )
+        return
+    if not folder.history:
+        raise PhotochromError(
+            f"model {folder.name!r} has no card before its first epoch ends: go on training it"
+        )
+    card = model_card(folder.name, folder.config, folder.history, read_evaluation(folder))
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(card))
+    else:
+        typer.echo(card, nl=False)
+
+
+def _print_list(facts: list[dict[str, Any]]) -> None:
+    """The table for people; figures of an evaluation only where any model has one."""
+    evaluated = any(row["evaluation"] for row in facts)
+    rows = [
+        [
+            *(row["name"], row["stage"], f"{row['epoch']}/{row['epochs']}"),
+            "-" if row["best_val_loss"] is None else f"{row['best_val_loss']:.4f}",
+            *(_figures(row["evaluation"]) if evaluated else ()),
+            *(f"{row['bytes'] / 1e6:,.0f}", row["changed"][:10] if evaluated else row["changed"]),
+        ]
+        for row in facts
+    ]
+    figures = (">dark ΔE", ">ΔE00", ">colour") if evaluated else ()
+    print_table(["name", "stage", ">epoch", ">best loss", *figures, ">MB", "changed"], rows)
+    if old := [row["name"] for row in facts if row["evaluation"] and not row["evaluation"]["current"]]:
+        say(f"* of earlier weights: `photochrom evaluate {' '.join(old)}` measures those of now")
+
+
+def _figures(evaluation: dict[str, Any] | None) -> tuple[str, str, str]:
+    if not evaluation:
+        return "-", "-", "-"
+    mark = "" if evaluation["current"] else "*"
+    dark, all_over, share = (evaluation[key] for key in ("dark_error", "ciede2000", "color_share"))
+    return (
+        "-" if dark is None else f"{dark:.2f}{mark}",
+        f"{all_over:.2f}{mark}",
+        "-" if share is None else f"{share:.0%}{mark}".replace("%", " %"),
+    )
 
 
 def _model_facts(folder: ModelFolder) -> dict[str, Any]:
@@ -54,6 +125,22 @@ def _model_facts(folder: ModelFolder) -> dict[str, Any]:
         "epoch": len(history),
         "epochs": config.last_epoch,
         "best_val_loss": best_record(history)["val_loss"] if history else None,
+        "evaluation": _evaluation_facts(folder, history),
         "bytes": sum(file.st_size for file in files),
         "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(file.st_mtime for file in files))),
+    }
+
+
+def _evaluation_facts(folder: ModelFolder, history: list[dict[str, Any]]) -> dict[str, Any] | None:
+    from photochrom.card import color_share, is_current, read_evaluation
+
+    evaluation = read_evaluation(folder)
+    if evaluation is None:
+        return None
+    row = evaluation["rows"]["model"]
+    return {
+        **{key: evaluation[key] for key in ("data", "date", "epoch")},
+        "current": is_current(evaluation, history),  # whether the weights are still those that were measured
+        **{key: row[key]["value"] for key in ("dark_error", "false_color", "ab", "ciede2000")},
+        "color_share": color_share(evaluation),
     }
