@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from photochrom import __version__
-from photochrom.commands import colorize, data, demo, evaluate, models, train
+from photochrom.commands import colorize, data, demo, evaluate, models, serve, train
 from photochrom.commands.shared import say
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 
@@ -32,6 +32,7 @@ app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command(no_args_is_help=True)(evaluate.evaluate)
 app.command(no_args_is_help=True)(colorize.colorize)
+app.command()(serve.serve)
 app.command("models")(models.list_models)
 
 

@@ -1,0 +1,139 @@
+"""`photochrom serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from photochrom.commands.shared import MODELS, Models, say
+from photochrom.errors import PhotochromError, UsageError
+
+if TYPE_CHECKING:
+    from photochrom.server import Settings
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(
+    models: Models = MODELS,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is the whole network.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
+    reports: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that holds evaluation reports.")
+    ] = Path("reports"),
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PHOTOCHROM_API_KEY", help="Answer only those who know this key.", show_envvar=True
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, help="Largest photo that is taken.")] = 120,
+    max_upload: Annotated[int, typer.Option(min=1, metavar="MB", help="Largest request that is taken.")] = 64,
+    queue: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Photos that may wait; more are refused.")
+    ] = 64,
+    job_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Time limit of a photo, waiting included.")
+    ] = 300,
+    model_memory: Annotated[int, typer.Option(min=1, metavar="MB", help="Memory for loaded models.")] = 2048,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that what runs has to finish at the end.")
+    ] = 20,
+) -> None:
+    """Show the web page, and answer the API.
+
+    Colour photos, compare models, look at dark regions, and watch a training,
+    in a browser. Nothing is sent anywhere else, and no photo is kept.
+
+    [bold]Examples[/bold]
+    $ photochrom serve
+    $ photochrom serve --models models --port 9000
+    $ PHOTOCHROM_API_KEY=secret photochrom serve --host 0.0.0.0
+    """
+    try:
+        import fastapi  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError:
+        raise PhotochromError("serving needs some more packages: pip install 'photochrom\\[serve]'") from None
+    from photochrom import store
+    from photochrom.colorizer import pick_device
+    from photochrom.server import Settings
+
+    if api_key is not None and not api_key.strip():
+        raise UsageError("--api-key is empty: give a key, or leave it out")
+    pick_device(device)  # says now what is wrong with it, rather than to the first who asks
+    if not store.list_models(models):
+        say(
+            f"no model in {models}/ yet: make one with `photochrom train` or `photochrom demo`; it will show up by itself"
+        )
+    if host not in LOOPBACK and not api_key:
+        say(f"everyone who reaches {host} can use this server: --api-key asks for a key")
+    settings = Settings(
+        models=models,
+        reports=reports,
+        device=device,
+        api_key=api_key,
+        hosts=LOOPBACK if host in LOOPBACK else (),
+        max_upload_bytes=max_upload * 2**20,
+        max_pixels=int(max_megapixels * 1e6),
+        queue_photos=queue,
+        job_seconds=job_seconds,
+        model_bytes=model_memory * 2**20,
+    )
+    run(settings, host, port, grace)
+
+
+def run(settings: Settings, host: str, port: int, grace: float) -> None:
+    """Listen until SIGINT or SIGTERM; then finish what runs, for `grace` seconds at most."""
+    import logging
+    import signal
+    import socket
+    from collections.abc import Iterator
+    from contextlib import contextmanager
+    from types import FrameType
+
+    import uvicorn
+
+    from photochrom.server import create_app
+
+    app = create_app(settings)
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # uvicorn's own raises the signal once more at the end, which would make the exit code 143
+            before = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+        def stop(self, number: int, frame: FrameType | None) -> None:
+            if not self.should_exit:
+                say("stopping: what runs is finished (once more: quit at once)")
+                app.state.photochrom_service.worker.close()
+            self.handle_exit(number, frame)
+
+    logging.basicConfig(format="%(message)s")
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=int(grace)
+    )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            mend = "choose another with --port" if host in LOOPBACK else "look at --host and --port"
+            raise PhotochromError(f"cannot listen on {host}:{port}: {error.strerror}; {mend}") from None
+        name = f"[{host}]" if ":" in host else host
+        say(f"Photochrom is at http://{name}:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
+        Server(config).run(sockets=[listener])

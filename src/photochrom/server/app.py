@@ -1,0 +1,49 @@
+"""The application: the page at /, the API below /api."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.responses import Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from photochrom import __version__
+from photochrom.server.api import router
+from photochrom.server.problems import HEADERS, as_response, check_sender
+from photochrom.server.settings import Settings
+
+PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+
+
+class Page(StaticFiles):
+    """The files of the page, with the policy that lets a browser load nothing else."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        request = Request(scope)
+        check_sender(request, request.state.photochrom.settings, is_open=True)
+        response = await super().get_response(path, scope)
+        response.headers.update(
+            HEADERS | {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
+        )
+        return response
+
+
+def create_app(settings: Settings = Settings()) -> FastAPI:  # noqa: B008 (it is frozen)
+    """The whole server as an ASGI application."""
+    app = FastAPI(
+        title="Photochrom",
+        version=__version__,
+        summary="Colours grayscale photographs with diffusion models",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # both of FastAPI's pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.photochrom = settings
+    app.include_router(router)
+    app.add_exception_handler(HTTPException, lambda request, error: as_response(error))
+    app.mount("/", Page(directory=Path(__file__).parent / "page", html=True))
+    return app

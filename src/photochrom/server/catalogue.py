@@ -1,0 +1,123 @@
+"""What is known about the models: read from their folders each time, so that a training that runs shows live."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from photochrom import store
+from photochrom.errors import PhotochromError
+from photochrom.server.problems import Problem
+from photochrom.store import ModelFolder
+
+SHEET = re.compile(r"epoch_(\d+)\.png")
+
+
+class Catalogue:
+    """The model folders below one folder, and the evaluation reports below another."""
+
+    def __init__(self, models: Path, reports: Path) -> None:
+        self._models, self._reports = models, reports
+
+    def find(self, name: str) -> ModelFolder:
+        """The model of that name. Names are looked up in the list of folders and never become part of a path."""
+        folders = {folder.name: folder for folder in store.list_models(self._models)}
+        if name not in folders:
+            known = ", ".join(folders) or "none yet; make one with `photochrom train`"
+            raise Problem(404, f"there is no model {name!r}; there are: {known}")
+        return folders[name]
+
+    def usable(self, name: str) -> ModelFolder:
+        """The same, for a model that can colour: Problem 409 if its training has not finished an epoch."""
+        folder = self.find(name)
+        if not (folder / store.WEIGHTS).is_file():
+            raise Problem(409, f"the model {name!r} has no weights yet: its first epoch is not over")
+        return folder
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every model's facts, the one changed last first; a folder that cannot be read is listed with the reason."""
+        facts = []
+        for folder in store.list_models(self._models):
+            try:
+                facts.append(self.facts(folder))
+            except PhotochromError as error:
+                facts.append(
+                    {
+                        "name": folder.name,
+                        "usable": False,
+                        "training": False,
+                        "changed": 0.0,
+                        "error": str(error),
+                    }
+                )
+        return sorted(facts, key=lambda fact: fact["changed"], reverse=True)
+
+    def facts(self, folder: ModelFolder) -> dict[str, Any]:
+        """A line about one model."""
+        config, history = folder.config, folder.history
+        usable, running = (folder / store.WEIGHTS).is_file(), is_training(folder)
+        files = [path for path in folder.path.iterdir() if path.is_file()]
+        best = store.best_record(history) if history else None
+        seconds_left = None
+        if running and history:
+            seconds_left = round(history[-1]["seconds"] * (config.last_epoch - history[-1]["epoch"]))
+        return {
+            "name": folder.name,
+            "usable": usable,
+            "training": running,
+            "stage": history[-1]["stage"] if history else config.stages[0].label,
+            "epoch": history[-1]["epoch"] if history else config.first_epoch,
+            "epochs": config.last_epoch,
+            "seconds_left": seconds_left,
+            "best_epoch": best["epoch"] if best else None,
+            "best_val_loss": best["val_loss"] if best else None,
+            "source": config.source,
+            "data": config.data.name,
+            "size": config.data.size,
+            "features": list(config.model.features),
+            "timesteps": config.diffusion.timesteps,
+            "bytes": (folder / store.WEIGHTS).stat().st_size if usable else 0,
+            "changed": max(path.stat().st_mtime for path in files),
+        }
+
+    def details(self, name: str) -> dict[str, Any]:
+        """A model's facts, its whole configuration, and which sheets of samples and reports there are."""
+        folder = self.find(name)
+        return self.facts(folder) | {
+            "config": folder.config.model_dump(mode="json"),
+            "samples": sorted(self.sheets(folder)),
+            "reports": sorted(self.reports(name)),
+        }
+
+    def sheets(self, folder: ModelFolder) -> dict[int, Path]:
+        """The sheets of samples by epoch."""
+        found = ((SHEET.fullmatch(path.name), path) for path in (folder / "samples").glob("epoch_*.png"))
+        return {int(match[1]): path for match, path in found if match}
+
+    def reports(self, name: str) -> dict[str, Path]:
+        """The folders of the evaluations in which a model took part, by name."""
+        found = {}
+        for path in self._reports.glob("*/report.json"):
+            try:
+                subjects = json.loads(path.read_text(encoding="utf-8"))["subjects"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # half written, or of another program
+            if name in subjects and (path.parent / "report.html").is_file():
+                found[path.parent.name] = path.parent
+        return found
+
+
+def is_training(folder: ModelFolder) -> bool:
+    """Whether the process that wrote itself down as the trainer of a folder is alive."""
+    try:
+        process = int((folder / ".trainer").read_text())
+        if process > 0:
+            os.kill(process, 0)  # asks, and does nothing
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return process > 0

@@ -1,0 +1,287 @@
+"""The one thread that runs models, and the queue before it.
+
+A `Task` is one photo to be coloured by one model. It is settled exactly once, by whoever comes first: the worker with
+pictures or a problem, a client that goes away, or the clock. Whatever is settled is passed over, so that giving up a
+task is the same as settling it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from photochrom import store
+from photochrom.errors import PhotochromError, UsageError
+from photochrom.server.painting import (
+    Choices,
+    Format,
+    Painted,
+    PreviewColorizer,
+    open_upload,
+    paint,
+)
+from photochrom.server.problems import Problem
+from photochrom.server.settings import Settings
+
+log = logging.getLogger("photochrom.server")
+BATCH = 32
+SMALL = 512 * 512  # pixels; of larger photos the network's part is not what takes the time
+
+
+class GivenUp(Exception):
+    """Ends a sampling that nobody waits for any more."""
+
+
+@dataclass(eq=False)
+class Task:
+    """One photo to be coloured by one model."""
+
+    model: str
+    photo: bytes  # the file as it was sent
+    size: tuple[int, int]  # from its header
+    choices: Choices
+    deadline: float  # of the clock time.monotonic
+    name: str = ""
+    format: Format = "png"
+    created: float = field(default_factory=time.monotonic)
+    step: int = 0
+    steps: int = 0
+    watched: bool = False  # whether somebody looks at previews
+    preview: Image.Image | None = None
+    waited: float | None = None  # seconds, once it runs
+    outcome: Future[Painted] = field(default_factory=Future)
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing more to be done for it."""
+        return self.outcome.done()
+
+    @property
+    def state(self) -> str:
+        """waiting, running, done, cancelled or failed."""
+        if not self.settled:
+            return "waiting" if self.waited is None else "running"
+        error = self.outcome.exception()
+        return "done" if error is None else "cancelled" if isinstance(error, GivenUp) else "failed"
+
+    @property
+    def batch_key(self) -> tuple[Any, ...]:
+        """Tasks of the same key are coloured together: photos of one shape, by one model, in one way."""
+        shorter = min(self.size)
+        return self.model, self.choices, tuple(round(64 * side / shorter) for side in self.size)
+
+    def settle(self, outcome: Painted | Exception) -> bool:
+        """Give it its outcome; False if somebody was faster."""
+        try:
+            if isinstance(outcome, Exception):
+                self.outcome.set_exception(outcome)
+            else:
+                self.outcome.set_result(outcome)
+        except InvalidStateError:
+            return False
+        return True
+
+
+class Worker:
+    """Runs tasks in the order in which they came, small ones of a kind together."""
+
+    def __init__(self, settings: Settings, find: Callable[[str], store.ModelFolder], metrics: Any) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.models = LoadedModels(find, settings)
+        self._waiting: deque[Task] = deque()
+        self._running: list[Task] = []
+        self._changed = threading.Condition()
+        self._open = True
+        self._photo_seconds = 1.0  # a running mean, from which Retry-After is guessed
+        self._finishers = ThreadPoolExecutor(2, "photochrom-finish")  # encode while the next photo is sampled
+        self._thread = threading.Thread(target=self._run, name="photochrom-worker", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks have not begun."""
+        return sum(not task.settled for task in tuple(self._waiting))
+
+    @property
+    def running(self) -> int:
+        """How many tasks are in the batch that is worked on."""
+        return sum(not task.settled for task in tuple(self._running))
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Queue all of the tasks or none; raises Problem 503 with Retry-After when there is no room for them."""
+        with self._changed:
+            self._waiting = deque(task for task in self._waiting if not task.settled)
+            if not self._open:
+                raise Problem(503, "the server is shutting down", {"Retry-After": "10"})
+            bytes_there = sum(len(task.photo) for task in (*self._waiting, *tasks))
+            if (
+                len(self._waiting) + len(tasks) > self.settings.queue_photos
+                or bytes_there > self.settings.queue_bytes
+            ):
+                self.metrics.refused.inc(len(tasks))
+                seconds = min(60, max(1, round(len(self._waiting) * self._photo_seconds)))
+                text = f"{len(self._waiting)} photos are waiting and there is no room for {len(tasks)} more"
+                raise Problem(503, f"{text}: try again in {seconds} s", {"Retry-After": str(seconds)})
+            self._waiting.extend(tasks)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Take nothing more, and turn away what has not begun; what runs goes on."""
+        with self._changed:
+            self._open = False
+            for task in self._waiting:
+                task.settle(Problem(503, "the server is shutting down", {"Retry-After": "10"}))
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End the thread, giving up what still runs, within one step of its sampling."""
+        self.close()
+        for task in tuple(self._running):
+            task.settle(GivenUp("the server is shutting down"))
+        self._thread.join()
+        self._finishers.shutdown()
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            begun = time.monotonic()
+            try:
+                self._color(batch)
+            except GivenUp:
+                pass  # all of them are settled: that is why it was raised
+            except Exception as error:  # one photo must not end the server
+                _fail(batch, error)
+            else:
+                self._photo_seconds = 0.7 * self._photo_seconds + 0.3 * (time.monotonic() - begun) / len(
+                    batch
+                )
+            self._running = []
+
+    def _next_batch(self) -> list[Task]:
+        """The first task that waits, and those that can be coloured along with it; empty at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.waiting or not self._open)
+            live = [task for task in self._waiting if not task.settled]
+            batch = live[:1]
+            if batch and batch[0].size[0] * batch[0].size[1] <= SMALL and batch[0].choices.is_plain:
+                key = batch[0].batch_key
+                mates = (t for t in live if t.batch_key == key and t.size[0] * t.size[1] <= SMALL)
+                batch = [task for task, _ in zip(mates, range(BATCH), strict=False)]
+            self._waiting = deque(task for task in live if task not in batch)
+            for task in batch:
+                task.waited = time.monotonic() - task.created
+            self._running = batch
+            return batch
+
+    def _color(self, batch: list[Task]) -> None:
+        tasks, photos = [], []
+        for task in batch:
+            try:
+                photos.append(open_upload(task.photo))
+                tasks.append(task)
+            except Problem as problem:
+                task.settle(problem)
+        if not tasks:
+            return
+        colorizer = self.models.get(tasks[0].model)
+        self.metrics.batch_photos.observe(len(tasks))
+        begun = time.monotonic()
+
+        def step_done(step: int, steps: int) -> None:
+            self._expire()
+            if all(task.settled for task in tasks):
+                raise GivenUp
+            previews = colorizer.previews() if any(task.watched for task in tasks) else []
+            for place, task in enumerate(tasks):
+                task.steps, task.step = steps, step
+                if len(previews) >= len(tasks):  # of one photo's samples, the first is shown
+                    task.preview = previews[place]
+
+        results = paint(colorizer, photos, tasks[0].choices, step_done)
+        seconds = time.monotonic() - begun
+        self.metrics.sampling_seconds.observe(seconds)
+        for task, photo, pictures in zip(tasks, photos, results, strict=True):
+            painted = Painted(photo, pictures, task.choices, task.waited or 0.0, seconds)
+            if not task.settled:
+                self._finishers.submit(self._finish, task, painted)
+
+    def _finish(self, task: Task, painted: Painted) -> None:
+        """Measure and encode, off the thread that samples."""
+        try:
+            painted.finish(task.format)
+            outcome: Painted | Exception = painted
+        except Exception as error:
+            log.error("a picture could not be finished", exc_info=error)
+            outcome = Problem(500, "the picture could not be written; the server's log says why")
+        if task.settle(outcome):
+            self.metrics.photos.labels(task.state).inc()
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for task in (*self._running, *tuple(self._waiting)):
+            if now > task.deadline and not task.settled:
+                limit = f"{self.settings.job_seconds:g} s"
+                task.settle(
+                    Problem(
+                        504, f"not done within {limit}: take fewer steps or a smaller photo, or try later"
+                    )
+                )
+                self.metrics.photos.labels("timeout").inc()
+
+
+def _fail(batch: Iterable[Task], error: Exception) -> None:
+    """Settle a batch with what went wrong."""
+    if isinstance(error, UsageError):
+        problem = Problem(422, str(error))
+    elif isinstance(error, PhotochromError):
+        problem = Problem(500, str(error))
+    else:
+        log.error("colouring failed", exc_info=error)
+        problem = Problem(500, "colouring failed; the server's log says why")
+    for task in batch:
+        task.settle(problem)
+
+
+class LoadedModels:
+    """Models in memory, the least recently used of which go when there are too many. For the worker's thread only."""
+
+    def __init__(self, find: Callable[[str], store.ModelFolder], settings: Settings) -> None:
+        self._find, self._settings = find, settings
+        self._loaded: OrderedDict[str, tuple[int, PreviewColorizer]] = (
+            OrderedDict()
+        )  # name -> (time of its file, model)
+
+    @property
+    def bytes(self) -> int:
+        """What the weights of all loaded models take."""
+        return sum(_bytes(colorizer) for _, colorizer in tuple(self._loaded.values()))
+
+    @property
+    def names(self) -> list[str]:
+        """Loaded models, the one that goes first in front."""
+        return list(self._loaded)
+
+    def get(self, name: str) -> PreviewColorizer:
+        """The model, loaded if need be, and anew when a training has written better weights."""
+        weights = self._find(name) / store.WEIGHTS
+        changed = weights.stat().st_mtime_ns
+        if name not in self._loaded or self._loaded[name][0] != changed:
+            self._loaded.pop(name, None)
+            config, tensors = store.read_weights(weights)
+            self._loaded[name] = changed, PreviewColorizer(config, tensors, weights, self._settings.device)
+        self._loaded.move_to_end(name)
+        while len(self._loaded) > 1 and self.bytes > self._settings.model_bytes:
+            self._loaded.popitem(last=False)
+        return self._loaded[name][1]
+
+
+def _bytes(colorizer: PreviewColorizer) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in colorizer.network.parameters())
