@@ -50,6 +50,7 @@ COMMANDS = (
     "colorize",
     "evaluate",
     "models",
+    "models show",
     "data",
     "data import",
     "data info",

@@ -33,7 +33,7 @@ app.command()(train.train)
 app.command(no_args_is_help=True)(evaluate.evaluate)
 app.command(no_args_is_help=True)(colorize.colorize)
 app.command()(serve.serve)
-app.command("models")(models.list_models)
+app.add_typer(models.app, name="models")
 
 
 def _version(wanted: bool) -> None:
