@@ -16,7 +16,8 @@ from rich.console import Console
 from torch import Tensor
 
 from photochrom import color, compare, evaluate, report, store
-from photochrom.advice import COMPARED, NEXT, Case
+from photochrom.advice import COMPARED, NEXT, Case, advise
+from photochrom.card import read_evaluation
 from photochrom.cli import main
 from photochrom.compare import BETTER, EQUAL, NODES, WORSE
 from photochrom.config import build
@@ -25,6 +26,7 @@ from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.metrics import Array
 from photochrom.store import ModelFolder
 from photochrom.subjects import Subject, given_luma, model_subject, references, render
+from photochrom.train import train
 from photochrom.unet import UNet
 
 
@@ -222,6 +224,31 @@ def test_every_rule_has_its_case(rules: Any, number: int, change: dict[str, Any]
     assert words in rules[number][1].format(c=case)
 
 
+def test_advice_speaks_of_the_stage_that_a_model_has_come_to() -> None:
+    """Stopped within V1 of a recipe that plans V2: its colours never saw the perceptual loss."""
+    weights = {"noise": 1.0, "perceptual": 0.0, "adversarial": 0.0}
+    row = {name: {"value": 10.0} for name in ("colorfulness", "false_color", "fd_vgg16")}
+    epoch = {"epoch": 1, "stage_began": 1, "val_loss": 0.2, "photos": 9, "weights": weights}
+    config = {"stages": [{"perceptual": 0.0}, {"perceptual": 0.1}]}
+    report: dict[str, Any] = {
+        "rows": {name: row for name in ("m", compare.TRUTH, compare.GRAY)},
+        "subjects": {"m": {"config": config, "history": [epoch]}},
+        "differences": [],
+        "data": {"photos": 500},
+    }
+    assert any("go on with a second stage" in said for said in advise(report, ["m"]))
+    # In its second stage, losses are higher by the new term: only what they did since then is looked at.
+    second = weights | {"perceptual": 0.1}
+    later = [
+        epoch | {"epoch": n, "stage_began": 2, "val_loss": loss, "weights": second}
+        for n, loss in ((2, 0.5), (3, 0.4))
+    ]
+    report["subjects"]["m"]["history"] += later
+    told = advise(report, ["m"])
+    assert any("--perceptual 0.2" in said for said in told)
+    assert any("still falling" in said for said in told)
+
+
 def test_every_rule_was_tried() -> None:
     assert {(id(rules), number) for rules, number, _, _ in SAID} == {
         (id(r), n) for r in (NEXT, COMPARED) for n in range(len(r))
@@ -338,6 +365,106 @@ def test_the_command_prints_tables_or_json(
     with pytest.raises(SystemExit, match="1"):
         main([*command, "-o", str(tmp_path / "json")])
     assert "holds a report: choose another folder with --out, or --overwrite" in capsys.readouterr().err
+
+
+@pytest.fixture
+def trained(pack: Pack, values: dict[str, Any], tmp_path: Path) -> ModelFolder:
+    """A model of two epochs, `models/mine` beside the test's own files."""
+    folder = ModelFolder(tmp_path / "models" / "mine")
+    train(build(values), folder, pack)
+    return folder
+
+
+def call(*arguments: object) -> int:
+    """Run the command line; returns its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "html", lambda result, photos: "")
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_a_models_own_figures_stay_with_it(
+    trained: ModelFolder, pack: Pack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models, out = ("--models", trained.path.parent), tmp_path / "report"
+    assert "Evaluation" not in (trained / store.CARD).read_text(encoding="utf-8")
+    assert call("evaluate", "mine", *models, "--data", pack.folder, "--steps", 2, "-o", out) == 0
+    row = json.loads((out / "report.json").read_text(encoding="utf-8"))["rows"]["mine"]
+    kept = read_evaluation(trained)
+    assert kept is not None
+    assert kept["rows"]["model"] == row
+    assert kept["epoch"] == store.best_record(trained.history)["epoch"]
+    capsys.readouterr()
+    assert call("models", "show", "mine", *models) == 0
+    card = capsys.readouterr().out
+    assert card == (trained / store.CARD).read_text(encoding="utf-8")
+    ab = row["ab"]
+    assert f"| {ab['value']:.2f} | {ab['low']:.2f} to {ab['high']:.2f} |" in card
+    assert "Of 8 validation photos of tiny" in card
+    assert "weights have changed" not in card
+    assert call("models", *models) == 0
+    table = capsys.readouterr()
+    assert f" {row['ciede2000']['value']:.2f} " in table.out
+    assert max(map(len, table.out.splitlines())) <= 80
+    assert table.err == ""
+    assert call("models", "show", "mine", *models, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["evaluation"] == json.loads(json.dumps(kept))
+
+
+def test_an_evaluation_of_earlier_weights_says_so(
+    trained: ModelFolder,
+    pack: Pack,
+    values: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    models = ("--models", trained.path.parent)
+    assert call("evaluate", "mine", *models, "--data", pack.folder, "--steps", 2, "-o", tmp_path / "out") == 0
+    before, measured = (trained / "evaluation.json").read_bytes(), store.best_record(trained.history)
+    values["stages"][0]["epochs"] = 6
+    train(build(values), trained, pack)
+    assert store.best_record(trained.history)["epoch"] != measured["epoch"]
+    assert (trained / "evaluation.json").read_bytes() == before
+    card = (trained / store.CARD).read_text(encoding="utf-8")
+    assert f"Measured at epoch {measured['epoch']}; the weights have changed since" in card
+    capsys.readouterr()
+    assert call("models", *models) == 0
+    table = capsys.readouterr()
+    assert re.search(r"\d\.\d\d\*", table.out)
+    assert "photochrom evaluate mine" in table.err
+    assert call("models", *models, "--json") == 0
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert facts["evaluation"]["current"] is False
+
+
+def test_a_torn_evaluation_is_told_and_stops_no_training(
+    trained: ModelFolder, pack: Pack, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trained / "evaluation.json").write_text('{"rows":', encoding="utf-8")
+    values["stages"][0]["epochs"] = 3
+    train(build(values), trained, pack)
+    assert len(trained.history) == 3
+    assert call("models", "show", "mine", "--models", trained.path.parent) == 1
+    assert re.search(r"evaluation.json cannot be read .*: delete it", capsys.readouterr().err)
+
+
+def test_a_model_folder_that_takes_no_files_costs_no_report(
+    trained: ModelFolder, pack: Pack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (trained / "evaluation.json").mkdir()
+    out = tmp_path / "report"
+    assert call("evaluate", trained.path, "--data", pack.folder, "--steps", 2, "-o", out) == 0
+    assert (out / "report.json").exists()
+    assert "mine's card could not be written: cannot write" in capsys.readouterr().err
+
+
+def test_a_model_before_its_first_epoch_has_no_card(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("models", "show", "tiny", "--models", models) == 1
+    assert "'tiny' has no card before its first epoch ends" in capsys.readouterr().err
+    assert call("models", "show", "nope", "--models", models) == 1
+    assert "there are: large, tiny" in capsys.readouterr().err
 
 
 def test_a_model_sees_luma_and_nothing_else(models: Path, pack: Pack) -> None:

@@ -79,7 +79,7 @@ def evaluate(
         try:
             keep_in(folder, report)
         except PhotochromError as error:  # the report itself is whole
-            say(f"the model's own card could not be written: {error}")
+            say(f"{folder.name}'s card could not be written: {error}")
     if as_json:
         print_json(report)
     else:

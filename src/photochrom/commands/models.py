@@ -70,11 +70,12 @@ def show_model(
             | {"config": folder.config.model_dump(mode="json"), "evaluation": read_evaluation(folder)}
         )
         return
-    if not folder.history:
-        raise PhotochromError(
-            f"model {folder.name!r} has no card before its first epoch ends: go on training it"
-        )
-    card = model_card(folder.name, folder.config, folder.history, read_evaluation(folder))
+    if history := folder.history:
+        card = model_card(folder.name, folder.config, history, read_evaluation(folder))
+    elif (folder / store.CARD).exists():  # of someone who passed on the weights without the history
+        card = (folder / store.CARD).read_text(encoding="utf-8")
+    else:
+        raise PhotochromError(f"model {folder.name!r} has no card before its first epoch ends: train it on")
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown
@@ -97,7 +98,7 @@ def _print_list(facts: list[dict[str, Any]]) -> None:
         for row in facts
     ]
     figures = (">dark ΔE", ">ΔE00", ">colour") if evaluated else ()
-    print_table(["name", "stage", ">epoch", ">best loss", *figures, ">MB", "changed"], rows)
+    print_table(["name", "stage", ">epoch", ">loss", *figures, ">MB", "changed"], rows)
     if old := [row["name"] for row in facts if row["evaluation"] and not row["evaluation"]["current"]]:
         say(f"* of earlier weights: `photochrom evaluate {' '.join(old)}` measures those of now")
 
