@@ -1,13 +1,19 @@
 """Between a photo's full size and the size at which the network works: luma goes down, chroma comes up.
 
-On its way up, chroma is guided by luma, so that it does not run over edges. Source: the fast guided filter, He & Sun 2015
-(arXiv:1505.00996), algorithm 2, after He, Sun & Tang 2013, equations 5 to 8. Near a pixel each chroma channel is taken to
-be a linear function of luma, c = a y + b. The coefficients are found at the small size, where they cost nothing, and
-applied to luma at full size, in strips, so that memory does not grow with the photo.
+On its way up, chroma is guided by luma, so that it does not run over edges. Near a pixel, each chroma channel is taken to be
+a linear function of luma with slope a (the model of the guided filter, He, Sun & Tang 2013, equation 5). The guided filter
+would smooth what the network has drawn; so chroma is enlarged as it is, and only luma's detail, which is lost at the small
+size, is added with that slope, as pansharpening does (Vivone et al. 2015, equation 15, with the gain by regression):
+
+    c = up(c) + up(a) (y - up(y)),   a = cov(y, c) / (var(y) + EPSILON)
+
+kept between the lowest and highest chroma around. docs/bleeding.md has the measurements. All of it runs in strips, so that
+memory does not grow with the photo.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,30 +25,8 @@ from torch import Tensor
 from photochrom.pictures import to_images
 
 LONGEST = 8  # times the shorter side; what is longer is squeezed, so that a thin strip costs no more than a panorama
-RADIUS = 1  # of the window, in chroma pixels of the working size
-EPSILON = 1e-3  # of luma's variance in [-1,1]: what varies less is taken for flat
-STRIP_PIXELS = 1 << 18  # small enough for a processor's cache
-
-
-def coefficients(y: Tensor, c: Tensor) -> Tensor:
-    """a and b of c = a y + b, averaged over all windows that a pixel is in: (1,1,h,w), (1,2,h,w) -> (1,4,h,w)."""
-
-    def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, 2 * RADIUS + 1, stride=1, padding=RADIUS, count_include_pad=False)
-
-    mean_y, mean_c = mean(y), mean(c)
-    a = (mean(y * c) - mean_y * mean_c) / (mean(y * y) - mean_y**2 + EPSILON)
-    return mean(torch.cat([a, mean_c - a * mean_y], dim=1))  # (1, 4, h, w)
-
-
-def places(count: int, size: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Between which two of `size` small pixels each of `count` large ones lies, and how near to the second.
-
-    scale: small pixels per large one; pixel centres are at halves.
-    """
-    at = ((torch.arange(count, dtype=torch.float64) + 0.5) * scale - 0.5).clamp(0, size - 1)
-    first = at.floor().long()
-    return first, (first + 1).clamp(max=size - 1), (at - first).float()
+EPSILON = 0.01  # of luma's variance in [-1,1]: where it varies less, chroma does not follow
+STRIP_PIXELS = 1 << 17  # small enough for a processor's cache
 
 
 @dataclass(frozen=True)
@@ -74,30 +58,85 @@ def view(luma: Image.Image, side: int, multiple: int, scale: int) -> View:
     return View(F.pad(luma_tensor(luma), (0, right, 0, down), mode=mode), height, width, scale)
 
 
+def luma_tensor(photo: Image.Image) -> Tensor:
+    """A Pillow image of mode L as luma in [-1,1]: (1,1,H,W)."""
+    return torch.from_numpy(np.array(photo, dtype=np.float32))[None, None] / 127.5 - 1
+
+
 def lay_over(luma: Image.Image, seen: View, c: Tensor, keep_gray: Image.Image | None = None) -> Image.Image:
     """The RGB image of a photo's own luma (mode L, full size) and of chroma (1,2,h,w) at the working size.
 
     keep_gray: mode L, of the photo's size; what is white in it stays gray.
     """
-    width, height = luma.size
-    left, right, near = places(width, c.shape[3], seen.extent[1] / width)
-    upper, lower, weight = places(height, c.shape[2], seen.extent[0] / height)
-    small = coefficients(F.avg_pool2d(seen.y, seen.scale), c)
-    wide = torch.lerp(small[..., left], small[..., right], near)[0]  # (4, h, W)
     image = Image.new("RGB", luma.size)
-    rows = max(1, STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        strip = slice(top, min(top + rows, height))
-        box = (0, strip.start, width, strip.stop)
-        guide = luma_tensor(luma.crop(box))  # (1, 1, rows, W)
-        ab = torch.lerp(wide[:, upper[strip]], wide[:, lower[strip]], weight[strip, None])[None]
-        chroma = torch.addcmul(ab[:, 2:], ab[:, :2], guide)  # (1, 2, rows, W)
+    small_y = F.avg_pool2d(seen.y, seen.scale)
+    for top, y, chroma in guided(luma, small_y, c, seen.extent):
+        box = (0, top, luma.width, top + y.shape[2])
         if keep_gray is not None:
-            chroma *= (1 - luma_tensor(keep_gray.crop(box))) / 2
-        image.paste(to_images(guide, chroma)[0], box)
+            chroma.mul_((1 - luma_tensor(keep_gray.crop(box))) / 2)
+        image.paste(to_images(y, chroma)[0], box)
     return image
 
 
-def luma_tensor(photo: Image.Image) -> Tensor:
-    """A Pillow image of mode L as luma in [-1,1]: (1,1,H,W)."""
-    return torch.from_numpy(np.array(photo, dtype=np.float32))[None, None] / 127.5 - 1
+def guided(
+    luma: Image.Image, small_y: Tensor, c: Tensor, extent: tuple[float, float]
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Strips of a photo from top to bottom: the first row, luma y (1,1,rows,W), chroma (1,2,rows,W).
+
+    small_y (1,1,h,w) and c (1,2,h,w): luma and chroma at the small size; extent: how much of h and w the photo takes up.
+    """
+    width, height = luma.size
+    h, w = c.shape[-2:]
+    smooth = torch.cat([c, small_y], dim=1)[0]  # (3, h, w)
+    lowest, highest = -F.max_pool2d(-c, 3, 1, 1), F.max_pool2d(c, 3, 1, 1)
+    sharp = torch.cat([slope(small_y, c), lowest, highest], dim=1)[0]  # (6, h, w)
+    smooth = smooth @ interpolation(width, w, extent[1] / width, cubic, 2).T  # (3, h, W)
+    sharp = sharp @ interpolation(width, w, extent[1] / width, linear, 1).T  # (6, h, W)
+    down_smooth = interpolation(height, h, extent[0] / height, cubic, 2)  # (H, h)
+    down_sharp = interpolation(height, h, extent[0] / height, linear, 1)
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        y = luma_tensor(luma.crop((0, top, width, bottom)))
+        used = down_smooth[top:bottom].any(dim=0).nonzero()  # a strip lies between few of the small rows
+        near = slice(int(used[0]), int(used[-1]) + 1)
+        up = down_smooth[top:bottom, near] @ smooth[:, near]  # (3, rows, W)
+        a, low, high = (down_sharp[top:bottom, near] @ sharp[:, near]).split(2)
+        chroma = up[:2].addcmul(a, y[0] - up[2:])
+        yield top, y, torch.minimum(torch.maximum(chroma, low), high)[None]
+
+
+def slope(y: Tensor, c: Tensor) -> Tensor:
+    """a of c = a y + b around each pixel, by least squares: (1,1,h,w), (1,2,h,w) -> (1,2,h,w)."""
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
+
+    covariance, variance = mean(y * c) - mean(y) * mean(c), mean(y * y) - mean(y) ** 2
+    return mean(covariance / (variance + EPSILON))
+
+
+def interpolation(
+    count: int, size: int, scale: float, kernel: Callable[[Tensor], Tensor], reach: int
+) -> Tensor:
+    """The matrix (count,size) that enlarges `size` pixels to `count`, with `scale` small pixels to a large one.
+
+    Pixel centres are at halves; outside, the outermost pixel goes on.
+    """
+    at = (torch.arange(count, dtype=torch.float64) + 0.5) * scale - 0.5
+    matrix = torch.zeros(count, size, dtype=torch.float64)
+    for tap in range(1 - reach, reach + 1):
+        place = at.floor() + tap
+        column = place.long().clamp(0, size - 1)[:, None]
+        matrix.scatter_add_(1, column, kernel((at - place).abs())[:, None])
+    return matrix.float()
+
+
+def linear(d: Tensor) -> Tensor:
+    """The kernel of bilinear interpolation at distance d in [0,1]."""
+    return 1 - d
+
+
+def cubic(d: Tensor) -> Tensor:
+    """The kernel of bicubic interpolation at distance d in [0,2]. Source: Keys 1981, equation 15."""
+    return torch.where(d <= 1, (1.5 * d - 2.5) * d * d + 1, ((-0.5 * d + 2.5) * d - 4) * d + 2)

@@ -57,9 +57,7 @@ class GrayPhoto:
 
     luma: Image.Image
     alpha: Image.Image | None = None  # mode L, where the photo is partly transparent
-    info: dict[str, Any] = field(
-        default_factory=dict
-    )  # exif, icc_profile and dpi, named as Pillow names them
+    info: Info = field(default_factory=dict)  # exif, icc_profile and dpi, as Pillow names them
     notes: tuple[str, ...] = ()  # what a person should know of how it was read
 
 
