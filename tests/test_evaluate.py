@@ -333,6 +333,13 @@ def test_the_page_needs_nothing_else_and_shows_names_as_they_are(whole: tuple[di
     assert page.count("<svg") == len(report.CURVES) + 3
 
 
+def test_options_in_the_advice_stay_in_one_piece() -> None:
+    said = report._flags("go on, --from a<b --perceptual 0.1. Or --gan; a--b stays.")
+    assert said == (
+        "go on, <code>--from a</code>&lt;b <code>--perceptual 0.1</code>. Or <code>--gan</code>; a--b stays."
+    )
+
+
 def test_terminal_tables_fit_80_columns(whole: tuple[dict[str, Any], Path]) -> None:
     console = Console(width=80, record=True, force_terminal=False)
     with console.capture() as capture:

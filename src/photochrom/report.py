@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
@@ -65,7 +66,9 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
         loader=jinja2.PackageLoader("photochrom", ""), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": number, "interval": interval, "signed": signed, "uri": _uri}
+    environment.filters |= {
+        "number": number, "interval": interval, "signed": signed, "uri": _uri, "flags": _flags,
+    }  # fmt: skip
     models = list(result["subjects"])
     return environment.get_template("report.html.j2").render(
         r=result,
@@ -109,6 +112,11 @@ def interval(entry: Mapping[str, Any], name: str) -> str:
     )
 
 
+def _flags(sentence: str) -> Markup:
+    """HTML in which the options of a command look like that, and are not broken into two lines."""
+    return Markup(re.sub(r"(?<!\S)--[a-z-]+(?: [\w.]*\w)?", r"<code>\g<0></code>", str(escape(sentence))))
+
+
 def _uri(photo: Array) -> str:
     return "data:image/png;base64," + base64.b64encode(pictures.png(Image.fromarray(photo))).decode()
 
@@ -147,6 +155,7 @@ def curve_plot(result: Mapping[str, Any], measure: str) -> Markup:
     """SVG: the measure against colourfulness for every model, with intervals; gray and the truth for orientation."""
     figure, axes = _figure()
     gray, true = result["rows"][GRAY][measure]["value"], result["rows"][TRUTH]["colorfulness"]["value"]
+    right = 1.3 * true  # or further, where a model as made is more colourful than that
     for share in TARGETS:
         axes.axvline(share * true, color="#999999", linewidth=0.8, linestyle=":" if share < 1 else "-")
     for curve, color in zip(result["curves"].values(), itertools.cycle(COLORS), strict=False):
@@ -163,11 +172,12 @@ def curve_plot(result: Mapping[str, Any], measure: str) -> Markup:
         axes.plot(x[strength <= EXTRAPOLATED], y[strength <= EXTRAPOLATED], color=color)
         axes.plot(x[strength >= EXTRAPOLATED], y[strength >= EXTRAPOLATED], "--", color=color, linewidth=0.8)
         axes.plot(x[strength == 1], y[strength == 1], "o", color=color)
+        right = max([right, *1.03 * x[strength == 1]])
         if entries[0]["low"] is not None:
             low, high = ([entry[end] for entry in entries] for end in ("low", "high"))
             axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
     axes.plot(0, gray, "s", color="#888888")
-    axes.set(xlabel="colourfulness", ylabel=_label(ALL[measure]), xlim=(-0.02 * true, 1.3 * true))
+    axes.set(xlabel="colourfulness", ylabel=_label(ALL[measure]), xlim=(-0.02 * true, right))
     return _svg(figure, f"{ALL[measure].title} against colourfulness")
 
 
