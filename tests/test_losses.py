@@ -532,9 +532,10 @@ def gan_stage(values: Values, delay: int = 0) -> Config:
 def test_its_steps_lower_its_loss(pack: Pack, values: Values) -> None:
     config = gan_stage(values, delay=100)
     loss, batch, network = stage_loss(config), noisy(pack, config), network_of(config)
-    logs = [
-        loss(batch, network(batch.xt, batch.t, batch.y), network.last_layer, step)[1] for step in range(12)
-    ]
+    logs = []
+    for step in range(12):
+        logs.append(loss(batch, network(batch.xt, batch.t, batch.y), network.last_layer, step)[1])
+        loss.learn()
     found = [log["discriminator"] for log in logs]
     assert found[1] < found[0]
     assert found[-1] < 0.9 * found[0]
@@ -555,6 +556,7 @@ def test_it_learns_alone_at_first(pack: Pack, values: Values) -> None:
         surrogate, log = loss(batch, output, network.last_layer, step)
         assert log.keys() >= {"discriminator", "accuracy_true", "accuracy_coloured"}
         assert ("adversarial" in log) == ("weighted_adversarial" in log) == (step >= 3)
+        loss.learn()
         assert not any(map(torch.equal, kernels, before))
         (found,) = torch.autograd.grad(surrogate, output, retain_graph=True)
         (of_noise,) = torch.autograd.grad(parts(loss, batch, output)["noise"], output)
@@ -580,15 +582,17 @@ def test_colouring_better_does_not_teach_it(pack: Pack, values: Values) -> None:
     )
 
 
-def test_it_does_not_take_what_is_not_a_number(pack: Pack, values: Values) -> None:
+def test_it_takes_no_step_that_is_not_wanted(pack: Pack, values: Values) -> None:
+    """What is not a number shows in its loss and gradient; forgotten, it leaves no trace."""
     config = gan_stage(values)
     loss, batch, network = stage_loss(config), noisy(pack, config), network_of(config)
-    loss(batch, network(batch.xt, batch.t, batch.y), network.last_layer, 0)
     assert loss.discriminator is not None
     before = [weight.detach().clone() for weight in loss.discriminator.parameters()]
     output = network(batch.xt, batch.t, batch.y) * torch.nan
     _, log = loss(batch, output, network.last_layer, 1)
-    assert np.isnan(log["discriminator"])
+    assert np.isnan([log["discriminator"], log["discriminator_gradient"]]).all()
+    loss.forget()
+    loss.learn()
     assert all(map(torch.equal, loss.discriminator.parameters(), before))
 
 

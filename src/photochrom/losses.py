@@ -192,7 +192,7 @@ class StageLoss:
         """What to call backward on, and every term with its weight.
 
         output: (B,2,h,w), the network's for this batch; last_layer: the weight at which gradients are balanced; step:
-        steps of this stage so far. The discriminator, if there is one, takes its own step here.
+        steps of this stage so far. The discriminator's gradients, if there is one, are added up here; `learn` takes its step.
 
         Each term is differentiated once, down to the output; the sum of these gradients then goes through the network
         in one pass. That is what makes the gradients' ratios free to measure.
@@ -242,20 +242,26 @@ class StageLoss:
         self.discriminator.requires_grad_(True)
         return scores
 
+    def learn(self) -> None:
+        """Let the discriminator take its step: for the training to call once it knows that all numbers are finite."""
+        if self.optimizer:
+            self.optimizer.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """Give up the discriminator's gradients."""
+        if self.optimizer:
+            self.optimizer.zero_grad()
+
     def _teach_discriminator(self, luma: Tensor, rgb_hat: Tensor, rgb: Tensor) -> dict[str, float]:
         assert self.discriminator is not None
-        assert self.optimizer is not None
         true, coloured = self.discriminator(luma.repeat(2, 1, 1, 1), torch.cat([rgb, rgb_hat])).chunk(2)
         loss = discriminator_loss(true, coloured)
-        self.optimizer.zero_grad()
-        if (
-            not loss.isfinite()
-        ):  # the training says so and leaves the batch out; the discriminator must not take it
-            return {"discriminator": loss.item()}
         loss.backward()
-        self.optimizer.step()
+        gradients = [weight.grad for weight in self.discriminator.parameters() if weight.grad is not None]
         return {
             "discriminator": loss.item(),
+            "discriminator_gradient": nn.utils.get_total_norm(gradients).item(),
             "accuracy_true": (true > 0).float().mean().item(),
             "accuracy_coloured": (coloured < 0).float().mean().item(),
         }

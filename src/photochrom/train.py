@@ -178,6 +178,7 @@ class Training:
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.losses.learn()
         self.averaged.update_parameters(self.network)
         self.step += 1
         self.step_in_epoch += 1
@@ -201,6 +202,7 @@ class Training:
             if "memory" not in str(error).lower() or self.micro_batch == 1:
                 raise
         self.optimizer.zero_grad()
+        self.losses.forget()
         self.micro_batch = -(-self.micro_batch // 2)
         self.notes.append(
             f"out of memory: batches go through in parts of {self.micro_batch}, the batch size of {len(batch.t)} is kept"
@@ -224,6 +226,7 @@ class Training:
     def without_this_batch(self, bad: list[str], indices: Indices) -> dict[str, float]:
         """Leave out a batch whose numbers are not finite, once; raises PhotochromError at the second in a row."""
         self.optimizer.zero_grad()
+        self.losses.forget()
         if self.accelerator.scaler:
             self.accelerator.scaler.update()  # or it would refuse to look at the next gradient
         self.bad_batches += 1

@@ -1,0 +1,554 @@
+"""Everything is broken here on purpose: trainings killed and stopped at random, disks full, files torn, numbers bad.
+
+What forks and kills runs in a process of its own, which is this file as a program: `test_reliability.py EXPERIMENT ...`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+import torch
+from accelerate.optimizer import AcceleratedOptimizer
+
+from photochrom import losses, pictures, store, train
+from photochrom.colorizer import Colorizer
+from photochrom.config import Config, build
+from photochrom.data.pack import Pack
+from photochrom.errors import Interrupted, PhotochromError
+from photochrom.store import ModelFolder
+from photochrom.terminal import asked_to_stop
+from photochrom.train import Progress, Training
+from test_stages import GAN, V1, assert_equal, frozen, staged
+from test_train import assert_same_training
+
+Values = dict[str, Any]
+Tries = Callable[[int, int], int]
+SOURCES = sorted(Path(store.__file__).parent.rglob("*.py"))
+
+# --- Experiments, in a process of their own ---------------------------------------------------------------------------
+
+CONFIG: Values = {
+    "model": {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 1, "chroma_scale": 1},
+    "diffusion": {"timesteps": 50},
+    "training": {"batch_size": 8, "learning_rate": 3e-3, "warmup_steps": 2, "sample_every": 0},
+    "stages": [{**V1, "epochs": 2}, {**GAN, "epochs": 2, "perceptual": 0.0, "gan_delay": 2}],
+}
+
+
+def fork(work: Callable[[], None]) -> int:
+    """Let a copy of this process do it; returns its id. It exits with 0, 1 for an error that is told, 143 when stopped."""
+    if pid := os.fork():
+        return pid
+    code = 70
+    try:
+        work()
+        code = 0
+    except Interrupted as error:
+        code = 128 + error.signal_number
+    except PhotochromError as error:
+        code = 1 if "cannot write" in str(error) else 70
+    except BaseException:
+        traceback.print_exc()
+    os._exit(code)
+
+
+def ended(pid: int) -> int:
+    """Wait for a process; its exit code, or minus the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Trials:
+    """Trainings of two stages with a discriminator that are broken off again and again, beside one that is not."""
+
+    def __init__(self, pack: str, work: str) -> None:
+        self.pack, self.work = Pack.open(Path(pack)), Path(work)
+        self.chance = random.Random(0)
+        self.straight = ModelFolder(self.work / "straight")
+        pictures.loss_curve(
+            [{"epoch": 1, "train_loss": 1.0, "val_loss": 1.0}]
+        )  # imports what all copies need
+        begun = time.monotonic()
+        assert ended(fork(lambda: self.train(self.straight))) == 0
+        self.seconds = time.monotonic() - begun
+        self.codes: dict[str, int] = {}
+        self.trainings = 0
+
+    def train(self, folder: ModelFolder) -> None:
+        def report(progress: Progress) -> None:
+            if progress.record:  # what a person has been told
+                with (self.work / f"{folder.name}.told").open("a") as file:
+                    file.write(f"{progress.epoch}\n")
+
+        with asked_to_stop(lambda text: None) as stop:
+            train.train(build(CONFIG), folder, self.pack, report, stop)
+
+    def run(self, tries: int, break_off: Callable[[ModelFolder], int]) -> Values:
+        """Break trainings off so many times, check each time, and let each training come to its end at last."""
+        while tries > 0:
+            self.trainings += 1
+            folder, code = ModelFolder(self.work / f"broken{self.trainings}"), -1
+            while code and tries > 0:
+                code = break_off(folder)
+                tries -= code != 0
+                self.codes[str(code)] = self.codes.get(str(code), 0) + 1
+                assert code != 70, f"training {self.trainings} cannot go on"
+                told = self.work / f"{folder.name}.told"
+                if told.exists():
+                    newest, _, skipped = folder.newest_checkpoint()
+                    assert newest["epoch"] >= int(told.read_text().split()[-1]), "an epoch is lost"
+                    assert skipped == []
+            assert ended(fork(lambda: self.train(folder))) == 0
+            assert_same_training(folder, self.straight)
+            assert list(folder.path.rglob(".*.part")) == []
+        return {"codes": self.codes, "trainings": self.trainings}
+
+
+def signals(pack: str, work: str, tries: str, number: str) -> Values:
+    """Send a signal at random moments."""
+    trials = Trials(pack, work)
+
+    def break_off(folder: ModelFolder) -> int:
+        pid = fork(lambda: trials.train(folder))
+        time.sleep(trials.chance.uniform(0, trials.seconds))
+        os.kill(pid, int(number))
+        return ended(pid)
+
+    return trials.run(int(tries), break_off)
+
+
+def limits(pack: str, work: str, tries: str) -> Values:
+    """Limit the size of files: torch.save, which writes piece by piece, is stopped in the middle."""
+    trials = Trials(pack, work)
+    largest = (trials.straight / store.LAST).stat().st_size
+
+    def limited(folder: ModelFolder) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (trials.chance.randrange(10, largest),) * 2)
+        trials.train(folder)
+
+    def break_off(folder: ModelFolder) -> int:
+        trials.chance.random()  # which the copies would draw alike
+        return ended(fork(lambda: limited(folder)))
+
+    return trials.run(int(tries), break_off)
+
+
+def small_disk(pack: str, work: str) -> Values:
+    """Train on a disk that is full after an epoch or two, then make room and go on."""
+    disk = Path(work, "disk")
+    disk.mkdir()
+    trials = Trials(pack, work)
+    size = sum(path.stat().st_size for path in trials.straight.path.rglob("*") if path.is_file())
+    mounted = ["mount", "-t", "tmpfs", "-o", f"size={size // 2}", "none", str(disk)]
+    if subprocess.run(mounted, capture_output=True, check=False).returncode:
+        return {"codes": {}}
+    try:
+        folder = ModelFolder(disk / "model")
+        codes = [ended(fork(lambda: trials.train(folder))) for _ in range(2)]
+        subprocess.run(["mount", "-o", f"remount,size={4 * size}", str(disk)], check=True)
+        codes.append(ended(fork(lambda: trials.train(folder))))
+        assert_same_training(folder, trials.straight)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    return {"codes": codes}
+
+
+STEPS = ("open", "write", "fsync of the file", "chmod", "rename", "fsync of the folder")
+
+
+def points(work: str) -> Values:
+    """Kill a process before and after each step of writing a checkpoint; what is there then, and after the next start."""
+    found = {}
+    for step in STEPS:
+        for when in ("before", "after", "half-way") if step == "write" else ("before", "after"):
+            folder = ModelFolder(Path(work, f"{step} {when}"))
+            folder.path.mkdir()
+            folder.save_checkpoint(store.LAST, checkpoint(1))
+            code = ended(fork(lambda f=folder, s=step, w=when: killed_at(s, w, f)))  # type: ignore[misc]
+            newest, origin, skipped = folder.newest_checkpoint()
+            assert (origin.name, skipped) == (store.LAST, [])
+            with folder.locked():
+                left = sorted(path.name for path in folder.path.iterdir() if path.suffix == store.PART)
+            found[folder.name] = [code, newest["epoch"], left]
+    return found
+
+
+def checkpoint(epoch: int) -> Values:
+    """As plain as a checkpoint can be."""
+    return {"model_state_dict": {"a": torch.full((1000,), float(epoch))}, "config": {}, "epoch": epoch}
+
+
+def killed_at(step: str, when: str, folder: ModelFolder) -> None:
+    """Write a checkpoint, and kill this process at one step of it."""
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if when == "before":
+                die()
+            result = real(*arguments, **options)
+            die()
+            return result
+
+        return call
+
+    def half(value: Any, file: IO[bytes]) -> None:
+        file.write(bytes(5000))
+        file.flush()
+        die()
+
+    def in_order(descriptor: int, real: Callable[[int], None] = os.fsync) -> None:
+        is_folder = os.path.isdir(f"/proc/self/fd/{descriptor}")
+        chosen = step == ("fsync of the folder" if is_folder else "fsync of the file")
+        (dying(real) if chosen else real)(descriptor)
+
+    if step == "open":
+        store.tempfile.NamedTemporaryFile = dying(store.tempfile.NamedTemporaryFile)  # type: ignore[assignment,misc]
+    elif step == "write":
+        torch.save = half if when == "half-way" else dying(torch.save)  # type: ignore[assignment]
+    elif step == "chmod":
+        os.chmod = dying(os.chmod)
+    elif step == "rename":
+        os.replace = dying(os.replace)
+    else:
+        os.fsync = in_order  # type: ignore[assignment]
+    folder.save_checkpoint(store.LAST, checkpoint(2))
+
+
+def growth(pack: str, work: str, steps: str, photos: str) -> Values:
+    """MB that the process grows by, between the first quarter and the end, in training and in colouring."""
+
+    def megabytes() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+    def grown(count: int, work: Callable[[], object]) -> float:
+        for _ in range(count // 4):
+            work()
+        before = megabytes()
+        for _ in range(count - count // 4):
+            work()
+        return megabytes() - before
+
+    opened = Pack.open(Path(pack))
+    training = Training(build({**CONFIG, "stages": [{**GAN, "perceptual": 0.0, "gan_delay": 0}]}), opened)
+    trained = grown(int(steps), training.train_step)
+    weights = {key: value.detach() for key, value in training.network.state_dict().items()}
+    colorizer = Colorizer(training.config, weights, Path(work))
+    photo = Path(work, "photo.png")
+    train.Image.fromarray(opened.photos[0]).save(photo)
+    return {"training": trained, "colouring": grown(int(photos), lambda: colorizer(photo, steps=2))}
+
+
+def experiment(what: Callable[..., Values], *arguments: object) -> Any:
+    """Run one of the above in a process of its own."""
+    command = [sys.executable, __file__, what.__name__, *map(str, arguments)]
+    threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **threads})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# --- Trainings broken off ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("kill -9 before, within and after each step of writing a checkpoint", "")
+def test_a_checkpoint_is_old_or_new_wherever_its_writer_is_killed(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    found = experiment(points, tmp_path)
+    assert len(found) == 13
+    assert {code for code, _, _ in found.values()} == {-signal.SIGKILL}
+    assert {name: left for name, (_, _, left) in found.items() if left} == {}
+    new = {name for name, (_, epoch, _) in found.items() if epoch == 2}
+    assert new == {"rename after", "fsync of the folder before", "fsync of the folder after"}
+    record_property("tries", len(found))
+    record_property("outcome", "the old one whole 10 times, the new one whole 3 times, nothing left over")
+
+
+@pytest.mark.fault("kill -9 at a random moment of a training in two stages with a discriminator", "")
+def test_a_training_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
+    pack: Pack, tmp_path: Path, tries: Tries, record_property: Callable[[str, object], None]
+) -> None:
+    found = experiment(signals, pack.folder, tmp_path, tries(6, 200), int(signal.SIGKILL))
+    assert found["codes"].keys() <= {"-9", "0"}
+    record_property("tries", found["codes"]["-9"])
+    outcome = (
+        f"{found['trainings']} trainings, each went on; no epoch lost that was told; all ended bit for bit"
+    )
+    record_property("outcome", f"{outcome} like the one that nobody killed")
+
+
+@pytest.mark.fault("SIGTERM at a random moment of such a training", "")
+def test_a_training_that_is_stopped_again_and_again_too(
+    pack: Pack, tmp_path: Path, tries: Tries, record_property: Callable[[str, object], None]
+) -> None:
+    found = experiment(signals, pack.folder, tmp_path, tries(4, 100), int(signal.SIGTERM))
+    codes = found["codes"]
+    assert codes.keys() <= {"143", "-15", "0"}
+    assert codes["143"] > 0
+    record_property("tries", codes["143"] + codes.get("-15", 0))
+    outcome = f"saved and exit 143 {codes['143']} times, ended before it began {codes.get('-15', 0)} times; "
+    record_property(
+        "outcome", f"{outcome}all {found['trainings']} trainings ended bit for bit like an undisturbed one"
+    )
+
+
+@pytest.mark.fault("no file may grow over a random size (as on a full disk)", "")
+def test_a_training_that_finds_no_room_ends_and_goes_on(
+    pack: Pack, tmp_path: Path, tries: Tries, record_property: Callable[[str, object], None]
+) -> None:
+    found = experiment(limits, pack.folder, tmp_path, tries(3, 50))
+    assert found["codes"].keys() <= {"1", "0"}
+    record_property("tries", found["codes"]["1"])
+    record_property("outcome", "told in one line, exit 1; with room again each went on to the same end")
+
+
+@pytest.mark.fault(
+    "a disk that is full after an epoch or two", "told in one line; with room again to the same end"
+)
+def test_a_full_disk(pack: Pack, tmp_path: Path) -> None:
+    codes = experiment(small_disk, pack.folder, tmp_path)["codes"]
+    if not codes:
+        pytest.skip("no disk may be mounted here")
+    assert codes == [1, 1, 0]
+
+
+@pytest.mark.fault("last_model.pth cut short, or one bit of it changed", "")
+def test_a_torn_checkpoint_is_named_and_the_one_before_it_is_gone_on_from(
+    pack: Pack, values: Values, tmp_path: Path, tries: Tries, record_property: Callable[[str, object], None]
+) -> None:
+    config, chance = staged(values, V1, {**GAN, "perceptual": 0.0}), random.Random(0)
+    straight, torn = ModelFolder(tmp_path / "straight"), ModelFolder(tmp_path / "torn")
+    for folder in (straight, torn):
+        train.train(config, folder, pack)
+    whole = (torn / store.LAST).read_bytes()
+    count = tries(40, 2000)
+    for number in range(count):
+        broken = bytearray(whole)
+        place = chance.randrange(len(whole))
+        if number % 2:
+            broken = broken[:place]
+        else:
+            broken[place] ^= 1 << chance.randrange(8)
+        (torn / store.LAST).write_bytes(broken)
+        state, origin, skipped = torn.newest_checkpoint()
+        if origin.name == store.BEST:
+            assert skipped == [
+                f"{torn / store.LAST} is torn, or not a checkpoint of plain tensors and numbers; "
+                "take a whole one, or begin anew"
+            ]
+        else:  # a bit that nobody reads, such as a date in the zip's directory
+            assert number % 2 == 0
+            assert_equal(state, store.read_checkpoint(straight / store.LAST))
+    (torn / store.LAST).write_bytes(whole[: len(whole) // 2])
+    notes: list[str] = []
+    train.train(config, torn, pack, lambda progress: notes.extend(progress.notes))
+    assert_same_training(torn, straight)
+    record_property("tries", count)
+    record_property(
+        "outcome", "named and skipped, or the same in every number; best_model.pth leads to the same end"
+    )
+
+
+def test_what_was_skipped_is_told(pack: Pack, values: Values, tmp_path: Path) -> None:
+    values["stages"][0]["epochs"] = 3
+    folder = ModelFolder(tmp_path / "model")
+    with pytest.raises(Interrupted):
+        train.train(build(values), folder, pack, signal_received=iter([0, 0, 0, 0, 15]).__next__)
+    (folder / store.LAST).write_bytes(b"PK")
+    notes: list[str] = []
+    train.train(build(values), folder, pack, lambda progress: notes.extend(progress.notes))
+    assert f"{folder / store.LAST} is torn" in notes[0]
+    assert notes[0].endswith(f"(skipped: going on from {folder / store.BEST})")
+    assert [record["epoch"] for record in folder.history] == [1, 2, 3]
+
+
+def test_an_only_checkpoint_that_is_torn_is_told(pack: Pack, values: Values, tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path / "model")
+    train.train(build(values), folder, pack)
+    for file in (store.LAST, store.BEST):
+        (folder / file).write_bytes(b"")
+    with pytest.raises(PhotochromError, match=r"last_model\.pth is torn, .*begin anew"):
+        train.train(build(values), folder, pack)
+
+
+def test_a_training_killed_between_its_last_two_files_is_completed(
+    pack: Pack, values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """best_model.pth holds the only epoch, and nothing else was written."""
+    values["stages"][0]["epochs"] = 1
+    straight, killed = ModelFolder(tmp_path / "straight"), ModelFolder(tmp_path / "killed")
+    train.train(build(values), straight, pack)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelFolder, "save_weights", lambda self, tensors, config: sys.exit(1))
+        with pytest.raises(SystemExit):
+            train.train(build(values), killed, pack)
+    assert not (killed / store.LAST).exists()
+    train.train(build(values), killed, pack)
+    assert_same_training(killed, straight)
+
+
+# --- Memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
+@pytest.mark.fault("training and colouring for long", "")
+def test_memory_does_not_grow(
+    pack: Pack, tmp_path: Path, tries: Tries, record_property: Callable[[str, object], None]
+) -> None:
+    steps, photos = tries(400, 2000), tries(100, 500)
+    found = experiment(growth, pack.folder, tmp_path, steps, photos)
+    assert found["training"] < 10
+    assert found["colouring"] < 10
+    record_property("tries", steps + photos)
+    record_property(
+        "outcome",
+        f"{steps:,} training steps grew by {found['training']:.1f} MB after the first quarter, {photos} colourings by "
+        f"{found['colouring']:.1f} MB",
+    )
+
+
+# --- Numbers that are none --------------------------------------------------------------------------------------------
+
+BAD = {"nan": math.nan, "infinity": math.inf}
+
+
+def poison(training: Training, place: str, value: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, every batch has this number in this place."""
+    if place == "photo":
+        real = Pack.rgb
+
+        def rgb(self: Pack, where: Any) -> torch.Tensor:
+            photos = real(self, where)
+            photos[0, 1, 3, 5] = value
+            return photos
+
+        monkeypatch.setattr(Pack, "rgb", rgb)
+    elif place == "loss":
+        monkeypatch.setattr(losses.F, "mse_loss", lambda output, target: (output * value).sum())
+    elif place == "gradient":
+        training.network.last_layer.register_hook(lambda gradient: gradient * value)
+    elif place == "loss of the discriminator":
+        monkeypatch.setattr(losses, "discriminator_loss", lambda true, coloured: true.mean() * value)
+    else:
+        assert training.losses.discriminator
+        weight = next(training.losses.discriminator.parameters())
+        weight.register_hook(lambda gradient: gradient * value)
+
+
+@pytest.mark.fault(
+    "NaN or infinity in photo, loss or gradient; stage 1, 2 and 2 with discriminator",
+    "no weight, average or optimiser changed; step, number and photos named",
+)
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize(
+    ("stage", "place"),
+    [
+        *((stage, place) for stage in ("v1", "v2", "gan") for place in ("photo", "loss", "gradient")),
+        ("gan", "loss of the discriminator"),
+        ("gan", "gradient of the discriminator"),
+    ],
+)
+def test_a_bad_number_changes_nothing(
+    stage: str, place: str, value: str, pack: Pack, values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = {"v1": V1, "v2": {**V1, "perceptual": 0.1}, "gan": {**GAN, "perceptual": 0.0, "gan_delay": 0}}
+    training = Training(staged(values, stages[stage]), pack)
+    training.train_step()
+    before = frozen(training)
+    poison(training, place, BAD[value], monkeypatch)
+    names = pack.origin[train.photos_of_step(training.photos, 0, 2, 8)[0]]
+    with pytest.raises(
+        PhotochromError, match=rf"^step 2: .* not finite; .*\(photos {names}, .*last good checkpoint"
+    ):
+        training.train_step()
+    assert_equal(frozen(training), before)
+
+
+def test_a_validation_that_is_not_a_number_keeps_the_last_good_checkpoint(
+    pack: Pack, values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = ModelFolder(tmp_path / "model")
+    values["stages"][0]["epochs"] = 3
+    monkeypatch.setattr(Training, "validate", lambda self: {"noise": 0.5 if self.epoch < 1 else math.inf})
+    with pytest.raises(
+        PhotochromError, match="^epoch 2: validation noise not finite; the last good checkpoint"
+    ):
+        train.train(build(values), folder, pack)
+    assert folder.newest_checkpoint()[0]["epoch"] == 1
+    assert len(folder.history) == 1
+
+
+class Scaled:
+    """On a processor there is no fp16, but there is its scaler."""
+
+    def __init__(self, config: Config, pack: Pack) -> None:
+        self.training = Training(config, pack)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=3)
+        self.training.accelerator.scaler = self.scaler
+        optimizer = self.training.optimizer.optimizer
+        self.training.optimizer = AcceleratedOptimizer(optimizer, device_placement=False, scaler=self.scaler)
+
+
+def test_the_scaler_of_fp16_is_part_of_the_checkpoint(pack: Pack, values: Values, tmp_path: Path) -> None:
+    first, second = Scaled(build(values), pack), Scaled(build(values), pack)
+    for _ in range(4):
+        first.training.train_step()
+    assert first.scaler.get_scale() == 2.0**17
+    folder = ModelFolder(tmp_path)
+    folder.save_checkpoint(store.LAST, first.training.state())
+    second.training.restore(store.read_checkpoint(folder / store.LAST), folder / store.LAST)
+    assert second.scaler.state_dict() == first.scaler.state_dict()
+
+
+# --- Files that would do harm -----------------------------------------------------------------------------------------
+
+
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+def test_nothing_that_is_read_is_ever_executed() -> None:
+    """Every torch.load has weights_only=True, and nothing else that runs what it reads is called anywhere."""
+    loads = 0
+    for path in SOURCES:
+        for call in calls(path):
+            name, options = (
+                ast.unparse(call.func),
+                {word.arg: ast.unparse(word.value) for word in call.keywords},
+            )
+            assert name not in (
+                "eval",
+                "exec",
+                "pickle.load",
+                "pickle.loads",
+                "yaml.load",
+                "marshal.loads",
+            ), path
+            assert options.get("allow_pickle", "False") == "False", path
+            assert options.get("strict", "True") == "True" or not name.endswith("load_state_dict"), path
+            assert not name.endswith("load_state_dict") or len(call.args) == 1, path
+            if name == "torch.load":
+                loads += 1
+                assert options["weights_only"] == "True", path
+        assert "weights_only=False" not in path.read_text()
+    assert loads > 0
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
