@@ -11,7 +11,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
@@ -45,12 +45,13 @@ class Service:
         self.jobs = Jobs(settings)
         self.worker = Worker(settings, self.catalogue.usable, self.metrics)
 
-    async def new_task(self, upload: UploadFile, model: str, choices: Choices) -> Task:
-        """A task for a photo, whose header has been looked at."""
+    async def new_tasks(self, upload: UploadFile, models: Sequence[str], choices: Choices) -> list[Task]:
+        """A task for each model, for a photo whose header has been looked at."""
         photo = await upload.read()
         name = (upload.filename or "photo").replace("\\", "/").rsplit("/", 1)[-1][:200]
         size = read_header(photo, self.settings.max_pixels)
-        return Task(model, photo, size, choices, time.monotonic() + self.settings.job_seconds, name)
+        deadline = time.monotonic() + self.settings.job_seconds
+        return [Task(model, photo, size, choices, deadline, name) for model in models]
 
 
 @asynccontextmanager
@@ -251,7 +252,7 @@ async def colorize(
     if form.samples > 1 and form.format != "json":
         raise Problem(422, "several samples do not fit into one picture: set format to json, or samples to 1")
     model = service.catalogue.usable(form.model or newest(service)).name
-    task = await service.new_task(form.photo, model, choices_of(form))
+    (task,) = await service.new_tasks(form.photo, [model], choices_of(form))
     task.format = "jpeg" if form.format == "jpeg" else "png"
     service.worker.submit([task])
     painted = await outcome(task, request)
@@ -280,7 +281,7 @@ async def create_job(
             422, f"{wanted} colourings in one job, at most {service.settings.queue_photos}: make several jobs"
         )
     tasks = [
-        await service.new_task(photo, model, choices_of(form)) for photo in form.photo for model in models
+        task for photo in form.photo for task in await service.new_tasks(photo, models, choices_of(form))
     ]
     service.worker.submit(tasks)
     job = Job(tasks)

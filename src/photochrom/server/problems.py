@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 from fastapi import HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -184,7 +185,7 @@ def check_sender(request: Request, settings: Settings, is_open: bool) -> None:
     ):
         raise Problem(403, "requests from other sites' pages are refused")
     if settings.api_key and not is_open:
-        given = request.headers.get(KEY_HEADER) or request.cookies.get(KEY_COOKIE) or ""
+        given = request.headers.get(KEY_HEADER) or unquote(request.cookies.get(KEY_COOKIE, ""))
         if not secrets.compare_digest(given.encode(), settings.api_key.encode()):
             raise Problem(
                 401, f"this server asks for a key: send it as {KEY_HEADER}", {"WWW-Authenticate": "ApiKey"}

@@ -6,12 +6,13 @@ import { drawDark } from "./dark.js";
 const STEP = 2; // percent that an arrow key moves the mark for a new hint
 
 export class Stage {
-  // photo: {url, width, height, hints}; onSlide(value) and onHints() tell the others.
+  // photo: {url, name, element}; onSlide(value) and onHint(x, y) tell the photo.
   constructor(photo, label, onSlide, onHint) {
     this.photo = photo;
     this.onHint = onHint;
     this.after = h("img", { class: "after", alt: `${photo.name}, coloured by ${label}`, draggable: "false" });
     this.before = h("img", { class: "before", alt: "", src: photo.url, draggable: "false" });
+    this.before.addEventListener("load", () => this.resize(this.before.naturalWidth, this.before.naturalHeight));
     this.before.addEventListener("error", () => this.makeBefore());
     this.canvas = h("canvas", { class: "whole", hidden: true, role: "img" });
     this.map = h("img", { class: "whole", hidden: true, alt: "White where the samples disagree, black where they agree" });
@@ -30,13 +31,11 @@ export class Stage {
     this.element = h("div", { class: "stage" },
       h("div", { class: "layers" }, this.after, this.before, this.canvas, this.map, this.line), this.slider, this.hints, this.cross);
     this.element.addEventListener("click", (event) => this.clicked(event));
-    this.resize(photo.width, photo.height);
     this.slide(50);
   }
 
   resize(width, height) {
-    if (!width) return;
-    this.element.style.setProperty("--ratio", width / height);
+    this.photo.element.style.setProperty("--ratio", width / height);
     this.element.classList.toggle("small", Math.max(width, height) <= 160);
   }
 
