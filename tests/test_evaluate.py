@@ -363,7 +363,9 @@ def test_the_command_prints_tables_or_json(
     command = ["evaluate", str(models / "tiny"), "--data", str(pack.folder), "--steps", "2", "--photos", "4"]
     with pytest.raises(SystemExit, match="0"):
         main([*command, "-o", str(tmp_path / "tables")])
-    tables = capsys.readouterr().out
+    told = capsys.readouterr()
+    tables = told.out
+    assert "no FID: it needs --inception-weights" in told.err
     assert "At equal colourfulness" in tables
     assert "4 photos decide little" in tables
     with pytest.raises(SystemExit, match="0"):
@@ -658,6 +660,16 @@ def test_settings_that_fail_at_once_leave_nothing_in_the_way(
 ) -> None:
     with pytest.raises(UsageError, match="unknown sampler"):
         run(["tiny"], pack, tmp_path / "out", models_dir=models, sampler="best", steps=2)
+    with pytest.raises(PhotochromError, match="FID needs"):
+        run(
+            ["tiny"],
+            pack,
+            tmp_path / "other",
+            models_dir=models,
+            steps=2,
+            inception_weights=tmp_path / "none",
+        )
+    assert not (tmp_path / "other").exists()
     result = run(["tiny"], pack, tmp_path / "out", models_dir=models, steps=2, photos=2)
     assert result["data"]["photos"] == 2
 

@@ -166,14 +166,14 @@ def evaluate(
         "inception": inception_weights is not None,
         "subjects": {subject.name: subject.facts for subject in subjects},
     }
-    prepare(out, settings, overwrite)
     nets = Nets(
         VGG16.load().to(pick_device(device)),
         metrics.load_inception(inception_weights) if inception_weights else None,
     )
+    prepare(out, settings, overwrite)
     run(rows, pack, indices, seed, nets, out / PARTIAL, progress)
     results, model_names = load(out / PARTIAL), [subject.name for subject in subjects]
-    versions = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
+    versions = {name: version(name) for name in ("torch", "diffusers", "numpy", "scikit-image")}
     result = {
         **settings,
         "python": platform.python_version(),
@@ -217,7 +217,7 @@ def choose(pack: Pack, split: str, photos: int | None) -> npt.NDArray[np.int64]:
     indices = pack.indices(split)
     if len(indices) == 0:
         raise PhotochromError(
-            f"data set {pack.name!r} has no {split} photos: import it again with more photos"
+            f"data set {pack.name!r} has no {split} photos: import it again with more photos, or a larger --{split}"
         )
     return np.random.default_rng(0).permutation(indices)[:photos]
 

@@ -84,4 +84,6 @@ def evaluate(
         print_json(report)
     else:
         print_report(report)
+    if not inception_weights:
+        say("no FID: it needs --inception-weights FILE; FD-VGG16 is the same on the features that come along")
     say(f"report: {out / 'report.html'}")
