@@ -63,6 +63,7 @@ function add(files) {
     $("photos").prepend(photo.element);
     ask(photo);
   }
+  photos[0]?.element.scrollIntoView({ block: "nearest" });
 }
 
 async function example() {

@@ -192,7 +192,8 @@ export class Photo {
         const measures = result.status.measures[sample];
         facts.replaceChildren(
           h("span", {}, `seed ${seed + sample}, ${steps} steps, ${duration(result.seconds)}, colourfulness ${measures.colorfulness.toFixed(0)}`),
-          h("span", { class: "dark-figure" }, darkFigure(measures)));
+          h("span", { class: "dark-figure" }, darkFigure(measures)),
+          h("span", { class: "map-legend" }, "White: the samples disagree, so the colour is a guess. Black: they agree."));
         this.look(this.view);
       };
       const strip = result.urls.length > 1 && h("fieldset", { class: "samples" }, h("legend", { class: "hidden" }, `Samples of ${result.model}`),
@@ -276,5 +277,5 @@ export class Photo {
 
 function darkFigure(measures) {
   if (!measures.dark_share) return "no pixel is almost black (L* under 15)";
-  return `${percent(measures.dark_share)} of the photo is almost black (L* under 15); ${percent(measures.false_color)} of that has a false colour, mean chroma ${measures.dark_chroma.toFixed(1)}`;
+  return `${percent(measures.dark_share)} of the photo is almost black (L* under 15); ${percent(measures.false_color)} of that has a false colour (marked), mean chroma ${measures.dark_chroma.toFixed(1)}`;
 }
