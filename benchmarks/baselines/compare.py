@@ -4,9 +4,10 @@
     python benchmarks/baselines/compare.py --data tiny-imagenet-200 --photos 500 --models models/model_v1 models/model_v2
 
 A budget is processor time: what all threads of the process have computed while training steps ran, so that other work on
-the machine takes nothing from anyone. Evaluation, reading weights and saving do not count. Every row goes through the
-package's own training loop, with the same photos in the same order, batch size, optimiser, averaging and schedule, unless the file
-of a baseline says otherwise. What is trained already is not trained again. Writes docs/baselines.md and docs/baselines.png.
+the machine takes nothing from anyone; two cores that are busy for 20 minutes give up to 40. Evaluation, reading weights and
+saving do not count. Every row goes through the package's own training loop, with the same photos in the same order, batch
+size, optimiser, averaging and schedule, unless the file of a baseline says otherwise. What is trained already is not
+trained again. Writes docs/baselines.md and docs/baselines.png.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from photochrom.data.pack import Pack, find
 from photochrom.diffusion import sample
 from photochrom.errors import PhotochromError
 from photochrom.store import ModelFolder
-from photochrom.subjects import Subject, given_luma, model_subject
+from photochrom.subjects import Subject, given_luma, model_subject, references
 from photochrom.terminal import Display
 from photochrom.train import Training
 
@@ -141,7 +142,7 @@ def budget_of(folder: ModelFolder, pack: Pack, steps: int = 5) -> dict[str, Any]
 def sheet(subjects: Sequence[Subject], pack: Pack, split: str, seed: int) -> Image.Image:
     """The first photos of the evaluation, gray, by each model, and true."""
     indices = evaluate.choose(pack, split, SHEET_PHOTOS)
-    rows = {row.name: row for row in evaluate.references(pack, [])}
+    rows = {row.name: row for row in references(pack, [])}
     columns = {}
     for row in (rows[GRAY], *subjects, rows[TRUTH]):
         made = evaluate.paint_again(row, pack, indices, range(len(indices)), seed)
@@ -172,7 +173,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         help="settings of all rows (default: those of the first model, or recipes/cpu-small.toml)",
     )
-    parser.add_argument("--out", type=Path, default=Path("baselines"), help="folder of weights and report")
+    parser.add_argument("--out", type=Path, default=Path("reports/baselines"), help="weights and report")
     parser.add_argument("--doc", type=Path, default=HOME / "docs" / "baselines.md", help="the page")
     return parser.parse_args(arguments)
 

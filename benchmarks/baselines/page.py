@@ -93,7 +93,7 @@ Written by `python benchmarks/baselines/compare.py` on {today}.
 - data set {data["name"]} (checksum {data["checksum"]}), {data["photos"]} photos of its part {data["split"]}, {data["size"]}x{data["size"]} pixels
 - network: features {", ".join(map(str, config.model.features))}; batches of {config.training.batch_size}, peak learning rate {config.training.learning_rate:g} (pix2pix: its paper's)
 - budget: processor minutes, all threads together, spent in training steps. Rows of models that were trained elsewhere:
-  photos seen, times the processor time that one costs on this machine
+  photos seen (a V2's include those of the V1 that it goes on from), times the processor time that one costs on this machine
 - diffusion models are sampled with DDIM in {steps} steps
 - machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.system()}; Python {platform.python_version()}, PyTorch {torch.__version__}
 
