@@ -26,7 +26,7 @@ from torch import Tensor
 from photochrom import color
 from photochrom.config import PRESETS, Config, StageConfig, build
 from photochrom.data.pack import Pack, find
-from photochrom.losses import Noisy, StageLoss
+from photochrom.losses import Noisy, StageLoss, lift_shadows
 from photochrom.train import Training
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmark-stage2.md"
@@ -45,7 +45,8 @@ class AtPhotoSize(StageLoss):
 
     def colours(self, batch: Noisy, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x0_hat = self.diffusion.predict_x0(batch.xt, output, batch.t)
-        return batch.y, color.to_rgb(batch.y, x0_hat), color.to_rgb(batch.y, batch.x0)
+        found, true = (color.to_rgb(batch.y, chroma) for chroma in (x0_hat, batch.x0))
+        return batch.y, lift_shadows(found, batch.y), lift_shadows(true, batch.y)
 
 
 class WithoutGate(StageLoss):

@@ -143,6 +143,15 @@ class Noisy(NamedTuple):
         return Noisy(*(tensor[where] for tensor in self))
 
 
+def lift_shadows(rgb: Tensor, y: Tensor) -> Tensor:
+    """The picture with its dark parts made bright: rgb (B,3,H,W) times 1 / sqrt(Y + 0.05), Y = (y + 1) / 2 of y (B,1,H,W).
+
+    Black is multiplied by 4.5, middle gray by 1.3, white by 1. To VGG16 a dark photo is black whatever tints it has; lit
+    like this, they are seen. Linear in rgb, with hue and saturation kept.
+    """
+    return rgb * ((y + 1) / 2 + 0.05).clamp_min(0.05).rsqrt()
+
+
 class StageLoss:
     """The combined loss of one stage, with the discriminator and its optimiser if the stage has one.
 
@@ -181,10 +190,10 @@ class StageLoss:
         return self.diffusion.alpha_bar[t.cpu()].float().to(t.device)
 
     def colours(self, batch: Noisy, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Luma, predicted RGB and true RGB at chroma's size. Not clamped: see `color.to_rgb`."""
+        """Luma, predicted RGB and true RGB at chroma's size, shadows lifted. Not clamped: see `color.to_rgb`."""
         y = F.avg_pool2d(batch.y, batch.y.shape[-1] // batch.x0.shape[-1])  # (B, 1, h, w)
         x0_hat = self.diffusion.predict_x0(batch.xt, output, batch.t)
-        return y, color.to_rgb(y, x0_hat), color.to_rgb(y, batch.x0)
+        return y, lift_shadows(color.to_rgb(y, x0_hat), y), lift_shadows(color.to_rgb(y, batch.x0), y)
 
     def __call__(
         self, batch: Noisy, output: Tensor, last_layer: Tensor, step: int
