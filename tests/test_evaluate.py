@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -540,6 +542,32 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(
     for result in (expected, found):
         del result["rows"]["model"]["seconds_per_photo"]
     assert found == expected
+
+
+def test_ctrl_c_keeps_what_was_measured(
+    models: Path,
+    pack: Pack,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(evaluate, "BATCH", 3)
+    measured: list[str] = []
+    real = evaluate.measure
+
+    def measure(subject: Subject, *rest: Any) -> dict[str, Array]:
+        measured.append(subject.name)
+        if measured.count("tiny") == 2 and subject.name == "tiny":  # in the second of three batches
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(subject, *rest)
+
+    monkeypatch.setattr(evaluate, "measure", measure)
+    command = ("evaluate", models / "tiny", "--data", pack.folder, "--steps", 1, "-o", tmp_path / "out")
+    assert call(*command) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert measured.count("tiny") == 2
+    assert call(*command) == 0
+    assert measured.count("tiny") == 3
 
 
 def test_progress_counts_photos_times_models(pack: Pack, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Json, print_json, say
-from photochrom.errors import PhotochromError
+from photochrom.errors import Interrupted, PhotochromError
 
 
 def evaluate(
@@ -43,8 +43,8 @@ def evaluate(
     """Measure models on photos they never saw, and tell which is better.
 
     Writes report.html to look at and report.json to compute with. What the
-    columns mean stands in the report. The model's own figures also go into
-    its card (photochrom models show NAME).
+    columns mean stands in the report. A model's own figures also go into its
+    card (photochrom models show NAME). After Ctrl-C the same command goes on.
 
     [bold]Examples[/bold]
     $ photochrom evaluate model_v1 --photos 500
@@ -55,12 +55,20 @@ def evaluate(
     from photochrom.data.pack import find
     from photochrom.evaluate import evaluate as run
     from photochrom.evaluate import keep_in, print_report
-    from photochrom.terminal import Display
+    from photochrom.terminal import Display, asked_to_stop
 
     folders = [store.find_model(model, models_dir) for model in models]
     pack = find(data or folders[0].config.data.name, data_dir)
     out = out or Path("reports") / "-".join(folder.name for folder in folders)
-    with Display() as display:
+    with Display() as display, asked_to_stop(display.say) as signal_received:
+
+        def progress(done: int, total: int, text: str) -> None:
+            display.show(done, total, text)
+            if number := signal_received():
+                raise Interrupted(
+                    "stopped; what is measured so far is kept, and the same command goes on", number
+                )
+
         report = run(
             [folder.path for folder in folders],
             pack,
@@ -73,7 +81,7 @@ def evaluate(
             inception_weights=inception_weights,
             device=device,
             overwrite=overwrite,
-            progress=display.show,
+            progress=progress,
         )
     for folder in folders:
         try:
