@@ -239,6 +239,8 @@ def test_advice_speaks_of_the_stage_that_a_model_has_come_to() -> None:
         "data": {"photos": 500},
     }
     assert any("go on with a second stage" in said for said in advise(report, ["m"]))
+    tried = {**report, "subjects": report["subjects"] | {"v2": {"config": {"source": "m"}}}}
+    assert not any("go on with a second stage" in said for said in advise(tried, ["m"]))
     # In its second stage, losses are higher by the new term: only what they did since then is looked at.
     second = weights | {"perceptual": 0.1}
     later = [

@@ -39,6 +39,7 @@ class Case:
     gan: bool
     trained_here: bool  # whether flags of `photochrom train` can be advised
     distance: float  # CIEDE2000, minus the first model's, at 85 % of the true photos' colourfulness
+    continued: bool = False  # whether another of the models goes on from it
 
     @property
     def half(self) -> float:
@@ -95,7 +96,7 @@ NEXT: tuple[Rule, ...] = (
         "As a set, the photos of {c.name} are hardly nearer to true ones than gray photos are: train longer, or with more photos.",
     ),
     (
-        lambda c: c.false_color > MUCH_FALSE_COLOR and not c.perceptual,
+        lambda c: c.false_color > MUCH_FALSE_COLOR and not c.perceptual and not c.continued,
         "{c.name} puts false colour on {c.false_color:.0f} % of the almost black pixels: go on with a second stage, "
         "--from {c.name} --perceptual 0.1.",
     ),
@@ -165,6 +166,7 @@ def _case(report: dict[str, Any], name: str, first: str) -> Case:
         gan=weights.get("adversarial", 0.0) > 0,
         trained_here="config" in facts,
         distance=distance or 0.0,
+        continued=any(f.get("config", {}).get("source") == name for f in report["subjects"].values()),
     )
 
 
