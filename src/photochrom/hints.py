@@ -20,7 +20,8 @@ from photochrom.errors import UsageError
 from photochrom.fullsize import View, luma_tensor
 from photochrom.photo import Photo, from_array, open_gray
 
-RADIUS = 1  # chroma pixels of the working size around a hinted one that are held as well
+ALIKE = 0.3  # of luma in [-1,1]: how much it may change along a way before a hint fades
+REACH = 0.25  # of the photo's shorter side: how far a hint goes where luma does not change
 LEVELS = 16  # of luma, at which a palette knows its colours
 SOFTNESS = 0.15  # of luma in [-1,1]: how near a pixel must be to a level to count there
 MOST_STRETCH = 3.0  # of the spread of colours towards the reference's
@@ -51,33 +52,64 @@ def held_places(
 ) -> Held:
     """What is known of the chroma of a photo of `size` (width, height), at the size of its view.
 
-    hints: places, each of which holds a few chroma pixels around it; or a transparent picture, whose strokes hold what they
-    cover. keep_gray: mode L, of the photo's size; white is held gray, unless a hint is there.
+    hints: places, or a transparent picture with strokes of colour. A hint holds its own place, and the more loosely what is
+    around it, the farther and the less alike in luma it is: so it colours the object it is on. keep_gray: mode L, of the
+    photo's size; what is white is held gray.
     """
     h, w = (side // seen.scale for side in seen.y.shape[-2:])
-    if keep_gray is None:
-        weight = torch.zeros(1, 1, h, w)
-    else:
+    c, weight = torch.zeros(1, 2, h, w), torch.zeros(1, 1, h, w)
+    if hints is not None:
+        c, weight = _spread(_known(hints, size, seen, (h, w)), F.avg_pool2d(seen.y, seen.scale), seen.extent)
+    if keep_gray is not None:
         inside = (max(1, round(seen.extent[1])), max(1, round(seen.extent[0])))
         gray = (luma_tensor(keep_gray.resize(inside, Image.Resampling.BOX)) + 1) / 2
-        weight = F.pad(gray, (0, w - inside[0], 0, h - inside[1]), mode="replicate")
-    if hints is None:
-        return Held(torch.zeros(1, 2, h, w), weight)
+        gray = F.pad(gray, (0, w - inside[0], 0, h - inside[1]), mode="replicate")
+        c, weight = c * (1 - gray), torch.maximum(weight, gray)
+    return Held(c, weight)
+
+
+def _known(
+    hints: Sequence[Hint] | Photo, size: tuple[int, int], seen: View, shape: tuple[int, int]
+) -> Tensor:
+    """The mean chroma of the hints in each chroma pixel (1,2,h,w), NaN where there is none."""
     is_picture = isinstance(hints, (str, Path, Image.Image, np.ndarray))
-    x, y, rgb, scale = _strokes(hints, size) if is_picture else _points(hints, size)  # type: ignore[arg-type]
-    columns = np.minimum((x + 0.5) * seen.extent[1] / scale[0], w - 1).astype(int)
-    rows = np.minimum((y + 0.5) * seen.extent[0] / scale[1], h - 1).astype(int)
+    x, y, rgb, size = _strokes(hints, size) if is_picture else _points(hints, size)  # type: ignore[arg-type]
+    h, w = shape
+    columns = np.minimum((x + 0.5) * seen.extent[1] / size[0], w - 1).astype(int)
+    rows = np.minimum((y + 0.5) * seen.extent[0] / size[1], h - 1).astype(int)
     cells = torch.from_numpy(rows * w + columns)
     _, c = color.from_rgb(torch.from_numpy(rgb.T.astype(np.float32))[None, :, None] / 255)  # (1, 2, 1, N)
-    count = torch.zeros(h * w).index_add(0, cells, torch.ones(len(cells))).reshape(1, 1, h, w)
-    sums = torch.zeros(2, h * w).index_add(1, cells, c[0, :, 0]).reshape(1, 2, h, w)
-    known = torch.where(count > 0, sums / count.clamp(min=1), 0)
-    hinted = (count > 0).float()
-    if not is_picture:
-        near = F.avg_pool2d(hinted, 2 * RADIUS + 1, stride=1, padding=RADIUS)
-        around = F.avg_pool2d(known, 2 * RADIUS + 1, stride=1, padding=RADIUS) / near.clamp(min=1e-6)
-        known, hinted = torch.where(hinted > 0, known, around), (near > 0).float()
-    return Held(known, torch.maximum(weight, hinted))
+    count = torch.zeros(h * w).index_add(0, cells, torch.ones(len(cells)))
+    return (torch.zeros(2, h * w).index_add(1, cells, c[0, :, 0]) / count).reshape(1, 2, h, w)
+
+
+def _spread(known: Tensor, y: Tensor, extent: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Known chroma (1,2,h,w), NaN where there is none, carried on to all pixels, and how much it counts (1,1,h,w).
+
+    Each pixel takes the chroma of the hint that is nearest along a way on which luma y (1,1,h,w) changes little; with the
+    length d of that way it counts exp(-d^2/2).
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import dijkstra
+
+    h, w = y.shape[-2:]
+    cells, luma = np.arange(h * w).reshape(h, w), y[0, 0].numpy().astype(np.float64)
+    step = 1 / (REACH * min(extent))
+    across = step + np.abs(np.diff(luma, axis=1)) / ALIKE
+    down = step + np.abs(np.diff(luma, axis=0)) / ALIKE
+    lengths = np.concatenate([across.ravel(), down.ravel()])
+    begins = np.concatenate([cells[:, :-1].ravel(), cells[:-1].ravel()])
+    ends = np.concatenate([cells[:, 1:].ravel(), cells[1:].ravel()])
+    ways = coo_array((lengths, (begins, ends)), shape=(h * w, h * w)).tocsr()
+    flat = known.reshape(2, h * w)
+    hinted = (~flat[0].isnan()).nonzero()[:, 0].numpy()
+    if not len(hinted):
+        return torch.zeros_like(known), torch.zeros_like(y)
+    d, _, nearest = dijkstra(
+        ways, directed=False, indices=hinted, min_only=True, return_predecessors=True
+    )  # (h*w,) each
+    weight = torch.from_numpy(np.exp(-(d**2) / 2)).float().reshape(1, 1, h, w)
+    return flat[:, torch.from_numpy(nearest).long()].reshape(1, 2, h, w), weight
 
 
 Pixels = tuple[
