@@ -104,7 +104,7 @@ Small figures are 95 % bootstrap intervals over photos (FD-VGG16: jackknife). Wh
 
 ## As made
 
-Errors alone mislead: gray has nearly the lowest of all. ↓ lower is better, ≈ nearer to the true photos' is better.
+Errors alone mislead: they shrink as colours fade, and gray is hard to beat. ↓ lower is better, ≈ nearer to the true photos' is better.
 
 {table(["processor minutes", "photos seen", *titles(AS_MADE)], made)}
 

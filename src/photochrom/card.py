@@ -123,7 +123,7 @@ def _evaluation(name: str, history: Sequence[Mapping[str, Any]], evaluation: Map
 |---|---:|---:|---:|---:|
 {lines}
 
-Errors are lowest for gray, so they mean something only beside colourfulness, here {colourful} of the true photos'.
+Errors shrink as colours fade, so they mean something only beside colourfulness, here {colourful} of the true photos'.
 
 """
 
