@@ -82,6 +82,8 @@ class Colorizer:
     ) -> None:
         self.config = config
         self.device = pick_device(device)
+        with torch.device("meta"):  # takes no memory, however large a network a stranger's file describes
+            store.check_tensors(UNet(config.model), weights, origin)
         self.network = UNet(config.model)
         store.load_tensors(self.network, weights, origin)
         self.network.eval().requires_grad_(False).to(self.device)
@@ -123,14 +125,25 @@ class Colorizer:
         (RGBA where a photo is partly transparent), one or a list as given; `info` holds what EXIF, ICC profile and
         resolution the photo had.
         """
-        one = isinstance(photos, (str, Path, Image.Image, np.ndarray, GrayPhoto))
-        given: list[Photo | GrayPhoto] = [photos] if one else list(photos)  # type: ignore[list-item, arg-type]
-        coloured = [samples.average() for samples in self._draw(given, average, **options)]
-        return coloured[0] if one else coloured
+        drawn = self.samples(photos, average, **options)
+        return drawn.average() if isinstance(drawn, Samples) else [each.average() for each in drawn]
 
-    def samples(self, photo: Photo | GrayPhoto, count: int, **options: Unpack[Options]) -> Samples:
-        """Different colourings of one photo: number k is that of `seed` + k. options: see `Options`."""
-        return self._draw([photo], count, **options)[0]
+    @overload
+    def samples(  # type: ignore[overload-overlap]  # as above
+        self, photos: Photo | GrayPhoto, count: int, **options: Unpack[Options]
+    ) -> Samples: ...
+    @overload
+    def samples(
+        self, photos: Sequence[Photo | GrayPhoto], count: int, **options: Unpack[Options]
+    ) -> list[Samples]: ...
+
+    def samples(
+        self, photos: Photo | GrayPhoto | Sequence[Photo | GrayPhoto], count: int, **options: Unpack[Options]
+    ) -> Samples | list[Samples]:
+        """`count` different colourings of each photo: number k is that of `seed` + k. options: see `Options`."""
+        if isinstance(photos, (str, Path, Image.Image, np.ndarray, GrayPhoto)):
+            return self._draw([photos], count, **options)[0]
+        return self._draw(photos, count, **options)
 
     def _draw(
         self,

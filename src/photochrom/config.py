@@ -26,7 +26,7 @@ class ModelConfig(Section):
     """The network."""
 
     features: tuple[int, ...] = Field(
-        PRESETS["default"], min_length=1, description="channels of each level, fine to coarse"
+        PRESETS["default"], min_length=1, max_length=10, description="channels of each level, fine to coarse"
     )
     time_embedding: int = Field(256, ge=8, description="length of the time embedding (even)")
     blocks: int = Field(
@@ -86,7 +86,7 @@ class DataConfig(Section):
     """The photos."""
 
     name: str = Field("demo", description="data set: a name from `photochrom data list`, or a folder")
-    size: int | None = Field(None, ge=8, description="side of its photos in pixels (read from the data set)")
+    size: int | None = Field(None, ge=8, le=1024, description="side of its photos in pixels (read from the data set)")
     checksum: str | None = Field(None, description="checksum of its photos (read from the data set)")
     flip: bool = Field(True, description="mirror every other photo at random")
     photos_per_epoch: int | None = Field(
@@ -201,5 +201,5 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise UsageError(
             f"no recipe {path}; give the path of a TOML file, for example recipes/v1.toml"
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested too deep
         raise UsageError(f"recipe {path} cannot be read: {error}") from None

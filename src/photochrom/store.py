@@ -82,8 +82,8 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
-def load_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
-    """Load weights into a module; a key that is missing, unknown or of another shape is named in the error."""
+def check_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
+    """Raise PhotochromError, naming the key, if one is missing, unknown or of another shape than the module's."""
     expected = module.state_dict()
     for key in sorted(expected.keys() | tensors.keys()):
         if key not in tensors:
@@ -95,6 +95,11 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) ->
         if expected[key].shape != tensors[key].shape:
             found, wanted = tuple(tensors[key].shape), tuple(expected[key].shape)
             raise PhotochromError(f"{origin}: {key!r} has shape {found}, this network expects {wanted}")
+
+
+def load_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
+    """Load weights into a module, all of them or none; see `check_tensors`."""
+    check_tensors(module, tensors, origin)
     module.load_state_dict(tensors)
 
 
@@ -148,10 +153,9 @@ def read_weights(path: Path) -> tuple[Config, dict[str, Tensor]]:
     if "config" not in metadata:
         raise PhotochromError(f"{path} was not written by Photochrom: it carries no configuration")
     try:
-        values = json.loads(metadata["config"])
-    except ValueError as error:
+        return build(json.loads(metadata["config"])), tensors
+    except (ValueError, RecursionError, UsageError) as error:
         raise PhotochromError(f"{path} carries a configuration that cannot be read: {error}") from None
-    return build(values), tensors
 
 
 class ModelFolder:
@@ -174,7 +178,7 @@ class ModelFolder:
         """The resolved configuration."""
         try:
             return build(json.loads((self / CONFIG).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise PhotochromError(f"{self / CONFIG} cannot be read: {error}") from None
 
     @property
@@ -184,7 +188,7 @@ class ModelFolder:
             return []
         try:
             records = json.loads((self / HISTORY).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise PhotochromError(f"{self / HISTORY} cannot be read: {error}") from None
         return list(records)
 
