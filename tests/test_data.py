@@ -76,6 +76,11 @@ def write_zip(path: Path, files: dict[str, bytes], root: str = "tiny-imagenet-20
     return path
 
 
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A piece of a PNG file."""
+    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+
 def write_folder(path: Path, files: dict[str, bytes]) -> Path:
     for name, content in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -509,6 +514,36 @@ class TestLeftOut:
         assert import_photos(source, tmp_path / "d").left_out == {}
         assert open_photo(source / "a.png").size == (64, 64)
 
+    @pytest.mark.fault("bad photo among good ones", "left out, counted and listed")
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"<!doctype html><title>Not found</title>", "broken"),
+            (b"", "broken"),
+            (encoded(photo(50))[:900], "broken"),
+            (b"P6 0 64 255\n", "broken"),
+            (
+                b"\x89PNG\r\n\x1a\n"
+                + _chunk(b"IHDR", bytes(8) + b"\x08\2\0\0\0")
+                + _chunk(b"IDAT", zlib.compress(b"")),
+                "broken",
+            ),
+            (b"P6 40000 40000 255\n", "too large"),
+        ],
+        ids=["html", "empty", "truncated", "zero-size-ppm", "zero-size-png", "bomb"],
+    )
+    def test_a_bad_photo_is_listed(self, content: bytes, reason: str, tmp_path: Path) -> None:
+        files = {f"{i}.png": encoded(photo(i), "PNG") for i in range(3)}
+        source = write_folder(tmp_path / "in", files | {"bad.jpg": content})
+        report = import_photos(source, tmp_path / "d", max_bad=0.5)
+        assert [(entry.origin, entry.reason) for entry in report.left_out_files] == [("bad.jpg", reason)]
+        assert sum(report.counts.values()) == 3
+        if reason == "broken":
+            with pytest.raises(
+                PhotochromError, match=r"1 of the first \d of in are broken \(bad.jpg: .*--max-bad"
+            ):
+                import_photos(source, tmp_path / "e")  # more than 1 % of four
+
     def test_too_many_broken_files_stop_the_import(self, tmp_path: Path) -> None:
         files = {f"{i:03}.png": encoded(photo(i), "PNG") for i in range(50)}
         files |= {"000.png": b"x", "001.png": files["002.png"][:200]}
@@ -556,6 +591,7 @@ class TestBadSources:
         with pytest.raises(PhotochromError, match=r"no usable photo"):
             import_photos(write_zip(tmp_path / "t.zip", files), tmp_path / "d", categories=["other"])
 
+    @pytest.mark.fault("archive cut short", "refused before anything is written")
     @pytest.mark.parametrize("part", [0.3, 0.99, 0.9999])
     def test_truncated_zip(self, archive: Path, tmp_path: Path, part: float) -> None:
         content = archive.read_bytes()
@@ -574,6 +610,7 @@ class TestBadSources:
             import_photos(tmp_path / "t.zip", tmp_path / "d")
         assert import_photos(tmp_path / "t.zip", tmp_path / "d", max_bad=0.05).left_out == {"broken": 1}
 
+    @pytest.mark.fault("archive with a name that leads out of it", "refused before anything is written")
     @pytest.mark.parametrize(
         "name", ["../evil.JPEG", "a/../../evil.JPEG", "/etc/evil", "a\\evil", "C:/evil", "a//evil", "./evil"]
     )
@@ -583,6 +620,7 @@ class TestBadSources:
             opened.writestr(name, b"x")
         self.refused(source, "leads out|backslash")
 
+    @pytest.mark.fault("archive with a link", "refused before anything is written")
     def test_links(self, tmp_path: Path) -> None:
         source = write_zip(tmp_path / "t.zip", tiny_imagenet(1, 1))
         link = zipfile.ZipInfo("link.JPEG")
@@ -591,12 +629,14 @@ class TestBadSources:
             opened.writestr(link, "/etc/passwd")
         self.refused(source, "is a link")
 
+    @pytest.mark.fault("archive with a name that is there twice", "refused before anything is written")
     def test_the_same_name_twice(self, tmp_path: Path) -> None:
         source = write_zip(tmp_path / "t.zip", tiny_imagenet(1, 1))
         with zipfile.ZipFile(source, "a") as opened, pytest.warns(UserWarning, match=r"Duplicate"):
             opened.writestr("tiny-imagenet-200/wnids.txt", "n001")
         self.refused(source, "is there twice")
 
+    @pytest.mark.fault("archive with a bomb (4 MB from 4 kB)", "refused before anything is written")
     def test_a_zip_bomb(self, tmp_path: Path) -> None:
         source = write_zip(tmp_path / "t.zip", tiny_imagenet(1, 1))
         with zipfile.ZipFile(source, "a", zipfile.ZIP_DEFLATED) as opened:
@@ -608,6 +648,23 @@ class TestBadSources:
         source = write_zip(tmp_path / "t.zip", tiny_imagenet(1, 1) | {"stored.JPEG": bytes(30_001)})
         self.refused(source, "claims to unpack")
 
+    @pytest.mark.fault("archive with a declared size of 10 GB", "refused before anything is written")
+    def test_a_declared_size_of_10_gb(self, tmp_path: Path) -> None:
+        source = write_zip(tmp_path / "t.zip", tiny_imagenet(1, 1) | {"small.JPEG": b"x"})
+        content = bytearray(source.read_bytes())
+        entry = content.rindex(b"PK\x01\x02")  # of the central directory, made one of Zip64
+        name = int.from_bytes(content[entry + 28 : entry + 30], "little")
+        content[entry + 24 : entry + 28] = b"\xff" * 4
+        content[entry + 30 : entry + 32] = (12).to_bytes(2, "little")
+        extra = (1).to_bytes(2, "little") + (8).to_bytes(2, "little") + (10 * 2**30).to_bytes(8, "little")
+        content[entry + 46 + name : entry + 46 + name] = extra
+        end = content.rindex(b"PK\x05\x06")
+        size = int.from_bytes(content[end + 12 : end + 16], "little") + len(extra)
+        content[end + 12 : end + 16] = size.to_bytes(4, "little")
+        source.write_bytes(content)
+        self.refused(source, "claims to unpack from 1 to 10,737,418,240 bytes")
+
+    @pytest.mark.fault("archive with an encrypted entry", "refused before anything is written")
     def test_encrypted(self, tmp_path: Path) -> None:
         source = write_zip(tmp_path / "t.zip", {"secret.JPEG": b"x"})
         content = bytearray(source.read_bytes())
@@ -681,6 +738,40 @@ class TestWriting:
         with pytest.raises(KeyboardInterrupt):
             import_photos(folder, tmp_path / "d", seed=1, overwrite=True)
         assert Pack.open(tmp_path / "d").seed == 0
+        assert hidden(tmp_path) == []
+
+    @pytest.mark.fault(
+        "kill -9 while an import replaces a data set",
+        "the old or the new one is there at the next start, and nothing else",
+    )
+    @pytest.mark.parametrize(("at", "seed"), [(0, 0), (1, 0), (2, 1)], ids=["before", "between", "after"])
+    def test_killed_at_the_renames(self, folder: Path, tmp_path: Path, at: int, seed: int) -> None:
+        import_photos(folder, tmp_path / "d")
+        code = (
+            "import os, signal, sys; from pathlib import Path\n"
+            "from photochrom.data.pack import import_photos\n"
+            "rename, left = Path.rename, [int(sys.argv[3])]\n"
+            "def kill(*arguments):\n"
+            "    if left[0]: left[0] -= 1; rename(*arguments)\n"
+            "    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "Path.rename = kill\n"
+            "import_photos(Path(sys.argv[1]), Path(sys.argv[2]), seed=1, overwrite=True)"
+        )
+        command = [sys.executable, "-c", code, str(folder), str(tmp_path / "d"), str(at)]
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert len(hidden(tmp_path)) == 1
+        with pytest.raises(PhotochromError, match=r"exists: .*--overwrite"):
+            import_photos(folder, tmp_path / "d")  # the next start
+        assert Pack.open(tmp_path / "d").seed == seed
+        assert hidden(tmp_path) == []
+
+    def test_an_import_that_runs_is_not_swept_away(self, folder: Path, tmp_path: Path) -> None:
+        def meanwhile(done: int, total: int) -> None:
+            if done == pack.CHUNK:
+                import_photos(folder, tmp_path / "other", limit=5)
+
+        import_photos(folder, tmp_path / "d", progress=meanwhile)
+        assert names(tmp_path) == ["d", "other"]
         assert hidden(tmp_path) == []
 
     def test_readable_by_others_as_the_umask_says(self, packed: Path) -> None:
