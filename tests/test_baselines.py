@@ -48,7 +48,7 @@ def tiny(compare: Any, method: str, pack: Pack, values: dict[str, Any]) -> Any:
     return compare.METHODS[method](build(values), pack)
 
 
-@pytest.mark.parametrize("method", ["v1", "regression", "rgb-diffusion", "pix2pix"])
+@pytest.mark.parametrize("method", ["v1", "v2", "regression", "rgb-diffusion", "pix2pix"])
 def test_training_lowers_what_a_row_minimises(
     compare: Any, method: str, sepia_pack: Pack, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +89,7 @@ def test_all_rows_see_the_same_photos(
         training = tiny(compare, method, pack, values)
         for _ in range(3):
             training.train_step()
-    assert len(read) == 12
+    assert len(read) == 15
     assert read[:3] == read[3:6] == read[6:9] == read[9:]
 
 
@@ -156,7 +156,7 @@ def test_the_command_trains_evaluates_and_writes_the_page(
     assert "6 photos of its part validation" in text
     assert page.with_suffix(".png").stat().st_size > 1000
     files = sorted((tmp_path / "out").glob("*.safetensors"))
-    assert [file.stem for file in files] == ["pix2pix", "regression", "rgb-diffusion", "v1"]
+    assert [file.stem for file in files] == ["pix2pix", "regression", "rgb-diffusion", "v1", "v2"]
     assert load_file(files[2])["head.2.weight"].shape[0] == 3
     before = [file.stat().st_mtime_ns for file in files]
     compare.main([*common, "--minutes", "0.002"])  # nothing is trained twice

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from photochrom import evaluate, pictures, store
 from photochrom.compare import GRAY, TRUTH
-from photochrom.config import Config, build, read_recipe
+from photochrom.config import Config, StageConfig, build, read_recipe
 from photochrom.data.pack import Pack, find
 from photochrom.diffusion import sample
 from photochrom.errors import PhotochromError
@@ -64,8 +64,19 @@ class PhotochromV1(Training):
         return y, sample(network, self.diffusion, y.to(self.device), generators, steps).cpu()
 
 
+class PhotochromV2(PhotochromV1):
+    """The same with the perceptual loss as well, from the first step on."""
+
+    title = "Photochrom V2"
+
+    def __init__(self, config: Config, pack: Pack) -> None:
+        stage = StageConfig(epochs=config.stages[0].epochs)
+        super().__init__(config.model_copy(update={"stages": (stage,)}), pack)
+
+
 METHODS: dict[str, Any] = {
     "v1": PhotochromV1,
+    "v2": PhotochromV2,
     "regression": Regression,
     "rgb-diffusion": RgbDiffusion,
     "pix2pix": Pix2Pix,
