@@ -399,7 +399,7 @@ def test_folders_keep_their_structure_and_a_bad_photo_stops_nothing(
     result = run("colorize", "album", "old.webp", "-o", "out", "--models", models, "--steps", 2)
     assert result.code == 3
     assert sorted(result.out.splitlines()) == ["out/a.jpg", "out/c.png", "out/deep/er/b.png", "out/old.webp"]
-    assert sorted(str(path) for path in Path("out").rglob("*.*")) == sorted(result.out.splitlines())
+    assert sorted(str(path) for path in Path("out").rglob("[!.]*.*")) == sorted(result.out.splitlines())
     assert "album/bad.jpg" in result.err
     assert "1 not coloured, 4 coloured" in result.err
     for path, format in (("a.jpg", "JPEG"), ("c.png", "PNG"), ("deep/er/b.png", "PNG"), ("old.webp", "WEBP")):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from photochrom.commands.shared import MODELS, Json, Models, print_json, say
-from photochrom.errors import PhotochromError
+from photochrom.errors import PhotochromError, UsageError
 
 if TYPE_CHECKING:
+    from photochrom.album import Plan
     from photochrom.store import ModelFolder
 
 
@@ -29,47 +30,125 @@ def colorize(
     steps: Annotated[int, typer.Option(help="Sampling steps; fewer are faster and paler.")] = 20,
     seed: Annotated[int, typer.Option(help="Another seed gives other plausible colours.")] = 0,
     sampler: Annotated[str, typer.Option(metavar="ddim|dpm++|ddpm", help="How to sample.")] = "ddim",
+    strength: Annotated[float, typer.Option(help="0 is gray, 1 as the model says, above 1 bolder.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Below 1: nearer to the average colours.")] = 1.0,
+    samples: Annotated[int, typer.Option(help="Write this many colourings, and a sheet of them.")] = 1,
+    average: Annotated[int, typer.Option(help="Write the mean of this many colourings.")] = 1,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write a map as well: white where the colour is a guess.")
+    ] = False,
+    detail: Annotated[
+        int | None,
+        typer.Option(help="Shorter side in pixels at which the model sees a photo (default: as trained)."),
+    ] = None,
+    hint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X,Y,#RRGGBB", help="The colour of a place in the photo; several are possible."),
+    ] = None,
+    hints: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Transparent picture with strokes of colour.")
+    ] = None,
+    keep_gray: Annotated[
+        Path | None, typer.Option(metavar="MASK", help="Picture, white where the photo stays gray.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Take on the colours of this photo.")
+    ] = None,
+    max_megapixels: Annotated[float, typer.Option(help="Refuse larger photos before decoding them.")] = 120,
+    truncated: Annotated[
+        bool, typer.Option("--truncated", help="Colour what there is of a photo that was cut short.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Colour all, and replace files that exist.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Colour photos; each keeps its size and its brightness.
+    """Colour photos; each keeps its size, its brightness, EXIF and transparency.
 
-    Folders keep their structure. The path of each file written is printed. A
-    photo that cannot be read does not stop the others (exit code 3).
+    Folders keep their structure. In a folder that holds earlier results, only
+    what is new or changed is coloured. The path of each file written is
+    printed. A photo that cannot be read does not stop the others (exit code 3).
 
     [bold]Examples[/bold]
     $ photochrom colorize old.jpg -o coloured.png
     $ photochrom colorize old.jpg album/ -o coloured/ --model model_v1
-    $ photochrom colorize album/ -o again/ --seed 7 --steps 50
+    $ photochrom colorize old.jpg -o out/ --samples 6 --uncertainty
+    $ photochrom colorize old.jpg -o red.png --hint 420,310,#b02020
     """
     from photochrom import album
     from photochrom.colorizer import Colorizer
-    from photochrom.store import find_model
+    from photochrom.hints import Hint
+    from photochrom.record import state
+    from photochrom.store import WEIGHTS, find_model
     from photochrom.terminal import Display
 
+    if hint and hints:
+        raise UsageError("--hint and --hints together: draw all hints into the picture, or type them all")
+    if samples > 1 and average > 1:
+        raise UsageError("--samples and --average together: take one (the mean of N, or N pictures)")
     folder = find_model(model, models) if model else newest_model(models)
-    jobs, failed = album.plan(inputs, out, overwrite)
+    wanted = album.Wanted(samples, average, uncertainty)
+    options: dict[str, Any] = {
+        **{"steps": steps, "seed": seed, "sampler": sampler, "strength": strength},
+        **{"temperature": temperature, "detail": detail, "keep_gray": keep_gray, "like": like},
+        "hints": [Hint.parse(text) for text in hint] if hint else hints,
+        **{"max_megapixels": max_megapixels, "truncated": truncated},
+    }
+    files = [state(file) for file in (folder / WEIGHTS, hints, keep_gray, like) if file]
+    plan = album.plan(inputs, out, overwrite, {**options, "wanted": wanted, "files": files}, wanted)
+    if len(plan.jobs) > 1 and (hint or hints or keep_gray):
+        raise UsageError(
+            "--hint, --hints and --keep-gray are places in one photo: colour the others separately"
+        )
     colorizer = Colorizer.load(folder.path, device=device)
     written = []
-    options = {"steps": steps, "seed": seed, "sampler": sampler}
+    notes: dict[str, list[Path]] = {}
     with Display() as display:
 
         def progress(done: float) -> None:
-            display.show(done, len(jobs), f"{int(done):,} of {len(jobs):,} photos")
+            display.show(done, len(plan.jobs), f"{int(done):,} of {len(plan.jobs):,} photos")
 
-        for path, output in album.color_files(colorizer, jobs, failed, progress, **options):
-            written.append({"input": str(path), "output": str(output)})
-            if not as_json:
-                typer.echo(output)
+        for path, outputs, told in album.color_files(colorizer, plan, progress, wanted, **options):
+            for output in outputs:
+                written.append({"input": str(path), "output": str(output)})
+                if not as_json:
+                    typer.echo(output)
+            for note in told:
+                notes.setdefault(note, []).append(path)
     if as_json:
-        problems = [{"input": str(path), "reason": reason} for path, reason in failed.items()]
-        print_json({"model": folder.name, **options, "written": written, "failed": problems})
-    for reason in failed.values():
+        print_json(
+            {
+                "model": folder.name,
+                **{key: _plain(value) for key, value in options.items()},
+                "written": written,
+                "unchanged": [str(path) for path in plan.unchanged],
+                "notes": {note: [str(path) for path in paths] for note, paths in notes.items()},
+                "failed": [{"input": str(path), "reason": reason} for path, reason in plan.refused.items()],
+            }
+        )
+    _tell(notes, plan, len({entry["input"] for entry in written}))
+    if plan.refused:
+        raise typer.Exit(3 if written or plan.unchanged else 1)
+
+
+def _tell(notes: dict[str, list[Path]], plan: Plan, coloured: int) -> None:
+    """What a person should know at the end."""
+    for note, paths in notes.items():
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        say(f"{', '.join(map(str, paths[:3]))}{more}: {note}")
+    if plan.unchanged:
+        say(
+            f"{len(plan.unchanged)} unchanged since they were coloured: left alone (--overwrite does them again)"
+        )
+    for reason in plan.refused.values():
         say(f"photochrom: error: {reason}")
-    if failed:
-        say(f"{len(failed)} not coloured, {len(written)} coloured")
-        raise typer.Exit(3 if written else 1)
+    if plan.refused:
+        say(f"{len(plan.refused)} not coloured, {coloured} coloured")
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def newest_model(models: Path) -> ModelFolder:
