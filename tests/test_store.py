@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import json
 import os
@@ -10,6 +11,8 @@ import pickle
 import random
 import subprocess
 import sys
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -159,6 +162,20 @@ def test_the_lock_is_free_after_use_and_after_an_error(tmp_path: Path) -> None:
         pass
 
 
+def test_a_disk_that_cannot_even_take_a_number_is_told(
+    folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_text(path: Path, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", write_text)
+        with pytest.raises(PhotochromError, match=r"cannot write to .*model_v1: No space left on device"):
+            folder.locked().__enter__()
+    with folder.locked():
+        pass
+
+
 def test_the_next_trainer_sweeps_what_a_killed_one_left(folder: ModelFolder) -> None:
     (folder / "samples").mkdir()
     left = [folder / f".{name}.x7_y2.part" for name in (store.LAST, store.BEST, store.WEIGHTS, store.HISTORY)]
@@ -240,6 +257,8 @@ def test_history(folder: ModelFolder) -> None:
 
 def test_remove_takes_the_whole_folder(tmp_path: Path) -> None:
     folder = make(tmp_path, "a")
+    with folder.locked(), pytest.raises(PhotochromError, match=f"being trained by process {os.getpid()}"):
+        ModelFolder(folder.path).remove()
     folder.remove()
     assert not folder.path.exists()
 
@@ -248,36 +267,97 @@ def test_remove_takes_the_whole_folder(tmp_path: Path) -> None:
 
 
 class Payload:
-    """Pickled, it would write a file when it is read."""
+    """Pickled, it would do something with a file when it is read."""
 
-    def __init__(self, victim: Path) -> None:
-        self.victim = victim
+    def __init__(self, *does: Any) -> None:
+        self.does = does
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.victim,)
+        return self.does
 
 
-def checkpoint_bytes(value: Any) -> bytes:
+class Late(Payload):
+    """Does it not when it is made, but when its state is set."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial, (print,), (self.does[0], self.does[1], {}, {}), None, None
+
+
+def payloads(victim: Path) -> dict[str, Any]:
+    """Each would make the file `victim`."""
+    touch, python = f"touch {victim}", f"__import__('pathlib').Path({str(victim)!r}).touch()"
+    return {
+        "touch": Payload(Path.touch, (victim,)),
+        "shell": Payload(os.system, (touch,)),
+        "process": Payload(subprocess.call, (["touch", str(victim)],)),
+        "eval": Payload(eval, (python,)),
+        "exec": Payload(exec, (python,)),
+        "open": Payload(open, (str(victim), "w")),
+        "nested": Payload(map, (Payload(Path.touch, (victim,)), [1])),
+        "pickle in a pickle": Payload(pickle.loads, (pickle.dumps(Payload(Path.touch, (victim,))),)),
+        "torch.load": Payload(functools.partial(torch.load, weights_only=False), (str(victim),)),
+        "state": Late(Path.touch, (victim,)),
+    }
+
+
+FORMS: dict[str, Callable[[Any], bytes]] = {
+    "torch zip": lambda value: checkpoint_bytes({"model_state_dict": {}, "config": value}),
+    "torch zip, alone": checkpoint_bytes,
+    "torch legacy": lambda value: checkpoint_bytes(
+        {"model_state_dict": {}, "config": value}, _use_new_zipfile_serialization=False
+    ),
+    **{f"pickle {n}": functools.partial(pickle.dumps, protocol=n) for n in (0, 1, 2, 3, 4, 5)},
+    "tar": lambda value: tarred(pickle.dumps(value, protocol=2)),
+    "deflated zip": lambda value: deflated(pickle.dumps(value, protocol=2)),
+}
+
+
+def tarred(content: bytes) -> bytes:
+    """As torch wrote checkpoints in its first versions."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for name in ("storages", "tensors", "pickle"):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def deflated(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", content)
+        archive.writestr("archive/version", b"3")
+    return stream.getvalue()
+
+
+def checkpoint_bytes(value: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    torch.save(value, buffer)
+    torch.save(value, buffer, **options)
     return buffer.getvalue()
 
 
-def test_a_payload_never_runs(tmp_path: Path) -> None:
+def test_payloads_do_work_where_someone_is_careless(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
-    pickle.loads(pickle.dumps(Payload(victim)))  # it does work where someone is careless
-    assert victim.exists()
+    for name in ("touch", "shell", "process", "eval", "exec", "pickle in a pickle"):
+        pickle.loads(pickle.dumps(payloads(victim)[name]))
+        victim.unlink()
+    torch.load(io.BytesIO(FORMS["torch zip"](payloads(victim)["touch"])), weights_only=False)
     victim.unlink()
-    for content in (
-        pickle.dumps(Payload(victim), protocol=2),
-        checkpoint_bytes(Payload(victim)),
-        checkpoint_bytes({"model_state_dict": {}, "config": Payload(victim)}),
-    ):
-        (tmp_path / "evil.pth").write_bytes(content)
-        with pytest.raises(PhotochromError, match=r"evil\.pth is torn, or not a checkpoint") as caught:
-            store.read_checkpoint(tmp_path / "evil.pth")
-        assert "\n" not in str(caught.value)
-        assert "weights_only" not in str(caught.value)  # torch itself would recommend to trust the file
+
+
+@pytest.mark.fault(
+    "pickle with a payload (ten kinds in eleven formats)", "refused in one line, and did not run"
+)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", payloads(Path()))
+def test_a_payload_never_runs(kind: str, form: str, tmp_path: Path) -> None:
+    victim, evil = tmp_path / "victim", tmp_path / "evil.pth"
+    evil.write_bytes(FORMS[form](payloads(victim)[kind]))
+    with pytest.raises(PhotochromError, match=r"evil\.pth is torn, or not a checkpoint") as caught:
+        store.read_checkpoint(evil)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)  # torch itself would recommend to trust the file
     assert not victim.exists()
 
 

@@ -199,15 +199,16 @@ class ModelFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
+            (self / ".trainer").write_text(f"{os.getpid()}\n")
         except Timeout:
             owner = (self / ".trainer").read_text().strip() if (self / ".trainer").exists() else "unknown"
             raise PhotochromError(
                 f"{self.path} is being trained by process {owner}; wait or stop it"
             ) from None
         except OSError as error:
+            lock.release()
             raise PhotochromError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
-            (self / ".trainer").write_text(f"{os.getpid()}\n")
             for leftover in self.path.rglob(f".*{PART}"):  # of a trainer that was killed while writing
                 leftover.unlink()
             yield
