@@ -266,6 +266,12 @@ def test_remove_takes_the_whole_folder(tmp_path: Path) -> None:
 # --- Checkpoints ------------------------------------------------------------------------------------------------------
 
 
+def checkpoint_bytes(value: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **options)
+    return buffer.getvalue()
+
+
 class Payload:
     """Pickled, it would do something with a file when it is read."""
 
@@ -329,12 +335,6 @@ def deflated(content: bytes) -> bytes:
         archive.writestr("archive/data.pkl", content)
         archive.writestr("archive/version", b"3")
     return stream.getvalue()
-
-
-def checkpoint_bytes(value: Any, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer, **options)
-    return buffer.getvalue()
 
 
 def test_payloads_do_work_where_someone_is_careless(tmp_path: Path) -> None:

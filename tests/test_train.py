@@ -154,6 +154,25 @@ def test_other_settings_on_resume_are_refused_by_name(
     assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
 
 
+def test_all_differences_are_shown(pack: Pack, values: Values, tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path / "model")
+    with pytest.raises(Interrupted):
+        train(build(values), folder, pack, signal_received=signal_at(1))
+    values["training"] |= {"seed": 1, "batch_size": 4}
+    said = r"with training\.batch_size = 8, not 4; training\.seed = 0, not 1: take another"
+    with pytest.raises(PhotochromError, match=said):
+        train(build(values), folder, pack)
+    values["training"] |= {
+        "weight_decay": 0.5,
+        "clip": 2,
+        "ema_decay": 0.5,
+        "warmup_steps": 7,
+        "learning_rate": 1,
+    }
+    with pytest.raises(PhotochromError, match=r"; and 2 more: take another"):
+        train(build(values), folder, pack)
+
+
 def test_another_data_set_on_resume_is_refused(pack: Pack, values: Values, tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path / "model")
     with pytest.raises(Interrupted):

@@ -31,7 +31,7 @@ def refuse_size(config: Config, size: int) -> None:
 
 
 def refuse_another(config: Config, folder: ModelFolder) -> None:
-    """Raise PhotochromError if the folder was trained with other settings than these, showing the first difference.
+    """Raise PhotochromError if the folder was trained with other settings than these, showing the differences.
 
     Epochs of the last stage, patience and how often sheets are made may change between two runs of one training.
     """
@@ -48,12 +48,14 @@ def refuse_another(config: Config, folder: ModelFolder) -> None:
         return found
 
     old, new = comparable(folder.config), comparable(config)
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise PhotochromError(
-                f"{folder.path} holds a training with {key} = {old.get(key)}, not {new.get(key)}: "
-                f"take another --name, the same settings to go on, or --overwrite to begin anew"
-            )
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if keys:
+        differences = "; ".join(f"{key} = {old.get(key)}, not {new.get(key)}" for key in keys[:5])
+        more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
+        raise PhotochromError(
+            f"{folder.path} holds a training with {differences}{more}: take another --name, the same settings to go "
+            f"on, or --overwrite to begin anew"
+        )
 
 
 def refuse_other_network(config: Config, source: ModelFolder) -> None:
