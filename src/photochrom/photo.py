@@ -79,6 +79,7 @@ def open_gray(photo: Photo | GrayPhoto, max_pixels: int = MAX_PIXELS, truncated:
             notes.append(f"only the first of its {frames} frames is coloured")
         if _has_colours(image):
             notes.append("it has colours of its own, or a tint: only its brightness is used")
+        image.load()  # after which a TIFF has turned itself
         info, turn = _carried(image, notes)
         luma, alpha = _split(image)
     if turn is not None:
@@ -124,7 +125,6 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 def _has_colours(image: Image.Image) -> bool:
     if image.mode.startswith(("1", "L", "I", "F")) and image.mode != "LAB":
         return False
-    image.load()
     size = (min(256, image.width), min(256, image.height))
     small = image.resize(size, Image.Resampling.NEAREST)
     return not is_gray(np.asarray(small.convert("RGBA").convert("RGB")))
@@ -171,9 +171,12 @@ def write(photo: Image.Image, path: Path) -> None:
         opaque.paste(photo, mask=photo.getchannel("A"))
         opaque.info, photo = photo.info, opaque
     kept = {key: photo.info[key] for key in ("exif", "icc_profile", "dpi") if key in photo.info}
+    options = SAVE_OPTIONS.get(format, {})
+    if format == "TIFF" and "exif" in kept:
+        options = {}  # libtiff, which compresses, fails on the inner tables of EXIF
 
     def save(file: IO[bytes]) -> None:
-        photo.save(file, format=format, **SAVE_OPTIONS.get(format, {}), **kept)
+        photo.save(file, format=format, **options, **kept)
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

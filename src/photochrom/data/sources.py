@@ -261,7 +261,7 @@ def opened(
 def _pillow_allows(max_pixels: int, truncated: bool) -> Iterator[None]:
     """Pillow's own limits, which are the whole process's, set for a moment: one thread at a time."""
     with _PILLOW, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it comes at 89 megapixels
+        warnings.simplefilter("ignore")  # of 89 megapixels, of broken EXIF: what matters is told by us
         before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
         Image.MAX_IMAGE_PIXELS = None  # our own limit is checked from the header
         ImageFile.LOAD_TRUNCATED_IMAGES = truncated
