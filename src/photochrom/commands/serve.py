@@ -95,6 +95,7 @@ def run(settings: Settings, host: str, port: int, grace: float) -> None:
     import logging
     import signal
     import socket
+    import threading
     from collections.abc import Iterator
     from contextlib import contextmanager
     from types import FrameType
@@ -116,15 +117,23 @@ def run(settings: Settings, host: str, port: int, grace: float) -> None:
                 for number, handler in before.items():
                     signal.signal(number, handler)
 
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            say(f"Photochrom is at {address} (Ctrl-C ends it)")
+
         def stop(self, number: int, frame: FrameType | None) -> None:
             if not self.should_exit:
                 say("stopping: what runs is finished (once more: quit at once)")
-                app.state.photochrom_service.worker.close()
+                worker = app.state.photochrom_service.worker
+                worker.close()
+                timer = threading.Timer(grace, worker.give_up)
+                timer.daemon = True
+                timer.start()
             self.handle_exit(number, frame)
 
     logging.basicConfig(format="%(message)s")
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=int(grace)
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=int(grace) + 5
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
@@ -135,5 +144,5 @@ def run(settings: Settings, host: str, port: int, grace: float) -> None:
             mend = "choose another with --port" if host in LOOPBACK else "look at --host and --port"
             raise PhotochromError(f"cannot listen on {host}:{port}: {error.strerror}; {mend}") from None
         name = f"[{host}]" if ":" in host else host
-        say(f"Photochrom is at http://{name}:{listener.getsockname()[1]}/ (Ctrl-C ends it)")
+        address = f"http://{name}:{listener.getsockname()[1]}/"
         Server(config).run(sockets=[listener])

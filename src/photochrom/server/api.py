@@ -12,7 +12,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Path, Request, UploadFile
@@ -353,9 +353,13 @@ def newest(service: Service) -> str:
 
 async def outcome(task: Task, request: Request) -> Painted:
     """Wait for a task, giving it up when the client goes away; raises its Problem."""
+    loop, finished = asyncio.get_running_loop(), asyncio.Event()
+    task.outcome.add_done_callback(lambda _: loop.call_soon_threadsafe(finished.set))
     try:
         while not task.settled:
-            await asyncio.wait([asyncio.wrap_future(task.outcome)], timeout=ASK_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ASK_SECONDS):
+                    await finished.wait()
             if not task.settled and await request.is_disconnected():
                 task.settle(GivenUp("the client went away"))
     finally:

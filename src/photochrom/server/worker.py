@@ -142,11 +142,15 @@ class Worker:
                 task.settle(Problem(503, "the server is shutting down", {"Retry-After": "10"}))
             self._changed.notify()
 
-    def stop(self) -> None:
-        """End the thread, giving up what still runs, within one step of its sampling."""
-        self.close()
+    def give_up(self) -> None:
+        """Turn away what runs as well, within one step of its sampling."""
         for task in tuple(self._running):
-            task.settle(GivenUp("the server is shutting down"))
+            task.settle(Problem(503, "the server is shutting down", {"Retry-After": "10"}))
+
+    def stop(self) -> None:
+        """End the thread, giving up what still runs."""
+        self.close()
+        self.give_up()
         self._thread.join()
         self._finishers.shutdown()
 
