@@ -28,6 +28,7 @@ from photochrom.colorizer import Colorizer
 from photochrom.config import Config, build, read_recipe
 from photochrom.data.sources import LeftOut, Photo, Source, open_photo, read_photo
 from photochrom.errors import PhotochromError, UsageError
+from photochrom.hints import Hint
 from photochrom.store import ModelFolder
 from photochrom.unet import UNet
 
@@ -62,14 +63,15 @@ def one_line(error: PhotochromError) -> str:
 
 @st.composite
 def broken(draw: st.DrawFn, wholes: tuple[bytes, ...]) -> bytes:
-    """A whole file in which some bytes were changed, cut out or put in, mostly near its beginning."""
+    """A whole file in which some bytes were changed, now and then also cut out or put in; and now and then cut short."""
     content = bytearray(draw(st.sampled_from(wholes)))
-    for _ in range(draw(st.integers(1, 8))):
-        end = draw(st.sampled_from([min(64, len(content)), len(content)]))
+    for _ in range(draw(st.integers(1, 4))):
+        end = draw(st.sampled_from([min(64, len(content)), len(content)]))  # its beginning says what it is
         place = draw(st.integers(0, max(0, end - 1)))
-        length = draw(st.integers(0, 8))
-        content[place : place + length] = draw(st.binary(min_size=0, max_size=8))
-    if draw(st.booleans()):
+        new = draw(st.binary(min_size=1, max_size=4))
+        old = len(new) if draw(st.integers(0, 3)) else draw(st.integers(0, 8))
+        content[place : place + old] = new
+    if not draw(st.integers(0, 7)):
         del content[draw(st.integers(0, len(content))) :]
     return bytes(content)
 
@@ -135,6 +137,25 @@ def test_photos_to_be_coloured(tmp_path: Path, record_property: Record) -> None:
         return "read"
 
     fuzz(broken(photos()), check, record_property)
+
+
+# --- Hints ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("broken hint", "")
+def test_hints(record_property: Record) -> None:
+    def check(text: str) -> str:
+        try:
+            x, y, rgb = Hint.parse(text)
+        except UsageError as error:
+            return one_line(error)
+        assert min(x, y, *rgb) >= 0
+        assert max(rgb) <= 255
+        return "read"
+
+    numbers = st.integers().map(str) | st.just("9" * 5000)
+    typed = st.tuples(numbers, numbers, st.text("#0123456789abcdefABCDEF ", max_size=9)).map(",".join)
+    fuzz(typed | st.text(max_size=30), check, record_property)
 
 
 # --- Recipes ----------------------------------------------------------------------------------------------------------

@@ -10,11 +10,13 @@ import json
 import math
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -550,6 +552,23 @@ def test_nothing_that_is_read_is_ever_executed() -> None:
                 assert options["weights_only"] == "True", path
         assert "weights_only=False" not in path.read_text()
     assert loads > 0
+
+
+def test_the_lock_file_has_every_dependency() -> None:
+    """Of the package and of its tests, each with its hashes; after a change of dependencies: `make lock`."""
+    root = Path(__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = {
+        re.split(r"[^\w.-]", line)[0].lower()
+        for line in (*project["dependencies"], *extras["dev"], *extras["serve"], "hatchling", "editables")
+    }
+    entries = re.findall(
+        r"^(\S+)==\S+.*((?:\\\n {4}--hash=sha256:[0-9a-f]{64} ?)+)",
+        (root / "requirements-ci.txt").read_text(),
+        re.M,
+    )
+    assert wanted - {name for name, _ in entries} == {project["name"]}
 
 
 if __name__ == "__main__":

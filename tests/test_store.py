@@ -250,9 +250,10 @@ def test_history(folder: ModelFolder) -> None:
     assert folder.history == []
     store.write_json(folder / store.HISTORY, [{"epoch": 1, "val_loss": 0.5}])
     assert folder.history == [{"epoch": 1, "val_loss": 0.5}]
-    (folder / store.HISTORY).write_text('[{"epoch"')
-    with pytest.raises(PhotochromError, match=r"training_history\.json cannot be read"):
-        _ = folder.history
+    for content in ('[{"epoch"', "1", "[1]", "{}", "null"):
+        (folder / store.HISTORY).write_text(content)
+        with pytest.raises(PhotochromError, match=r"training_history\.json cannot be read"):
+            _ = folder.history
 
 
 def test_remove_takes_the_whole_folder(tmp_path: Path) -> None:

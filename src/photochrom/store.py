@@ -188,9 +188,11 @@ class ModelFolder:
             return []
         try:
             records = json.loads((self / HISTORY).read_text(encoding="utf-8"))
+            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+                raise ValueError("it is no list of records")
         except (OSError, ValueError, RecursionError) as error:
             raise PhotochromError(f"{self / HISTORY} cannot be read: {error}") from None
-        return list(records)
+        return records
 
     @contextmanager
     def locked(self) -> Iterator[None]:
