@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from photochrom.colorizer import BATCH, Colorizer
-from photochrom.data.sources import MAX_PIXELS, SUFFIXES
+from photochrom.data.sources import SUFFIXES
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.photo import SUFFIXES as KEPT_SUFFIXES
 from photochrom.photo import GrayPhoto, open_gray, write
@@ -171,9 +171,9 @@ def color_files(
     def step_done(step: int, steps: int) -> None:
         progress(done + len(plan.refused) - before + len(group) * step / steps)
 
-    limits = {key: options.pop(key) for key in ("max_megapixels", "truncated") if key in options}
+    limits: dict[str, Any] = {key: options[key] for key in ("max_megapixels", "truncated") if key in options}
     try:
-        for group in _groups(plan, **limits):
+        for group in _groups(plan, limits):
             drawn = colorizer.samples(list(group.values()), wanted.draws, progress=step_done, **options)
             for output, samples in zip(group, drawn, strict=True):
                 photo, files = plan.jobs[output], wanted.files(output)
@@ -192,14 +192,14 @@ def color_files(
             plan.record.save()
 
 
-def _groups(
-    plan: Plan, max_megapixels: float = MAX_PIXELS / 1e6, truncated: bool = False
-) -> Iterator[dict[Path, GrayPhoto]]:
+def _groups(plan: Plan, limits: dict[str, Any]) -> Iterator[dict[Path, GrayPhoto]]:
     """Opened photos by output, as many as are worth colouring together and fit into memory."""
     group: dict[Path, GrayPhoto] = {}
     for output, path in plan.jobs.items():
         try:
-            group[output] = open_gray(path, int(max_megapixels * 1e6), truncated)
+            group[output] = open_gray(path, **limits)
+        except UsageError:
+            raise
         except PhotochromError as error:
             plan.refused[path] = str(error)
             continue

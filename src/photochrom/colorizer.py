@@ -164,10 +164,10 @@ class Colorizer:
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Samples]:
         """`count` colourings of each photo; the one place where the options have their defaults."""
-        _check(count, strength, temperature, detail, max_megapixels)
+        _check(count, strength, temperature, detail)
         if len(photos) > 1 and (hints is not None or keep_gray is not None):
             raise UsageError("hints and keep_gray are places in one photo: colour the others separately")
-        grays = [open_gray(photo, int(max_megapixels * 1e6), truncated) for photo in photos]
+        grays = [open_gray(photo, max_megapixels, truncated) for photo in photos]
         model = self.config.model
         side = detail or self.config.data.size or 64
         views = [view(gray.luma, side, model.multiple, model.chroma_scale) for gray in grays]
@@ -236,7 +236,7 @@ def photo_seed(luma: Image.Image, seed: int) -> int:
     return int.from_bytes(digest) >> 1  # a torch seed has 63 bits that are not the sign
 
 
-def _check(count: int, strength: float, temperature: float, detail: int | None, megapixels: float) -> None:
+def _check(count: int, strength: float, temperature: float, detail: int | None) -> None:
     """Raise UsageError for an option that is out of its range; steps and sampler are checked where they are used."""
     if not 1 <= count <= MOST_SAMPLES:
         raise UsageError(f"{count} colourings: take 1 to {MOST_SAMPLES}")
@@ -246,8 +246,6 @@ def _check(count: int, strength: float, temperature: float, detail: int | None, 
         raise UsageError(f"temperature {temperature}: take 0 (average colours) to 2; 1 is as trained")
     if detail is not None and not DETAIL[0] <= detail <= DETAIL[1]:
         raise UsageError(f"detail {detail}: take {DETAIL[0]} to {DETAIL[1]} pixels for the shorter side")
-    if not megapixels > 0:
-        raise UsageError(f"max_megapixels {megapixels}: it must be above 0")
 
 
 def _batches(jobs: Sequence[tuple[int, int]], views: Sequence[View]) -> list[list[tuple[int, int]]]:

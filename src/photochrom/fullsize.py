@@ -24,6 +24,8 @@ from torch import Tensor
 
 from photochrom.pictures import to_images
 
+Kernel = Callable[[Tensor], Tensor]
+
 LONGEST = 8  # times the shorter side; what is longer is squeezed, so that a thin strip costs no more than a panorama
 EPSILON = 0.01  # of luma's variance in [-1,1]: where it varies less, chroma does not follow
 STRIP_PIXELS = 1 << 17  # small enough for a processor's cache
@@ -116,9 +118,7 @@ def slope(y: Tensor, c: Tensor) -> Tensor:
     return mean(covariance / (variance + EPSILON))
 
 
-def interpolation(
-    count: int, size: int, scale: float, kernel: Callable[[Tensor], Tensor], reach: int
-) -> Tensor:
+def interpolation(count: int, size: int, scale: float, kernel: Kernel, reach: int) -> Tensor:
     """The matrix (count,size) that enlarges `size` pixels to `count`, with `scale` small pixels to a large one.
 
     Pixel centres are at halves; outside, the outermost pixel goes on.

@@ -42,7 +42,9 @@ class Hint(NamedTuple):
         """A hint as it is typed: x,y,#rrggbb. Raises UsageError for anything else."""
         found = re.fullmatch(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*#?([0-9a-fA-F]{6})\s*", text)
         if not found:
-            raise UsageError(f"hint {text[:60]!r}: write x,y,#rrggbb such as 120,80,#c03020, or name a picture")
+            raise UsageError(
+                f"hint {text[:60]!r}: write x,y,#rrggbb such as 120,80,#c03020, or name a picture"
+            )
         red, green, blue = bytes.fromhex(found[3])
         return cls(int(found[1]), int(found[2]), (red, green, blue))
 

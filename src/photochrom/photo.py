@@ -61,18 +61,22 @@ class GrayPhoto:
     notes: tuple[str, ...] = ()  # what a person should know of how it was read
 
 
-def open_gray(photo: Photo | GrayPhoto, max_pixels: int = MAX_PIXELS, truncated: bool = False) -> GrayPhoto:
+def open_gray(
+    photo: Photo | GrayPhoto, max_megapixels: float = MAX_PIXELS / 1e6, truncated: bool = False
+) -> GrayPhoto:
     """A photo's luma at full size, turned as EXIF says; 16 bits are rescaled, of several frames the first is taken.
 
     photo: a path; a Pillow image; or an array (H,W), (H,W,3) or (H,W,4), uint8, uint16 or floats from 0 to 1. truncated:
     take what there is of a file that was cut short. Raises PhotochromError for a file that is missing, no photo or larger
-    than max_pixels (which is known before it is decoded), UsageError for an array of another kind.
+    than max_megapixels (which is known before it is decoded), UsageError for an array of another kind.
     """
     if isinstance(photo, GrayPhoto):
         return photo
+    if not 0 < max_megapixels <= 1e6:
+        raise UsageError(f"max_megapixels {max_megapixels}: take a number above 0, such as 120")
     if isinstance(photo, np.ndarray):
         photo = from_array(photo)
-    with opened(photo, max_pixels, truncated) as image:
+    with opened(photo, int(max_megapixels * 1e6), truncated) as image:
         notes = []
         frames = getattr(image, "n_frames", 1) if image.format != "MPO" else 1  # an MPO's others are previews
         if frames > 1:

@@ -85,6 +85,8 @@ def colorize(
 
     if hint and hints:
         raise UsageError("--hint and --hints together: draw all hints into the picture, or type them all")
+    if min(samples, average) < 1:
+        raise UsageError(f"{min(samples, average)} colourings: take 1 or more")
     if samples > 1 and average > 1:
         raise UsageError("--samples and --average together: take one (the mean of N, or N pictures)")
     folder = find_model(model, models) if model else newest_model(models)

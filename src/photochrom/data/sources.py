@@ -248,13 +248,16 @@ def opened(
             yield image
     except FileNotFoundError:
         raise PhotochromError(f"there is no photo {photo}") from None
+    except PhotochromError:
+        raise
     except Exception as error:  # broken bytes make Pillow raise a dozen types, SyntaxError among them
         reason = _one_line(error)
         if isinstance(error, Image.DecompressionBombError):
             reason += ": allow them with --max-megapixels"
         elif "truncated" in reason:
             reason += ": colour what there is with --truncated"
-        raise PhotochromError(f"{photo} cannot be read as a photo ({reason})") from error
+        name = "the given photo" if isinstance(photo, Image.Image) else photo
+        raise PhotochromError(f"{name} cannot be read as a photo ({reason})") from error
 
 
 @contextmanager

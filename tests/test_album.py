@@ -1,0 +1,275 @@
+"""Albums: only what is new or changed, one bad file stops nothing, nothing that a person owns is replaced unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from photochrom import album, cli
+from photochrom.data.pack import Pack
+from photochrom.errors import UsageError
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def call(*arguments: object) -> int:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def models(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    flags = "--features 8,16 --time-embedding 16 --blocks 1 --attention 0 --timesteps 50 --perceptual 0 --epochs 1"
+    common = ("--batch-size", 8, "--learning-rate", 0.01, "--data", pack.folder, "--models", folder)
+    assert call("train", *flags.split(), "--name", "tiny", *common) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def photo(path: str, size: tuple[int, int] = (24, 16), seed: int = 0) -> Path:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, size[::-1], dtype=np.uint8)).save(file)
+    return file
+
+
+def colorize(models: Path, *arguments: object) -> int:
+    return call("colorize", *arguments, "--models", models, "--steps", 2)
+
+
+def pixels(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_only_what_is_new_or_changed_is_coloured_again(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "deep/c"):
+        photo(f"album/{name}.png")
+
+    def run(*more: object) -> list[str]:
+        capsys.readouterr()
+        assert colorize(models, "album", "-o", "out", *more) == 0
+        return capsys.readouterr().out.split()
+
+    assert run() == ["out/a.png", "out/b.png", "out/deep/c.png"]
+    assert run() == []
+    photo("album/b.png", seed=5)
+    photo("album/d.png")
+    assert run() == ["out/b.png", "out/d.png"]
+    Path("out/deep/c.png").unlink()
+    assert run() == ["out/deep/c.png"]
+    assert len(run("--seed", 1)) == 4
+    assert len(run("--seed", 1)) == 0
+    assert len(run("--seed", 1, "--overwrite")) == 4
+
+
+def test_what_is_unchanged_is_counted(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("album/a.png")
+    colorize(models, "album", "-o", "out")
+    capsys.readouterr()
+    assert colorize(models, "album", "-o", "out") == 0
+    assert "1 unchanged" in capsys.readouterr().err
+
+
+def test_a_result_that_a_person_has_changed_is_kept(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("album/a.png")
+    assert colorize(models, "album", "-o", "out") == 0
+    Path("out/a.png").write_bytes(b"retouched for hours")
+    photo("album/a.png", seed=3)
+    assert colorize(models, "album", "-o", "out") == 1
+    assert "out/a.png exists: replace it with --overwrite" in capsys.readouterr().err
+    assert Path("out/a.png").read_bytes() == b"retouched for hours"
+
+
+def test_a_torn_record_is_as_none(models: Path) -> None:
+    photo("album/a.png")
+    assert colorize(models, "album", "-o", "out") == 0
+    Path("out/.photochrom.json").write_text('{"a.png"')
+    assert colorize(models, "album", "-o", "out") == 1
+    assert colorize(models, "album", "-o", "out", "--overwrite") == 0
+
+
+def test_samples_a_sheet_and_a_map(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png", (40, 30))
+    capsys.readouterr()
+    assert colorize(models, "a.png", "-o", "out", "--samples", 3, "--uncertainty") == 0
+    names = ["a-1.png", "a-2.png", "a-3.png", "a-sheet.png", "a-uncertainty.png"]
+    assert capsys.readouterr().out.split() == [f"out/{name}" for name in names]
+    assert np.abs(pixels("out/a-1.png") - pixels("out/a-2.png")).max() > 0
+    assert colorize(models, "a.png", "-o", "second.png", "--seed", 1) == 0
+    assert np.abs(pixels("second.png") - pixels("out/a-2.png")).max() <= 1
+    with Image.open("out/a-uncertainty.png") as map:
+        assert (map.mode, map.size) == ("L", (40, 30))
+
+
+def test_samples_are_kept_too_if_they_are_there(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    photo("out/a-2.png", seed=9)
+    before = Path("out/a-2.png").read_bytes()
+    assert colorize(models, "a.png", "-o", "out", "--samples", 2) == 1
+    assert "out/a-2.png exists" in capsys.readouterr().err
+    assert Path("out/a-2.png").read_bytes() == before
+
+
+def test_the_average_is_the_mean(models: Path) -> None:
+    photo("a.png")
+    assert colorize(models, "a.png", "-o", "out", "--samples", 4) == 0
+    assert colorize(models, "a.png", "-o", "mean.png", "--average", 4) == 0
+    mean = np.mean([pixels(f"out/a-{number}.png") for number in range(1, 5)], axis=0)
+    assert (
+        np.abs(mean - pixels("mean.png")).mean() < 3
+    )  # not the same, as each alone is compressed into the gamut
+
+
+def test_flags_reach_the_colours(models: Path) -> None:
+    photo("a.png")
+    photo("mask.png").write_bytes(photo("white.png").read_bytes())
+    Image.new("L", (24, 16), 255).save("mask.png")
+    for flags in (("--strength", 0), ("--keep-gray", "mask.png")):
+        assert colorize(models, "a.png", "-o", "gray.png", "--overwrite", *flags) == 0
+        assert np.ptp(pixels("gray.png"), axis=2).max() == 0
+    Image.new("L", (24, 16), 128).save("even.png")
+    assert colorize(models, "even.png", "-o", "red.png", "--hint", "12,8,#c03030") == 0
+    red, _, blue = pixels("red.png")[8, 12]
+    assert red > blue + 80
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--hint", "30,8,#ff0000"), "hint 30,8 is outside the photo"),
+        (("--hint", "red"), "write x,y,#rrggbb"),
+        (("--hint", "1,1,#ff0000", "--hints", "h.png"), "together"),
+        (("--samples", 2, "--average", 2), "together"),
+        (("--samples", 0), "0 colourings: take 1"),
+        (("--strength", -1), "strength -1"),
+        (("--strength", "nan"), "strength nan"),
+        (("--temperature", 3), "temperature 3"),
+        (("--detail", 2), "detail 2"),
+        (("--max-megapixels", 0), "max_megapixels 0"),
+        (("--temperature", 0.5, "--sampler", "ddpm"), "use ddim or dpm++"),
+    ],
+)
+def test_wrong_options_are_told(
+    models: Path, flags: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("a.png")
+    capsys.readouterr()
+    assert colorize(models, "a.png", "-o", "out", *flags) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not Path("out/a.png").exists()
+
+
+def test_places_belong_to_one_photo(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("album/a.png")
+    photo("album/b.png")
+    assert colorize(models, "album", "-o", "out", "--hint", "1,1,#ff0000") == 2
+    assert "colour the others separately" in capsys.readouterr().err
+
+
+def test_bad_files_are_listed_at_the_end_and_the_others_coloured(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("album/good.png")
+    photo("album/one.png", (1, 1))
+    photo("album/strip.png", (30_000, 2))
+    photo("album/huge.png", (1100, 1000))
+    Path("album/text.jpg").write_text("dear diary")
+    cut = photo("album/cut.jpg", (300, 300))
+    cut.write_bytes(cut.read_bytes()[:9000])
+    capsys.readouterr()
+    assert colorize(models, "album", "-o", "out", "--max-megapixels", 1) == 3
+    captured = capsys.readouterr()
+    assert captured.out.split() == ["out/good.png", "out/one.png", "out/strip.png"]
+    errors = [line for line in captured.err.splitlines() if "error" in line]
+    assert [Path(line.split()[2]).name for line in errors] == ["cut.jpg", "huge.png", "text.jpg"]
+    assert captured.err.splitlines()[-1] == "3 not coloured, 3 coloured"
+    with Image.open("out/strip.png") as strip:
+        assert strip.size == (30_000, 2)
+    assert colorize(models, "album/cut.jpg", "-o", "out", "--truncated") == 0
+
+
+def test_what_was_read_otherwise_than_expected_is_said(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [Image.new("L", (24, 16), level) for level in (40, 120)]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGB", (24, 16), "orange").save("b.png")
+    assert colorize(models, "a.gif", "b.png", "-o", "out") == 0
+    said = capsys.readouterr().err
+    assert "a.gif: only the first of its 2 frames is coloured" in said
+    assert "b.png: it has colours of its own" in said
+    assert colorize(models, "a.gif", "-o", "again", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == {
+        "only the first of its 2 frames is coloured": ["a.gif"]
+    }
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    Path("file").touch()
+    assert colorize(models, "a.png", "-o", "file/out") == 1
+    assert "cannot write file/out/a.png" in capsys.readouterr().err
+    if os.geteuid():  # the superuser may write anywhere
+        Path("closed").mkdir(mode=0o500)
+        assert colorize(models, "a.png", "-o", "closed") == 1
+        assert "cannot write closed/a.png" in capsys.readouterr().err
+
+
+def test_two_kinds_of_output_never_meet() -> None:
+    photo("album/a.png")
+    photo("album/a-1.png")
+    plan = album.plan([Path("album")], Path("out"), False, {}, album.Wanted(samples=2))
+    assert len(plan.jobs) == 2
+    photo("album/a-1-1.png")
+    with pytest.raises(UsageError):
+        album.plan([Path("album")], photo("file.txt.png").rename("file.txt"), False)
+    plan = album.plan([Path("album/a.png"), Path("album/a-1.png")], Path("out"), False)
+    assert len(plan.jobs) == 2
+
+
+def test_an_interrupt_leaves_whole_files_and_a_record(models: Path) -> None:
+    for number in range(40):
+        photo(f"album/{number:02}.png", (700, 700), seed=number)
+    command = ["colorize", "album", "-o", "out", "--models", str(models), "--steps", "1"]
+    code = f"from photochrom.cli import main; main({command!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout
+    process.stdout.readline()  # the first file is written
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    written = [path for path in Path("out").iterdir() if path.name != ".photochrom.json"]
+    assert 1 <= len(written) < 40
+    for path in written:
+        with Image.open(path) as image:
+            image.load()
+    assert sorted(json.loads(Path("out/.photochrom.json").read_text())) == sorted(
+        path.name for path in written
+    )
