@@ -1,12 +1,15 @@
 # make demo   see it work        make test   run the tests       make check   format, lint and types
 # make bench  measure speed      make fuzz   many broken inputs  make reliability  break everything, write the table
+# make lock   renew requirements-ci.txt after a change of dependencies (needs uv)
 # make clean  back to a fresh clone; models, data sets and demos stay
+#
+# With LOCK=requirements-ci.txt, as in CI, exactly the files listed there are installed, each checked by its hash.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench fuzz reliability clean
+.PHONY: demo test check bench fuzz reliability lock clean
 
 demo: $(STAMP)
 	$(BIN)/photochrom demo
@@ -30,11 +33,21 @@ fuzz: $(STAMP)
 reliability: $(STAMP)
 	$(BIN)/python -m pytest -m fault --thorough --report docs/reliability.md
 
-$(STAMP): pyproject.toml
+lock:
+	printf 'hatchling\neditables\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --upgrade --no-config --custom-compile-command 'make lock' \
+	  --extra dev --output-file requirements-ci.txt pyproject.toml -
+
+$(STAMP): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit("Photochrom needs Python 3.11 or later: run make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo 'Installing into $(VENV). The first time, PyTorch comes along: some minutes, and some GB.'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@if [ -n '$(LOCK)' ]; then \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r '$(LOCK)' && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	else \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'; \
+	fi
 	@touch $@
 
 clean:

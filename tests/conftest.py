@@ -22,10 +22,10 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=10_
 # --- The table of faults: `make reliability` ---------------------------------------------------------------------------
 
 FAULTS: dict[tuple[str, str], int] = {}  # (fault, outcome) -> tries
-REPORT = """# Reliability
-
-Written by `make reliability`: every row is a test that passed in this run, with the number of times that the fault was
-tried. The same tests run in `make test`, with fewer tries. `make fuzz` tries the last rows alone.
+MARK = "<!-- From here on written by `make reliability`. -->\n"
+HEAD = """
+Every row is a test that passed, with the number of times that the fault was tried. The same tests run in `make test`,
+with fewer tries; `make fuzz` tries the broken files alone.
 
 | fault | tries | outcome |
 |---|---|---|
@@ -60,7 +60,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for row in rows:
             terminalreporter.write_line(row)
     if (path := config.getoption("--report")) and not terminalreporter.stats.get("failed"):
-        path.write_text(REPORT + "\n".join(rows) + "\n", encoding="utf-8")
+        kept = path.read_text(encoding="utf-8").partition(MARK)[0] if path.exists() else ""
+        path.write_text(kept + MARK + HEAD + "\n".join(rows) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
