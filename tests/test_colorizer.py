@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import torch
 from PIL import Image
 
 import photochrom
+from photochrom import colorizer as module
 from photochrom import store
 from photochrom.colorizer import Colorizer, pick_device
 from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError, UsageError
+from photochrom.hints import Hint
 from photochrom.store import ModelFolder
 from photochrom.train import train
 
@@ -215,3 +219,82 @@ def test_wrong_options_are_told(colorizer: Colorizer, tmp_path: Path) -> None:
         colorizer(photo, sampler="euler")
     with pytest.raises(PhotochromError, match=r"old\.jpg"):
         colorizer(tmp_path / "old.jpg")
+
+
+def test_the_example_in_the_documentation_runs(
+    folder: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder.path, "models/my_model")
+    noise("L", (30, 20)).save("old.jpg")
+    noise("L", (16, 16)).save("other.png")
+    (example,) = doctest.DocTestFinder(recurse=False).find(Colorizer, globs=vars(module).copy())
+    result = doctest.DocTestRunner().run(example)
+    assert (result.failed, result.attempted) == (0, len(example.examples))
+    assert Path("coloured.png").is_file()
+
+
+def test_samples_are_the_colourings_of_the_next_seeds(colorizer: Colorizer) -> None:
+    photo = noise("L", (40, 30))
+    samples = colorizer.samples(photo, 3, seed=5, steps=4)
+    assert len(samples) == 3
+    for number, picture in enumerate(samples):
+        assert apart(picture, colorizer(photo, seed=5 + number, steps=4)) <= 1
+    assert [picture.size for picture in samples[1:]] == [(40, 30)] * 2
+    assert apart(samples.average(), colorizer(photo, seed=5, average=3, steps=4)) <= 1
+    several = colorizer.samples([photo, photo.convert("RGB")], 2, seed=5, steps=4)
+    assert [len(each) for each in several] == [2, 2]
+    assert apart(several[1][1], samples[1]) <= 1
+
+
+def test_uncertainty_is_where_samples_disagree(colorizer: Colorizer) -> None:
+    samples = colorizer.samples(Image.new("L", (64, 32), 128), 2, steps=2)
+    assert colorizer.samples(Image.new("L", (64, 32), 128), 1, steps=2).uncertainty().getextrema() == (0, 0)
+    samples.c[:] = 0
+    samples.c[0, 0, :, 8:] = 0.1 / 0.144  # Cb of one is 0.1 more in the right half: 0.05 from the mean
+    map = np.asarray(samples.uncertainty())
+    assert map[:, :24].max() == 0
+    assert np.unique(map[:, 40:]).tolist() == [round(0.05 / 0.15 * 255)]
+
+
+def test_strength_scales_chroma(colorizer: Colorizer) -> None:
+    photo = Image.new("L", (32, 32), 128)
+    plain, half, none = (colorizer(photo, strength=strength) for strength in (1, 0.5, 0))
+    assert chroma(half) == pytest.approx([part / 2 for part in chroma(plain)], abs=0.005)
+    assert np.ptp(np.asarray(none), axis=2).max() == 0
+
+
+def test_less_temperature_makes_colourings_more_alike(colorizer: Colorizer) -> None:
+    photo = noise("L", (32, 32))
+    spread = [
+        float(colorizer.samples(photo, 4, temperature=temperature, steps=8).c.var(dim=0).mean())
+        for temperature in (1.0, 0.3)
+    ]
+    assert spread[1] < 0.5 * spread[0]
+
+
+def test_a_hint_colours_its_place_and_leaves_what_is_far(colorizer: Colorizer) -> None:
+    photo = Image.new("L", (96, 96), 128)
+    photo.paste(60, (48, 0, 96, 96))
+    free, hinted = colorizer(photo), colorizer(photo, hints=[Hint(20, 48, (60, 100, 220))])
+    place = (16, 44, 24, 52)
+    expected = chroma(Image.new("RGB", (1, 1), (60, 100, 220)))
+    assert chroma(hinted.crop(place)) == pytest.approx(expected, abs=0.03)
+    far = (60, 0, 96, 96)
+    assert chroma(hinted.crop(far)) == pytest.approx(chroma(free.crop(far)), abs=0.02)
+
+
+def test_like_takes_on_the_colours_of_another_photo(colorizer: Colorizer) -> None:
+    blue = Image.merge("RGB", [noise("L", (32, 32)).point(lambda v, k=k: v // 2 + k) for k in (20, 40, 110)])
+    like = colorizer(noise("L", (48, 32), 1), like=blue)
+    assert chroma(like) == pytest.approx(chroma(blue), abs=0.03)
+
+
+def test_detail_is_the_size_that_the_network_sees(colorizer: Colorizer) -> None:
+    samples = colorizer.samples(noise("L", (90, 60)), 1, detail=32, steps=2)
+    assert (samples.seen.height, samples.seen.width) == (32, 48)
+
+
+def test_places_belong_to_a_single_photo(colorizer: Colorizer) -> None:
+    with pytest.raises(UsageError, match="colour the others separately"):
+        colorizer([noise("L", (16, 16))] * 2, hints=[Hint(1, 1, (1, 2, 3))])
