@@ -86,7 +86,7 @@ def photos() -> tuple[bytes, ...]:
     deep = Image.fromarray(np.arange(480, dtype=np.uint16).reshape(20, 24) * 130)
     exif = Image.Exif()
     exif[0x0112] = 6
-    made = [
+    made: list[tuple[Image.Image, str, dict[str, Any]]] = [
         (rgb, form, {}) for form in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
     ]
     made += [

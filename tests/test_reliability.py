@@ -15,6 +15,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 import traceback
@@ -24,13 +25,16 @@ from typing import IO, Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from accelerate.optimizer import AcceleratedOptimizer
+from PIL import Image
 
 from photochrom import losses, store, train
 from photochrom.colorizer import Colorizer
 from photochrom.config import Config, build
 from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError
+from photochrom.randomness import photos_of_step
 from photochrom.store import ModelFolder
 from photochrom.terminal import asked_to_stop
 from photochrom.train import Progress, Training
@@ -216,7 +220,7 @@ def killed_at(step: str, when: str, folder: ModelFolder) -> None:
         (dying(real) if chosen else real)(descriptor)
 
     if step == "open":
-        store.tempfile.NamedTemporaryFile = dying(store.tempfile.NamedTemporaryFile)  # type: ignore[assignment,misc]
+        tempfile.NamedTemporaryFile = dying(tempfile.NamedTemporaryFile)
     elif step == "write":
         torch.save = half if when == "half-way" else dying(torch.save)  # type: ignore[assignment]
     elif step == "chmod":
@@ -248,7 +252,7 @@ def growth(pack: str, work: str, steps: str, photos: str) -> Values:
     weights = {key: value.detach() for key, value in training.network.state_dict().items()}
     colorizer = Colorizer(training.config, weights, Path(work))
     photo = Path(work, "photo.png")
-    train.Image.fromarray(opened.photos[0]).save(photo)
+    Image.fromarray(opened.photos[0]).save(photo)
     return {"training": trained, "colouring": grown(int(photos), lambda: colorizer(photo, steps=2))}
 
 
@@ -444,7 +448,7 @@ def poison(training: Training, place: str, value: float, monkeypatch: pytest.Mon
 
         monkeypatch.setattr(Pack, "rgb", rgb)
     elif place == "loss":
-        monkeypatch.setattr(losses.F, "mse_loss", lambda output, target: (output * value).sum())
+        monkeypatch.setattr(F, "mse_loss", lambda output, target: (output * value).sum())
     elif place == "gradient":
         training.network.last_layer.register_hook(lambda gradient: gradient * value)
     elif place == "loss of the discriminator":
@@ -476,7 +480,7 @@ def test_a_bad_number_changes_nothing(
     training.train_step()
     before = frozen(training)
     poison(training, place, BAD[value], monkeypatch)
-    names = pack.origin[train.photos_of_step(training.photos, 0, 2, 8)[0]]
+    names = pack.origin[photos_of_step(training.photos, 0, 2, 8)[0]]
     with pytest.raises(
         PhotochromError, match=rf"^step 2: .* not finite; .*\(photos {names}, .*last good checkpoint"
     ):

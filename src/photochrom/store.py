@@ -229,7 +229,7 @@ class ModelFolder:
         `best_model.pth` is as complete as `last_model.pth`, and only some epochs older: going on from it leads to the
         same end. Raises PhotochromError when there is no checkpoint, or no complete one.
         """
-        skipped = []
+        skipped: list[str] = []
         for path in (self / LAST, self / BEST):
             try:
                 return read_checkpoint(path), path, skipped
