@@ -13,6 +13,7 @@ import pytest
 
 from photochrom import store
 from photochrom.config import Config, build
+from photochrom.guide import is_finished
 from photochrom.store import ModelFolder
 
 pexpect = pytest.importorskip(
@@ -238,3 +239,39 @@ def test_ctrl_c_leaves_nothing_behind(process: Terminal, models: Path) -> None:
     process.child.expect("Features")
     process.interrupt()
     assert sorted(models.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "finished"),
+    [
+        ([0.5, 0.4, 0.3], 0, False),
+        ([0.5, 0.4, 0.3], 2, False),
+        ([0.5, 0.3, 0.4], 2, False),
+        ([0.3, 0.4, 0.5], 2, True),
+        ([0.3, 0.4, 0.5], 0, False),
+        ([0.5] * 6, 0, True),
+    ],
+)
+def test_a_training_is_finished_by_its_epochs_or_by_its_patience(
+    losses: list[float], patience: int, finished: bool, models: Path
+) -> None:
+    folder = ModelFolder(models / "a")
+    folder.path.mkdir(parents=True)
+    config = build({"stages": [{"epochs": 6}], "training": {"patience": patience}})
+    store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
+    records = [{"epoch": n, "val_loss": loss} for n, loss in enumerate(losses, 1)]
+    store.write_json(folder / store.HISTORY, records)
+    assert is_finished(folder) == finished
+
+
+def test_patience_counts_in_the_last_stage_only(models: Path) -> None:
+    folder = ModelFolder(models / "a")
+    folder.path.mkdir(parents=True)
+    config = build({"stages": [{"epochs": 3}, {"epochs": 5}], "training": {"patience": 2}})
+    store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
+    records = [{"epoch": n, "val_loss": 0.1 * n, "stage_began": 1 if n < 4 else 4} for n in range(1, 6)]
+    for count, finished in ((3, False), (5, False)):
+        store.write_json(folder / store.HISTORY, records[:count])
+        assert is_finished(folder) == finished
+    store.write_json(folder / store.HISTORY, [*records, {"epoch": 6, "val_loss": 0.9, "stage_began": 4}])
+    assert is_finished(folder)
