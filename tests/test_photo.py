@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageCms
 
+from photochrom.data import sources
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.photo import Photo, open_gray, write
 
@@ -192,6 +193,21 @@ def test_heic_is_read_where_its_package_is_installed(tmp_path: Path) -> None:
     heif.from_pillow(ramp("RGB").resize((64, 64))).save(tmp_path / "a.heic", quality=95)
     photo = open_gray(tmp_path / "a.heic")
     assert np.abs(levels(photo.luma) - levels(ramp().resize((64, 64)))).mean() < 4
+
+
+def test_without_its_package_heic_tells_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_formats", lambda: sources.FORMATS)
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(PhotochromError, match=r"a\.HEIC .*pip install 'photochrom\[heic\]'"):
+        open_gray(tmp_path / "a.HEIC")
+
+
+def test_sixteen_bits_of_colour_give_their_luma(tmp_path: Path) -> None:
+    deep = np.asarray(ramp("RGB")).astype(np.uint16) * 257
+    photo = open_gray(deep)
+    assert np.abs(levels(photo.luma) - levels(ramp("RGB"))).max() <= 1
 
 
 def test_arrays_are_photos() -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from photochrom.colorizer import BATCH, Colorizer
-from photochrom.data.sources import SUFFIXES
+from photochrom.data.sources import HEIC_SUFFIXES, SUFFIXES
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.photo import SUFFIXES as KEPT_SUFFIXES
 from photochrom.photo import GrayPhoto, open_gray, write
@@ -145,7 +145,7 @@ def _photos_below(folder: Path, out: Path) -> dict[Path, Path]:
         place = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in place.parts)
         if (
-            path.suffix.lower() in SUFFIXES
+            path.suffix.lower() in (*SUFFIXES, *HEIC_SUFFIXES)
             and not hidden
             and path.is_file()
             and inside not in path.resolve().parents

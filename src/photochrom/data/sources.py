@@ -36,6 +36,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"),
     *(".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2"),
 )
+HEIC_SUFFIXES = (".heic", ".heif")
 MAX_PIXELS = 120_000_000  # above the largest phone sensors (108 megapixels), far below a decompression bomb
 MAX_ENTRY_BYTES = 64 * 2**20
 MAX_ENTRY_RATIO = 200
@@ -256,6 +257,8 @@ def opened(
             reason += ": allow them with --max-megapixels"
         elif "truncated" in reason:
             reason += ": colour what there is with --truncated"
+        elif str(photo).lower().endswith(HEIC_SUFFIXES) and "HEIF" not in _formats():
+            reason = "HEIC needs another package: pip install 'photochrom[heic]'"
         name = "the given photo" if isinstance(photo, Image.Image) else photo
         raise PhotochromError(f"{name} cannot be read as a photo ({reason})") from error
 
