@@ -240,6 +240,29 @@ def test_a_folder_that_cannot_be_written_to_is_told(models: Path, capsys: pytest
         assert "cannot write closed/a.png" in capsys.readouterr().err
 
 
+def test_films_are_coloured_by_themselves(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    av = pytest.importorskip("av")
+    with av.open("film.mov", "w") as made:
+        stream = made.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for level in range(60, 120, 20):
+            made.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (32, 24), (level,) * 3))))
+        made.mux(stream.encode())
+    Path("bad.mp4").write_text("no film")
+    capsys.readouterr()
+    assert colorize(models, "film.mov", "bad.mp4", "-o", "out") == 3
+    captured = capsys.readouterr()
+    assert captured.out.split() == ["out/film.mp4"]
+    assert "bad.mp4 cannot be coloured as a video" in captured.err
+    assert colorize(models, "film.mov", "-o", "out") == 1
+    assert "out/film.mp4 exists" in capsys.readouterr().err
+    assert colorize(models, "film.mov", "-o", "named.mp4", "--seed", 3, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["written"] == [{"input": "film.mov", "output": "named.mp4"}]
+    assert colorize(models, "film.mov", photo("a.png"), "-o", "out") == 2
+    assert colorize(models, "film.mov", "-o", "again", "--samples", 2) == 2
+    assert "videos are coloured by themselves" in capsys.readouterr().err
+
+
 def test_two_kinds_of_output_never_meet() -> None:
     photo("album/a.png")
     photo("album/a-1.png")

@@ -12,12 +12,14 @@ from photochrom.errors import PhotochromError, UsageError
 
 if TYPE_CHECKING:
     from photochrom.album import Plan
+    from photochrom.colorizer import Colorizer
     from photochrom.store import ModelFolder
 
 
 def colorize(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT", help="Photos, and folders of photos.", show_default=False)
+        list[Path],
+        typer.Argument(metavar="INPUT", help="Photos, and folders of photos; or videos.", show_default=False),
     ],
     out: Annotated[
         Path,
@@ -64,7 +66,7 @@ def colorize(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Colour photos; each keeps its size, its brightness, EXIF and transparency.
+    """Colour photos and videos; each keeps its size, its brightness, EXIF, sound.
 
     Folders keep their structure. In a folder that holds earlier results, only
     what is new or changed is coloured. The path of each file written is
@@ -75,6 +77,7 @@ def colorize(
     $ photochrom colorize old.jpg album/ -o coloured/ --model model_v1
     $ photochrom colorize old.jpg -o out/ --samples 6 --uncertainty
     $ photochrom colorize old.jpg -o red.png --hint 420,310,#b02020
+    $ photochrom colorize film.mp4 -o coloured/
     """
     from photochrom import album
     from photochrom.colorizer import Colorizer
@@ -82,6 +85,7 @@ def colorize(
     from photochrom.record import state
     from photochrom.store import WEIGHTS, find_model
     from photochrom.terminal import Display
+    from photochrom.video import SUFFIXES as VIDEO_SUFFIXES
 
     if hint and hints:
         raise UsageError("--hint and --hints together: draw all hints into the picture, or type them all")
@@ -97,6 +101,16 @@ def colorize(
         "hints": [Hint.parse(text) for text in hint] if hint else hints,
         **{"max_megapixels": max_megapixels, "truncated": truncated},
     }
+    films = [path for path in inputs if path.suffix.lower() in VIDEO_SUFFIXES]
+    if films:
+        unused = {"temperature": 1.0, "keep_gray": None, "like": None, "hints": None, "truncated": False}
+        if len(films) < len(inputs) or wanted != album.Wanted() or unused != {k: options[k] for k in unused}:
+            raise UsageError(
+                "videos are coloured by themselves, with --steps, --seed, --sampler, --strength and --detail alone"
+            )
+        kept = {key: options[key] for key in ("steps", "seed", "sampler", "strength", "detail")}
+        _color_films(Colorizer.load(folder.path, device=device), films, out, overwrite, as_json, kept)
+        return
     files = [state(file) for file in (folder / WEIGHTS, hints, keep_gray, like) if file]
     plan = album.plan(inputs, out, overwrite, {**options, "wanted": wanted, "files": files}, wanted)
     if len(plan.jobs) > 1 and (hint or hints or keep_gray):
@@ -132,6 +146,54 @@ def colorize(
     _tell(notes, plan, len({entry["input"] for entry in written}))
     if plan.refused:
         raise typer.Exit(3 if written or plan.unchanged else 1)
+
+
+def _color_films(
+    colorizer: Colorizer,
+    films: list[Path],
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    options: dict[str, Any],
+) -> None:
+    """Colour videos one after the other; one that is bad does not stop the others."""
+    from photochrom.terminal import Display
+    from photochrom.video import color_video
+
+    written: list[dict[str, str]] = []
+    failed: dict[Path, str] = {}
+    single = len(films) == 1 and out.suffix.lower() == ".mp4" and not out.is_dir()
+    for film in films:
+        output = out if single else out / f"{film.stem}.mp4"
+        if output.exists() and (output.samefile(film) if film.exists() else False):
+            failed[film] = f"{film} would be written over itself: choose another place with -o"
+        elif output.exists() and not overwrite:
+            failed[film] = f"{film} is left out, {output} exists: replace it with --overwrite"
+        if film in failed:
+            continue
+        with Display() as display:
+
+            def progress(done: int, total: int, display: Display = display) -> None:
+                display.show(done, max(done, total), f"{done:,} of {total:,} frames")
+
+            try:
+                output.parent.mkdir(parents=True, exist_ok=True)
+                color_video(colorizer, film, output, progress=progress, **options)
+            except UsageError:
+                raise
+            except PhotochromError as error:
+                failed[film] = str(error)
+                continue
+        written.append({"input": str(film), "output": str(output)})
+        if not as_json:
+            typer.echo(output)
+    if as_json:
+        problems = [{"input": str(film), "reason": reason} for film, reason in failed.items()]
+        print_json({**options, "written": written, "failed": problems})
+    for reason in failed.values():
+        say(f"photochrom: error: {reason}")
+    if failed:
+        raise typer.Exit(3 if written else 1)
 
 
 def _tell(notes: dict[str, list[Path]], plan: Plan, coloured: int) -> None:
