@@ -283,6 +283,8 @@ async def create_job(
     tasks = [
         task for photo in form.photo for task in await service.new_tasks(photo, models, choices_of(form))
     ]
+    for task in tasks:
+        task.watched = True
     service.worker.submit(tasks)
     job = Job(tasks)
     service.jobs.add(job)
@@ -379,8 +381,6 @@ async def events(job: Job) -> AsyncIterator[str]:
     """The text of the stream: what changed since the last look, until all is settled."""
     seen: dict[int, tuple[Any, ...]] = {}
     job.watchers += 1
-    for task in job.tasks:
-        task.watched = True
     try:
         while True:
             settled = job.settled  # before looking, so that nothing that comes meanwhile is left out

@@ -45,5 +45,7 @@ def create_app(settings: Settings = Settings()) -> FastAPI:  # noqa: B008 (it is
     app.state.photochrom = settings
     app.include_router(router)
     app.add_exception_handler(HTTPException, lambda request, error: as_response(error))
-    app.router.default = Page(directory=Path(__file__).parent / "page", html=True)  # a mount would hide 405 of the API
+    app.router.default = Page(
+        directory=Path(__file__).parent / "page", html=True
+    )  # a mount would hide 405 of the API
     return app

@@ -54,7 +54,7 @@ class Task:
     created: float = field(default_factory=time.monotonic)
     step: int = 0
     steps: int = 0
-    watched: bool = False  # whether somebody looks at previews
+    watched: bool = False  # whether previews are made
     preview: Image.Image | None = None
     waited: float | None = None  # seconds, once it runs
     outcome: Future[Painted] = field(default_factory=Future)
