@@ -3,7 +3,7 @@
 On its way up, chroma is guided by luma, so that it does not run over edges. Near a pixel, each chroma channel is taken to be
 a linear function of luma with slope a (the model of the guided filter, He, Sun & Tang 2013, equation 5). The guided filter
 would smooth what the network has drawn; so chroma is enlarged as it is, and only luma's detail, which is lost at the small
-size, is added with that slope, as pansharpening does (Vivone et al. 2015, equation 15, with the gain by regression):
+size, is added with that slope, as pansharpening with a gain by regression does (Vivone et al. 2015):
 
     c = up(c) + up(a) (y - up(y)),   a = cov(y, c) / (var(y) + EPSILON)
 

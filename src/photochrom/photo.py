@@ -25,7 +25,7 @@ SUFFIXES = frozenset(
 )  # what is written; all others become .png
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},  # colour is what was paid for
-    "PNG": {"compress_level": 3},  # of 12 megapixels, the default takes three times as long for 3 % less
+    "PNG": {"compress_level": 3},  # the default (6) takes 2.5 times as long and saves a tenth
     "WEBP": {"quality": 95},
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
