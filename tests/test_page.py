@@ -188,9 +188,13 @@ def test_a_hint_is_drawn_removed_and_coloured_with(
     entry.get_by_role("button", name="Remove the hint at 16, 16").click()
     worker = server.app.state.photochrom_service.worker
     asked: list[Any] = []
-    monkeypatch.setattr(
-        worker, "submit", lambda tasks, submit=worker.submit: (asked.extend(tasks), submit(tasks))
-    )
+    submit = worker.submit
+
+    def record(tasks: Any) -> None:
+        asked.extend(tasks)
+        submit(tasks)
+
+    monkeypatch.setattr(worker, "submit", record)
     entry.get_by_role("button", name="Colour again").click()
     finished(entry)
     assert [task.choices.hint for task in asked] == [("8,24,#20d040",)]

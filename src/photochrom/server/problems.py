@@ -185,8 +185,9 @@ def check_sender(request: Request, settings: Settings, is_open: bool) -> None:
     ):
         raise Problem(403, "requests from other sites' pages are refused")
     if settings.api_key and not is_open:
-        given = request.headers.get(KEY_HEADER) or unquote(request.cookies.get(KEY_COOKIE, ""))
-        if not secrets.compare_digest(given.encode(), settings.api_key.encode()):
+        sent = request.headers.get(KEY_HEADER, "").encode("latin-1")  # as Starlette decodes headers
+        given = sent or unquote(request.cookies.get(KEY_COOKIE, "")).encode()
+        if not secrets.compare_digest(given, settings.api_key.encode()):
             raise Problem(
                 401, f"this server asks for a key: send it as {KEY_HEADER}", {"WWW-Authenticate": "ApiKey"}
             )

@@ -101,7 +101,7 @@ class Worker:
         self._running: list[Task] = []
         self._changed = threading.Condition()
         self._open = True
-        self._photo_seconds = 1.0  # a running mean, from which Retry-After is guessed
+        self._batch_seconds = 1.0  # of the last one: when it is over, places become free
         self._finishers = ThreadPoolExecutor(2, "photochrom-finish")  # encode while the next photo is sampled
         self._thread = threading.Thread(target=self._run, name="photochrom-worker", daemon=True)
         self._thread.start()
@@ -128,7 +128,7 @@ class Worker:
                 or bytes_there > self.settings.queue_bytes
             ):
                 self.metrics.refused.inc(len(tasks))
-                seconds = min(60, max(1, round(len(self._waiting) * self._photo_seconds)))
+                seconds = min(60, max(1, round(self._batch_seconds)))
                 text = f"{len(self._waiting)} photos are waiting and there is no room for {len(tasks)} more"
                 raise Problem(503, f"{text}: try again in {seconds} s", {"Retry-After": str(seconds)})
             self._waiting.extend(tasks)
@@ -156,17 +156,12 @@ class Worker:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            begun = time.monotonic()
             try:
                 self._color(batch)
             except GivenUp:
                 pass  # all of them are settled: that is why it was raised
             except Exception as error:  # one photo must not end the server
                 _fail(batch, error)
-            else:
-                self._photo_seconds = 0.7 * self._photo_seconds + 0.3 * (time.monotonic() - begun) / len(
-                    batch
-                )
             self._running = []
 
     def _next_batch(self) -> list[Task]:
@@ -211,6 +206,7 @@ class Worker:
 
         results = paint(colorizer, photos, tasks[0].choices, step_done)
         seconds = time.monotonic() - begun
+        self._batch_seconds = seconds
         self.metrics.sampling_seconds.observe(seconds)
         for task, photo, pictures in zip(tasks, photos, results, strict=True):
             painted = Painted(photo, pictures, task.choices, task.waited or 0.0, seconds)

@@ -1,0 +1,230 @@
+"""What the server does under load, on this machine: run it when nothing else runs.
+
+50 photos of 64x64 pixels posted at once, 20 steps: every one is answered or politely refused (503 with Retry-After, after
+which it is posted again), while a prober asks for /api/health. Then how many photos per second that is, beside
+`Colorizer` on the same photos in batches; and one photo of 12 megapixels.
+
+    python benchmarks/load.py [--model DIR] [--photos 50] [--clients 50] [--queue 64 16]
+
+Without --model, a network of the preset `small` with random weights is used: its speed is the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import io
+import json
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+
+import numpy as np
+from PIL import Image
+
+from photochrom import store
+from photochrom.colorizer import Colorizer
+from photochrom.config import PRESETS, build
+from photochrom.store import ModelFolder
+from photochrom.unet import UNet
+
+STEPS = 20
+
+
+def gray_photo(size: tuple[int, int], seed: int, format: str) -> bytes:
+    """A photo of soft blotches."""
+    small = np.random.default_rng(seed).integers(0, 256, (9, 12), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(buffer, format)
+    return buffer.getvalue()
+
+
+def random_model(folder: ModelFolder) -> None:
+    """The preset `small`, not trained."""
+    config = build({"model": {"features": PRESETS["small"]}, "data": {"size": 64}})
+    folder.path.mkdir(parents=True)
+    store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
+    folder.save_weights(UNet(config.model).state_dict(), config)
+
+
+def post(port: int, model: str, photo: bytes, format: str = "png") -> tuple[int, float, bytes]:
+    """Colour one photo: status, Retry-After, and the answer."""
+    fields = {"model": model, "steps": str(STEPS), "format": format}
+    parts = [
+        f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n'.encode()
+        for n, v in fields.items()
+    ]
+    parts.append(
+        b'--x\r\nContent-Disposition: form-data; name="photo"; filename="p"\r\n\r\n'
+        + photo
+        + b"\r\n--x--\r\n"
+    )
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    connection.request(
+        "POST", "/api/colorize", b"".join(parts), {"Content-Type": "multipart/form-data; boundary=x"}
+    )
+    response = connection.getresponse()
+    answer = response.read()
+    connection.close()
+    return response.status, float(response.headers.get("Retry-After") or 0), answer
+
+
+class Prober(threading.Thread):
+    """Asks for /api/health twenty times a second, and remembers how long each answer took."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port, self.seconds, self.ended = port, [], threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.05):
+            begun = time.perf_counter()
+            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+            connection.request("GET", "/api/health")
+            assert connection.getresponse().status == 200
+            connection.close()
+            self.seconds.append(time.perf_counter() - begun)
+
+
+def storm(port: int, model: str, photos: list[bytes], clients: int) -> tuple[float, Counter[int], int]:
+    """All photos at once; those refused come again. Returns seconds, answers by status, and how many were coloured."""
+    answers: Counter[int] = Counter()
+    waiting, lock, coloured = list(photos), threading.Lock(), 0
+
+    def client() -> None:
+        nonlocal coloured
+        while True:
+            with lock:
+                if not waiting:
+                    return
+                photo = waiting.pop()
+            status = 503
+            while status == 503:
+                status, retry_after, answer = post(port, model, photo)
+                with lock:
+                    answers[status] += 1
+                if status == 503:
+                    assert retry_after >= 1
+                    time.sleep(retry_after)
+            with lock:
+                coloured += status == 200 and Image.open(io.BytesIO(answer)).size == (64, 64)
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - begun, answers, coloured
+
+
+def peak_megabytes(process: int) -> float:
+    """The most memory that a process has held, where Linux tells."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return float("nan")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def batches(models: Path, name: str, photos: list[bytes]) -> float:
+    """Photos per second of `Colorizer` alone, files to files; the best of three."""
+    colorizer = Colorizer.load(name, models)
+    rates = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        for picture in colorizer([Image.open(io.BytesIO(photo)) for photo in photos], steps=STEPS):
+            picture.save(io.BytesIO(), "PNG")
+        rates.append(len(photos) / (time.perf_counter() - begun))
+    return max(rates)
+
+
+def measure(models: Path, name: str, options: argparse.Namespace, queue: int) -> dict[str, Any]:
+    """Start a server, storm it, and end it."""
+    command = [
+        sys.executable,
+        "-m",
+        "photochrom",
+        "serve",
+        "--models",
+        str(models),
+        "--port",
+        "0",
+        "--queue",
+        str(queue),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr
+        port = int(process.stderr.readline().split("127.0.0.1:")[1].split("/")[0])
+        photos = [gray_photo((64, 64), seed, "PNG") for seed in range(options.photos)]
+        post(port, name, photos[0])  # loads the model
+        before = peak_megabytes(process.pid)
+        prober = Prober(port)
+        prober.start()
+        seconds, answers, coloured = storm(port, name, photos, options.clients)
+        prober.ended.set()
+        prober.join()
+        after = peak_megabytes(process.pid)
+        large = gray_photo((4000, 3000), 0, "JPEG")
+        begun = time.perf_counter()
+        statuses = {format: post(port, name, large, format)[0] for format in ("jpeg",)}
+        twelve = time.perf_counter() - begun
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    quantiles = statistics.quantiles(prober.seconds, n=100)
+    return {
+        "photos": options.photos, "clients at once": options.clients, "places in the queue": queue,
+        "answers by status": dict(answers), "coloured": coloured, "lost": options.photos - coloured, "seconds": round(seconds, 2),
+        "photos per second": round(options.photos / seconds, 1),
+        "health p50 ms": round(1000 * quantiles[49], 1), "health p99 ms": round(1000 * quantiles[98], 1),
+        "health probes": len(prober.seconds), "memory before MB": round(before), "memory after MB": round(after),
+        "12 megapixels": statuses, "12 megapixels, seconds": round(twelve, 2), "exit code after SIGTERM": code,
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="a model folder (default: the preset small, not trained)")
+    parser.add_argument("--photos", type=int, default=50)
+    parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument(
+        "--queue", type=int, nargs="*", default=[64, 16], help="places; one run for each number"
+    )
+    options = parser.parse_args()
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        models, name = (
+            (options.model.parent, options.model.name) if options.model else (Path(scratch), "small")
+        )
+        if not options.model:
+            random_model(ModelFolder(models / name))
+        photos = [gray_photo((64, 64), seed, "PNG") for seed in range(options.photos)]
+        alone = batches(models, name, photos)
+        for queue in options.queue:
+            found = measure(models, name, options, queue)
+            found["Colorizer alone, photos per second"] = round(alone, 1)
+            found["share of that"] = round(found["photos per second"] / alone, 2)
+            print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
