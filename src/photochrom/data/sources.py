@@ -244,7 +244,7 @@ def opened(
         if isinstance(photo, Image.Image):
             yield photo
             return
-        with _pillow_allows(max_pixels, truncated), Image.open(photo, formats=_formats()) as image:
+        with _pillow_allows(max_pixels, truncated), Image.open(photo, formats=formats()) as image:
             _check_extent(image, max_pixels)
             yield image
     except FileNotFoundError:
@@ -257,7 +257,7 @@ def opened(
             reason += ": allow them with --max-megapixels"
         elif "truncated" in reason:
             reason += ": colour what there is with --truncated"
-        elif str(photo).lower().endswith(HEIC_SUFFIXES) and "HEIF" not in _formats():
+        elif str(photo).lower().endswith(HEIC_SUFFIXES) and "HEIF" not in formats():
             reason = "HEIC needs another package: pip install 'photochrom[heic]'"
         name = "the given photo" if isinstance(photo, Image.Image) else photo
         raise PhotochromError(f"{name} cannot be read as a photo ({reason})") from error
@@ -278,7 +278,7 @@ def _pillow_allows(max_pixels: int, truncated: bool) -> Iterator[None]:
 
 
 @cache
-def _formats() -> tuple[str, ...]:
+def formats() -> tuple[str, ...]:
     """What may be opened: HEIC as well, where the optional package for it is installed."""
     try:
         from pillow_heif import register_heif_opener
