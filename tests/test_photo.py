@@ -198,7 +198,7 @@ def test_heic_is_read_where_its_package_is_installed(tmp_path: Path) -> None:
 def test_without_its_package_heic_tells_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_formats", lambda: sources.FORMATS)
+    monkeypatch.setattr(sources, "formats", lambda: sources.FORMATS)
     (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(PhotochromError, match=r"a\.HEIC .*pip install 'photochrom\[heic\]'"):
         open_gray(tmp_path / "a.HEIC")
