@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from photochrom import store
+from photochrom.card import SHOWN, is_current, read_evaluation
 from photochrom.errors import PhotochromError
+from photochrom.measures import MEASURES, SET_MEASURES
 from photochrom.server.problems import Problem
 from photochrom.store import ModelFolder
 
+ALL = MEASURES | SET_MEASURES
 SHEET = re.compile(r"epoch_(\d+)\.png")
 
 
@@ -88,6 +91,7 @@ class Catalogue:
         folder = self.find(name)
         return self.facts(folder) | {
             "config": folder.config.model_dump(mode="json"),
+            "evaluation": evaluation(folder),
             "samples": sorted(self.sheets(folder)),
             "reports": sorted(self.reports(name)),
         }
@@ -108,6 +112,34 @@ class Catalogue:
             if name in subjects and (path.parent / "report.html").is_file():
                 found[path.parent.name] = path.parent
         return found
+
+
+def evaluation(folder: ModelFolder) -> dict[str, Any] | None:
+    """What the model's last evaluation found, beside gray and true photos; None if there was none."""
+    found = read_evaluation(folder)
+    if not found:
+        return None
+    measures = []
+    for name in SHOWN:
+        values = {row: found["rows"][row].get(name) for row in ("model", "gray", "true")}
+        if values["model"] and values["model"]["value"] is not None:
+            measure = ALL[name]
+            known = {
+                row: round(entry["value"], measure.digits)
+                for row, entry in values.items()
+                if entry and entry["value"] is not None
+            }
+            measures.append(
+                {
+                    "name": name,
+                    "title": measure.title,
+                    "unit": measure.unit,
+                    "meaning": measure.meaning,
+                    **known,
+                }
+            )
+    facts = {key: found[key] for key in ("data", "date", "epoch")}
+    return facts | {"current": is_current(found, folder.history), "measures": measures}
 
 
 def is_training(folder: ModelFolder) -> bool:

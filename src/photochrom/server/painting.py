@@ -16,7 +16,7 @@ from torch import Tensor
 
 from photochrom import metrics
 from photochrom.colorizer import Colorizer, Options
-from photochrom.data.sources import FORMATS, open_photo
+from photochrom.data.sources import formats, open_photo
 from photochrom.errors import UsageError
 from photochrom.hints import Hint
 from photochrom.pictures import to_images
@@ -125,7 +125,7 @@ def read_header(photo: bytes, max_pixels: int) -> tuple[int, int]:
             warnings.simplefilter(
                 "ignore", Image.DecompressionBombWarning
             )  # the limit below is the one that counts
-            with Image.open(BytesIO(photo), formats=FORMATS) as image:
+            with Image.open(BytesIO(photo), formats=formats()) as image:
                 width, height = image.size
     except Image.DecompressionBombError:
         width = height = max_pixels
@@ -142,7 +142,7 @@ def open_upload(photo: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `read_header` has let it pass
-            image = Image.open(BytesIO(photo), formats=FORMATS)
+            image = Image.open(BytesIO(photo), formats=formats())
             image.load()
             return image
     except Exception as error:  # as above

@@ -81,8 +81,9 @@ function parts(model, history, path) {
     h("h3", {}, "Samples by epoch"),
     model.samples.length ? strip(model, path) : h("p", { class: "soft" }, "None yet: they come every few epochs, and at the end."),
     h("h3", {}, "Evaluation"),
+    model.evaluation && measured(model.evaluation),
     model.reports.length ? h("ul", {}, model.reports.map((report) => h("li", {}, h("a", { href: `api/${path}/reports/${encodeURIComponent(report)}`, target: "_blank" }, report))))
-      : h("p", { class: "soft" }, "None yet. Run ", h("code", {}, `photochrom evaluate ${model.name}`), "."),
+      : h("p", { class: "soft" }, model.evaluation ? "For a report to look at, run " : "None yet. Run ", h("code", {}, `photochrom evaluate ${model.name}`), "."),
   ].filter(Boolean);
 }
 
@@ -114,6 +115,18 @@ function families(history) {
     found.push([name.replaceAll("_", " "), [line(name, "training"), ...validation]]);
   }
   return found.filter(([, lines]) => lines.length);
+}
+
+// The figures of the last evaluation, between gray photos and true ones.
+function measured(evaluation) {
+  const rows = { "this model": "model", "gray, as it was": "gray", "true colours": "true" };
+  const { data, date, epoch, current, measures } = evaluation;
+  return h("div", {}, h("p", { class: "soft" }, `${data.photos} ${data.split} photos of ${data.name}, epoch ${epoch}, ${date}.`,
+    current ? "" : " The weights have changed since."),
+    h("div", { class: "wide" }, h("table", {},
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "measure"), Object.keys(rows).map((title) => h("th", { scope: "col" }, title)))),
+      h("tbody", {}, measures.map((measure) => h("tr", { title: measure.meaning }, h("th", { scope: "row" }, measure.title, measure.unit ? ` (${measure.unit})` : ""),
+        Object.values(rows).map((row) => h("td", {}, measure[row] === undefined ? "" : String(measure[row])))))))));
 }
 
 function numbers(history) {
