@@ -13,9 +13,11 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Form, Path, Request, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, Form, Request, UploadFile
+from fastapi import Path as InPath
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,7 +42,7 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.catalogue = Catalogue(settings.models, settings.reports)
+        self.catalogue = Catalogue(Path(settings.models), Path(settings.reports))
         self.metrics = Metrics()
         self.jobs = Jobs(settings)
         self.worker = Worker(settings, self.catalogue.usable, self.metrics)
@@ -71,8 +73,8 @@ def the_service(request: Request) -> Service:
 
 
 Here = Annotated[Service, Depends(the_service)]
-Name = Annotated[str, Path(description="A model's name.", examples=["model_v1"])]
-JobId = Annotated[str, Path(description="What creating the job returned.", examples=["d1Zg0ZsVYnMJbWqV"])]
+Name = Annotated[str, InPath(description="A model's name.", examples=["model_v1"])]
+JobId = Annotated[str, InPath(description="What creating the job returned.", examples=["d1Zg0ZsVYnMJbWqV"])]
 
 
 class ProblemDetails(BaseModel):

@@ -10,8 +10,8 @@ from pathlib import Path
 class Settings:
     """Where the models are, who may come in, and how much is taken on."""
 
-    models: Path = Path("models")
-    reports: Path = Path("reports")  # where `photochrom evaluate` writes
+    models: Path | str = Path("models")
+    reports: Path | str = Path("reports")  # where `photochrom evaluate` writes
     device: str | None = None
     api_key: str | None = None  # None: everyone who reaches the server may use it
     hosts: tuple[str, ...] = ()  # names in the Host header that are answered; () for all
