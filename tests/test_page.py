@@ -269,7 +269,7 @@ def test_what_goes_wrong_is_said_in_words(page: Any) -> None:
 def test_a_busy_server_is_waited_for(browser: Any, settings: Settings, held: threading.Event) -> None:
     with listening(replace(settings, queue_photos=1)) as server, opened_page(browser, server.url) as page:
         choose(page, *(file(photo(seed=n), f"{n}.png") for n in range(3)))
-        page.get_by_text("the server is busy, trying again in").wait_for()
+        page.get_by_text("the server is busy, trying again in").first.wait_for()
         held.set()
         page.get_by_text("3 of 3 coloured").wait_for()
 

@@ -61,7 +61,7 @@ def serve(
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
-        raise PhotochromError("serving needs some more packages: pip install 'photochrom\\[serve]'") from None
+        raise PhotochromError("serving needs some more packages: pip install 'photochrom[serve]'") from None
     from photochrom import store
     from photochrom.colorizer import pick_device
     from photochrom.server import Settings
@@ -133,7 +133,11 @@ def run(settings: Settings, host: str, port: int, grace: float) -> None:
 
     logging.basicConfig(format="%(message)s")
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=int(grace) + 5
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(grace) + 5,
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:

@@ -87,6 +87,7 @@ class Task:
                 self.outcome.set_result(outcome)
         except InvalidStateError:
             return False
+        self.photo, self.preview = b"", None  # a job is kept for a while, its uploads are not
         return True
 
 

@@ -34,7 +34,8 @@ function turn() {
   const view = location.hash.startsWith("#models") ? "models" : "colour";
   for (const name of ["colour", "models"]) {
     $(name).hidden = name !== view;
-    $(`to-${name}`).toggleAttribute("aria-current", name === view);
+    if (name === view) $(`to-${name}`).setAttribute("aria-current", "page");
+    else $(`to-${name}`).removeAttribute("aria-current");
   }
   models.turned(view === "models" ? decodeURIComponent(location.hash.slice("#models/".length)) : null);
 }
