@@ -366,28 +366,28 @@ def test_colours_are_compared_at_chromas_size(pack: Pack, values: Values) -> Non
     luma, rgb_hat, rgb = loss.colours(batch, v)
     small = F.avg_pool2d(pack.rgb(range(8)), 2)
     torch.testing.assert_close(luma, 2 * color.luma(small) - 1, atol=1e-5, rtol=0)
-    lit = small / (color.luma(small) + 0.05).sqrt()
-    torch.testing.assert_close(rgb, lit, atol=5e-5, rtol=0)
-    torch.testing.assert_close(rgb_hat, lit, atol=5e-4, rtol=0)  # the right v stands for the right colours
+    lit = small / (color.luma(small) + 0.05)
+    torch.testing.assert_close(rgb, lit, atol=2e-4, rtol=0)
+    torch.testing.assert_close(rgb_hat, lit, atol=2e-3, rtol=0)  # the right v stands for the right colours
 
 
 def test_tints_in_the_dark_are_seen_with_shadows_lifted(vgg: VGG16, rgb: Tensor) -> None:
-    """Of a photo at a tenth of its light, lifted, VGG16 sees a tint at least twice as well as otherwise."""
+    """Of a photo at a tenth of its light, lifted, VGG16 sees a tint at least three times as well as otherwise."""
     dark = rgb / 10
     tint = torch.tensor([0.03, -0.03 * 0.299 / 0.587, 0.0])[:, None, None]  # red, of no luma
     y = 2 * color.luma(dark) - 1
     torch.testing.assert_close(color.luma(dark + tint), color.luma(dark), atol=1e-6, rtol=0)
     perceptual = PerceptualLoss(vgg)
     seen = perceptual(lift_shadows(dark + tint, y), lift_shadows(dark, y))
-    assert (seen > 2 * perceptual(dark + tint, dark)).all()
+    assert (seen > 3 * perceptual(dark + tint, dark)).all()
 
 
 def test_lifting_keeps_hue_and_is_by_hand() -> None:
     rgb = torch.tensor([[0.1, 0.02, 0.01], [0.9, 0.9, 0.9]]).T[None, :, None]  # (1, 3, 1, 2)
     lit = lift_shadows(rgb, 2 * color.luma(rgb) - 1)[0, :, 0]
     luma = 0.299 * 0.1 + 0.587 * 0.02 + 0.114 * 0.01
-    torch.testing.assert_close(lit[:, 0], torch.tensor([0.1, 0.02, 0.01]) / (luma + 0.05) ** 0.5)
-    torch.testing.assert_close(lit[:, 1], torch.full((3,), 0.9 / 0.95**0.5))
+    torch.testing.assert_close(lit[:, 0], torch.tensor([0.1, 0.02, 0.01]) / (luma + 0.05))
+    torch.testing.assert_close(lit[:, 1], torch.full((3,), 0.9 / 0.95))
 
 
 # --- The combined loss ------------------------------------------------------------------------------------------------

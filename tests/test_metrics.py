@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.linalg  # type: ignore[import-untyped]
+import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st

@@ -86,7 +86,9 @@ class DataConfig(Section):
     """The photos."""
 
     name: str = Field("demo", description="data set: a name from `photochrom data list`, or a folder")
-    size: int | None = Field(None, ge=8, le=1024, description="side of its photos in pixels (read from the data set)")
+    size: int | None = Field(
+        None, ge=8, le=1024, description="side of its photos in pixels (read from the data set)"
+    )
     checksum: str | None = Field(None, description="checksum of its photos (read from the data set)")
     flip: bool = Field(True, description="mirror every other photo at random")
     photos_per_epoch: int | None = Field(

@@ -144,12 +144,12 @@ class Noisy(NamedTuple):
 
 
 def lift_shadows(rgb: Tensor, y: Tensor) -> Tensor:
-    """The picture with its dark parts made bright: rgb (B,3,H,W) times 1 / sqrt(Y + 0.05), Y = (y + 1) / 2 of y (B,1,H,W).
+    """The picture as if lit evenly: rgb (B,3,H,W) divided by Y + 0.05, where Y = (y + 1) / 2 of luma y (B,1,H,W).
 
-    Black is multiplied by 4.5, middle gray by 1.3, white by 1. To VGG16 a dark photo is black whatever tints it has; lit
-    like this, they are seen. Linear in rgb, with hue and saturation kept.
+    Black is multiplied by 20, middle gray by 1.8, white by 0.95. To VGG16 a dark photo is black whatever tints it has; lit
+    like this, they count as much as in the light. Linear in rgb; hue and saturation stay.
     """
-    return rgb * ((y + 1) / 2 + 0.05).clamp_min(0.05).rsqrt()
+    return rgb / ((y + 1) / 2).clamp_min(0).add(0.05)
 
 
 class StageLoss:
