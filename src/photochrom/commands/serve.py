@@ -34,7 +34,9 @@ def serve(
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
-    max_megapixels: Annotated[float, typer.Option(min=0.01, help="Largest photo that is taken.")] = 120,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.01, max=178, help="Largest photo that is taken.")
+    ] = 120,
     max_upload: Annotated[int, typer.Option(min=1, metavar="MB", help="Largest request that is taken.")] = 64,
     queue: Annotated[
         int, typer.Option(min=1, metavar="N", help="Photos that may wait; more are refused.")
