@@ -828,7 +828,8 @@ class TestWriting:
     def test_interrupted_by_a_person(self, folder: Path, tmp_path: Path) -> None:
         """Ctrl-C in a process of its own."""
         code = (
-            "import sys, time; from pathlib import Path; from photochrom.data.pack import import_photos\n"
+            "import signal, sys, time; from pathlib import Path; from photochrom.data.pack import import_photos\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which is ignored in the background
             "def progress(done, total): print(done, flush=True); time.sleep(0.5)\n"
             "import_photos(Path(sys.argv[1]), Path(sys.argv[2]), progress=progress)"
         )
