@@ -651,7 +651,7 @@ def test_a_cancelled_job_gives_its_place_free_within_a_step(client: TestClient, 
 def test_when_too_many_wait_the_next_is_refused_at_once(serve: Callable[..., TestClient], held: Held) -> None:
     client = serve(queue_photos=3)
     running = create(client)
-    until(lambda: held.batches == [1])
+    until(lambda: worker_of(client).running == 1)
     waiting = create(client, 2)
     assert waiting.status_code == 202
     begun = time.monotonic()
@@ -674,7 +674,7 @@ def test_when_too_many_wait_the_next_is_refused_at_once(serve: Callable[..., Tes
 def test_the_files_of_those_who_wait_are_limited_too(serve: Callable[..., TestClient], held: Held) -> None:
     client = serve(queue_bytes=len(photo()))
     create(client)
-    until(lambda: held.batches == [1])
+    until(lambda: worker_of(client).running == 1)
     assert create(client).status_code == 202
     problem(create(client), 503)
 

@@ -35,6 +35,7 @@ from photochrom.server.settings import Settings
 
 log = logging.getLogger("photochrom.server")
 BATCH = 32
+GATHER_SECONDS = 0.03  # a batch of its own for the first of many costs far more
 SMALL = 512 * 512  # pixels; of larger photos the network's part is not what takes the time
 
 
@@ -174,6 +175,7 @@ class Worker:
         """The first task that waits, and those that can be coloured along with it; empty at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self.waiting or not self._open)
+            self._changed.wait_for(lambda: self.waiting >= BATCH or not self._open, GATHER_SECONDS)
             live = [task for task in self._waiting if not task.settled]
             batch = live[:1]
             if batch and batch[0].size[0] * batch[0].size[1] <= SMALL and batch[0].choices.is_plain:
