@@ -26,7 +26,6 @@ from photochrom.unet import UNet
 BATCH = 32
 MOST_SAMPLES = 64
 BATCH_PIXELS = BATCH * 64 * 96  # of luma at working size, which bounds memory
-MOST_SAMPLES = 64
 DETAIL = (8, 1024)  # smallest and largest working size
 
 
