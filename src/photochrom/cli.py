@@ -15,10 +15,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from photochrom import __version__
+from photochrom import __version__, processes
 from photochrom.commands import colorize, data, demo, evaluate, models, serve, train
-from photochrom.commands.shared import say
-from photochrom.errors import Interrupted, PhotochromError, UsageError
+from photochrom.commands.shared import complain, say
+from photochrom.errors import Elsewhere, Interrupted, PhotochromError, UsageError
 
 app = typer.Typer(
     add_completion=False,
@@ -34,6 +34,7 @@ app.command(no_args_is_help=True)(evaluate.evaluate)
 app.command(no_args_is_help=True)(colorize.colorize)
 app.command()(serve.serve)
 app.add_typer(models.app, name="models")
+SHARED = ("train", "evaluate", "colorize")  # what several processes of a launcher can do together
 
 
 def _version(wanted: bool) -> None:
@@ -44,6 +45,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def photochrom(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
@@ -56,6 +58,11 @@ def photochrom(
     $ photochrom train --data tiny-imagenet-200
     $ photochrom colorize old.jpg album/ -o coloured/
     """
+    if processes.count() > 1 and ctx.invoked_subcommand not in SHARED:
+        raise UsageError(
+            f"photochrom {ctx.invoked_subcommand} is done by one process: leave out the launcher, which has started "
+            f"{processes.count()}"
+        )
 
 
 def _quit(number: int, frame: FrameType | None) -> NoReturn:
@@ -72,13 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _quit)
     try:
         app(arguments, prog_name="photochrom")
+    except Elsewhere as error:
+        sys.exit(error.exit_code)
     except Interrupted as error:
         say(f"photochrom: {error}")
-        sys.exit(128 + error.signal_number)
+        sys.exit(error.exit_code)
     except PhotochromError as error:
-        say(f"photochrom: error: {error}")
-        sys.exit(2 if isinstance(error, UsageError) else 1)
+        complain(str(error))
+        sys.exit(error.exit_code)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        say(f"photochrom: error: {place}{error.strerror or error}")
+        complain(f"{place}{error.strerror or error}")
         sys.exit(1)

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from photochrom import processes
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Models = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the model folders.")]
 DataDir = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the data sets.")]
@@ -16,8 +18,15 @@ MODELS, DATA_DIR = Path("models"), Path("data")
 
 
 def say(text: str) -> None:
-    """Tell a person something, which goes to stderr."""
-    typer.echo(text, err=True)
+    """Tell a person something, which goes to stderr. Of several processes only the first speaks."""
+    if processes.is_first():
+        typer.echo(text, err=True)
+
+
+def complain(text: str) -> None:
+    """Say why the command failed, whichever process this is."""
+    which = "" if processes.is_first() else f" (process {processes.number()})"
+    typer.echo(f"photochrom: error{which}: {text}", err=True)
 
 
 def print_json(value: Any) -> None:
