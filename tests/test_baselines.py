@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -62,7 +63,7 @@ def test_training_lowers_what_a_row_minimises(
 def test_rows_without_noise_do_not_look_at_it(
     compare: Any, method: str, pack: Pack, values: dict[str, Any]
 ) -> None:
-    y, x0 = tiny(compare, method, pack, values).batch(range(8))
+    y, x0, _ = tiny(compare, method, pack, values).batch(np.arange(8))
     found = []
     for seed in (1, 2):
         training = tiny(compare, method, pack, values)
@@ -99,7 +100,7 @@ def test_a_model_that_knows_the_noise_gives_the_photo_back(
     training = tiny(compare, "rgb-diffusion", pack, values)
     rgb = pack.rgb(range(4))
 
-    def knowing(xt: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def knowing(xt: torch.Tensor, t: torch.Tensor, y: torch.Tensor, *features: object) -> torch.Tensor:
         signal, noise = training.diffusion._roots(t)
         return torch.as_tensor((xt - signal * (2 * rgb - 1)) / noise)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ class Oracle(UNet):
         self.diffusion, self.x0 = diffusion, x0
         self.asked: list[tuple[Tensor, int]] = []
 
-    def forward(self, xt: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
         assert (t == t[0]).all()
         assert t.shape == (len(y),)
         self.asked.append((xt, int(t[0])))

@@ -15,15 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photochrom import color, losses
+from photochrom import color, losses, vgg16
 from photochrom.config import Config, build
 from photochrom.data.pack import Pack, import_photos
 from photochrom.diffusion import Diffusion
 from photochrom.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from photochrom.errors import PhotochromError
-from photochrom.losses import COMPARED, VGG16, Noisy, PerceptualLoss, StageLoss, lift_shadows
+from photochrom.losses import COMPARED, Noisy, PerceptualLoss, StageLoss, lift_shadows
 from photochrom.randomness import random_for, stratified_steps
 from photochrom.unet import UNet
+from photochrom.vgg16 import VGG16
 
 Values = dict[str, Any]
 CPU = torch.device("cpu")
@@ -202,10 +203,10 @@ def test_another_file_of_weights(vgg: VGG16, rgb: Tensor, tmp_path: Path) -> Non
 
 
 def test_damaged_weights_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = bytearray(losses.WEIGHTS.read_bytes())
+    content = bytearray(vgg16.WEIGHTS.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "flipped.safetensors").write_bytes(content)
-    monkeypatch.setattr(losses, "WEIGHTS", tmp_path / "flipped.safetensors")
+    monkeypatch.setattr(vgg16, "WEIGHTS", tmp_path / "flipped.safetensors")
     with pytest.raises(
         PhotochromError, match=r"flipped\.safetensors is damaged: .*checksum .*install .*again"
     ):

@@ -19,8 +19,8 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from photochrom import metrics
 from photochrom.errors import PhotochromError
-from photochrom.losses import VGG16
 from photochrom.metrics import Array, Moments
+from photochrom.vgg16 import VGG16
 
 
 def photos(seed: int, count: int = 2, side: int = 16) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from photochrom.config import Config, build
 from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.health import faults
-from photochrom.losses import VGG16
 from photochrom.store import ModelFolder
 from photochrom.train import Progress, Training, train
 from photochrom.unet import UNet
+from photochrom.vgg16 import VGG16
 from test_train import assert_same_training, losses, signal_at
 
 Values = dict[str, Any]
@@ -433,12 +433,12 @@ def memory_for(photos: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Let the network run out of memory for batches of more than so many photos; returns the batches it was given."""
     real, seen = UNet.forward, list[int]()
 
-    def forward(self: UNet, xt: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def forward(self: UNet, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
         if torch.is_grad_enabled():
             seen.append(len(xt))
             if len(xt) > photos:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return real(self, xt, t, y)
+        return real(self, xt, t, y, features)
 
     monkeypatch.setattr(UNet, "forward", forward)
     return seen
@@ -492,7 +492,7 @@ def test_no_memory_for_a_single_photo_is_an_error(
 def test_other_errors_are_not_taken_for_a_lack_of_memory(
     pack: Pack, values: Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forward(self: UNet, xt: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def forward(self: UNet, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     training = Training(staged(values, V1), pack)

@@ -210,7 +210,7 @@ def test_an_untrained_network_loses_the_targets_own_size(pack: Pack, values: Val
     """It answers 0, so the first noise loss is the mean square of v over the batch."""
     training = Training(build(values), pack)
     generator = random_for(0, 1, 0)
-    _, x0 = training.batch(photos_of_step(training.photos, 0, 0, 8), torch.rand(8, generator=generator) < 0.5)
+    _, x0, _ = training.batch(photos_of_step(training.photos, 0, 0, 8), torch.rand(8, generator=generator) < 0.5)
     t = stratified_steps(8, 50, generator)
     v = training.diffusion.target(x0, torch.randn(x0.shape, generator=generator), t)
     assert training.train_step()["noise"] == pytest.approx(v.square().mean().item(), rel=1e-5)
@@ -251,7 +251,7 @@ def test_averaged_weights_follow_the_formula(pack: Pack, values: Values) -> None
 
 def test_mirrored_photos(pack: Pack, values: Values) -> None:
     training = Training(build(values), pack)
-    y, c = training.batch(np.array([3, 4]), torch.tensor([False, True]))
+    y, c, _ = training.batch(np.array([3, 4]), torch.tensor([False, True]))
     plain_y, plain_c = color.from_rgb(pack.rgb([3, 4]), 2)
     torch.testing.assert_close(y, torch.stack([plain_y[0], plain_y[1].flip(-1)]))
     torch.testing.assert_close(c, torch.stack([plain_c[0], plain_c[1].flip(-1)]))

@@ -18,7 +18,7 @@ from photochrom.config import Config, DiffusionConfig
 from photochrom.data.pack import Pack
 from photochrom.randomness import Indices
 from photochrom.subjects import given_luma
-from photochrom.train import Training
+from photochrom.train import Batch, Training
 
 
 def classic(config: Config) -> Config:
@@ -49,10 +49,10 @@ class RgbDiffusion(Training):
         )
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
 
-    def batch(self, indices: Indices, flip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def batch(self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0) -> Batch:
         """Luma (B,1,S,S) and RGB (B,3,S,S), both in [-1,1]."""
-        y, c = super().batch(indices, flip)  # at full size
-        return y, 2 * color.to_rgb(y, c) - 1
+        y, c, features = super().batch(photos, flip, aged)  # at full size
+        return Batch(y, 2 * color.to_rgb(y, c) - 1, features)
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:

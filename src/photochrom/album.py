@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from photochrom import processes
 from photochrom.colorizer import BATCH, Colorizer
 from photochrom.data.sources import HEIC_SUFFIXES, SUFFIXES
 from photochrom.errors import PhotochromError, UsageError
@@ -75,6 +76,10 @@ class Plan:
     refused: dict[Path, str] = field(default_factory=dict)
     unchanged: list[Path] = field(default_factory=list)
     record: Record | None = None
+
+    def share(self) -> Plan:
+        """What this process is to do of it, with refusals of its own."""
+        return Plan(dict(processes.mine(list(self.jobs.items()))), record=self.record)
 
 
 def plan(

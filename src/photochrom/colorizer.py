@@ -16,6 +16,7 @@ from photochrom import store
 from photochrom.config import Config
 from photochrom.data.sources import MAX_PIXELS
 from photochrom.diffusion import Diffusion, Held, sample
+from photochrom.encoder import Encoder
 from photochrom.errors import UsageError
 from photochrom.fullsize import View, view
 from photochrom.hints import Hint, Palette, gray_mask, held_places
@@ -92,6 +93,8 @@ class Colorizer:
         store.load_tensors(self.network, weights, origin)
         self.network.eval().requires_grad_(False).to(self.device)
         self.diffusion = Diffusion(config.diffusion)
+        encoder = Encoder.of(config.model)
+        self.encoder = encoder.to(self.device) if encoder else None
 
     @classmethod
     def load(cls, model: str | Path, models: str | Path = "models", device: str | None = None) -> Colorizer:
@@ -218,16 +221,18 @@ class Colorizer:
         seeds: one per photo. H and W must be multiples of `config.model.multiple`. The others: see `diffusion.sample`.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        y = y.to(self.device)
         return sample(
             self.network,
             self.diffusion,
-            y.to(self.device),
+            y,
             generators,
             steps,
             sampler,
             callback,
             temperature=temperature,
             held=held,
+            features=self.encoder(y) if self.encoder else (),
         ).cpu()
 
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from photochrom.errors import UsageError
 
+ENCODED = {4: ("relu3_3", 256), 8: ("relu4_3", 512), 16: ("relu5_3", 512)}
+"""By how much smaller their maps are than the photo: layers of VGG16 that can come in, and their channels."""
 PRESETS: dict[str, tuple[int, ...]] = {"default": (64, 128, 256, 512), "small": (32, 64, 128, 256)}
 
 
@@ -35,6 +37,9 @@ class ModelConfig(Section):
     attention: int = Field(2, ge=0, description="how many of the coarsest levels have self-attention")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the residual blocks")
     chroma_scale: Literal[1, 2, 4] = Field(2, description="how much smaller chroma is than luma")
+    encoder: Literal["none", "vgg16"] = Field(
+        "none", description="network that tells what the gray photo shows: it need not be learnt from colours"
+    )
 
     @field_validator("features")
     @classmethod
@@ -50,6 +55,22 @@ class ModelConfig(Section):
         if value % 2:
             raise ValueError(f"{value} is odd; sines and cosines come in pairs, use {value + 1}")
         return value
+
+    @model_validator(mode="after")
+    def _encoder_has_a_place(self) -> ModelConfig:
+        if self.encoder != "none" and not self.encoded:
+            raise ValueError(
+                "encoder = vgg16 needs maps that are 4, 8 or 16 times smaller than the photo: take more features"
+            )
+        return self
+
+    @property
+    def encoded(self) -> dict[int, tuple[str, int]]:
+        """Levels of the network at which the encoder's features come in: layer of VGG16, and its channels."""
+        if self.encoder == "none":
+            return {}
+        sizes = {level: self.chroma_scale * 2**level for level in range(len(self.features))}
+        return {level: ENCODED[size] for level, size in sizes.items() if size in ENCODED}
 
     def blocks_at(self, level: int) -> int:
         """Residual blocks of a level, 0 being the finest: meaning is cheap where the map is small."""
@@ -91,6 +112,15 @@ class DataConfig(Section):
     )
     checksum: str | None = Field(None, description="checksum of its photos (read from the data set)")
     flip: bool = Field(True, description="mirror every other photo at random")
+    aged: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the photos whose luma is aged (film, blur, contrast, fading, grain, JPEG)",
+    )
+    keep_features: bool = Field(
+        True, description="keep what the encoder sees in the photos beside them (106 KB for 64 pixels)"
+    )
     photos_per_epoch: int | None = Field(
         None, ge=1, description="photos that make an epoch (default: the whole training part)"
     )

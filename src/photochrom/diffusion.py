@@ -161,12 +161,14 @@ def sample(
     *,
     temperature: float = 1.0,
     held: Held | None = None,
+    features: Sequence[Tensor] = (),
 ) -> Tensor:
     """Draw chroma (B,2,H/s,W/s) for luma y (B,1,H,W) in [-1,1].
 
     generators: one CPU generator per photo; nothing global is touched. callback(step, x0), if given, is called
     after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling. temperature: what
-    x_T is multiplied by; UsageError for "ddpm", which draws more noise in every step. held: see `Held`.
+    x_T is multiplied by; UsageError for "ddpm", which draws more noise in every step. held: see `Held`. features: what
+    the network's encoder sees in y, if it has one.
     """
     if temperature != 1 and sampler == "ddpm":
         raise UsageError(
@@ -176,7 +178,7 @@ def sample(
     xt = temperature * noise_like(y, network.config.chroma_scale, generators)
     for step, t in enumerate(scheduler.timesteps):
         ts = t.expand(len(y)).to(y.device)  # (B,)
-        output = network(xt, ts, y)
+        output = network(xt, ts, y, features)
         if held:
             x0 = held.over(diffusion.predict_x0(xt, output, ts))
             output = diffusion.output_for(xt, x0, ts)

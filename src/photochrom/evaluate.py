@@ -30,10 +30,10 @@ from photochrom.colorizer import pick_device
 from photochrom.compare import AS_MADE, GRAY, STRENGTHS, TRUTH, Results, summary
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.losses import VGG16
 from photochrom.metrics import Array
 from photochrom.store import ModelFolder
 from photochrom.subjects import Subject, model_subject, references, render
+from photochrom.vgg16 import VGG16
 
 BATCH = 32
 # VGG16 costs as much as several steps of a small model, and twice as many photos say little more.

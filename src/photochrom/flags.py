@@ -28,6 +28,9 @@ from photochrom.errors import UsageError
 if TYPE_CHECKING:
     from photochrom.data.pack import Pack
     from photochrom.store import ModelFolder
+    from photochrom.train import Progress
+
+    Report = Callable[[Progress], None]
 
 SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "model": ("Model", ModelConfig),
@@ -133,11 +136,15 @@ class Trial(NamedTuple):
         return math.ceil(per_epoch / config.training.batch_size) * self.step_seconds + self.epoch_end_seconds
 
 
-def try_out(config: Config, pack: Pack, seconds: float = 0.0) -> Trial:
-    """Measure two training steps, or as many as fit into `seconds`, on a network that is thrown away."""
+def try_out(config: Config, pack: Pack, report: Report, seconds: float = 0.0) -> Trial:
+    """Measure two training steps, or as many as fit into `seconds`, on a network that is thrown away.
+
+    What the encoder sees is computed before, if it is to be kept.
+    """
     from photochrom.train import Training, memory_mb
 
     trial = Training(config, pack)
+    trial.keep_features(report, lambda: 0)
     trial.train_step()  # the first step allocates and warms up
     steps, begun = 0, time.perf_counter()
     while steps < 2 or time.perf_counter() - begun < seconds:
@@ -150,12 +157,12 @@ def try_out(config: Config, pack: Pack, seconds: float = 0.0) -> Trial:
     return Trial(step_seconds, len(trial.photos), end, memory_mb(trial.device))
 
 
-def fit_minutes(config: Config, pack: Pack, minutes: float) -> Config:
+def fit_minutes(config: Config, pack: Pack, minutes: float, report: Report) -> Config:
     """The configuration with as many epochs as fit into the time.
 
     Where less than ten passes over the photos fit, epochs are made shorter instead, so that there are ten to look at.
     """
-    trial = try_out(config, pack, seconds=min(5.0, minutes))
+    trial = try_out(config, pack, report, seconds=min(5.0, minutes))
     total = 60 * minutes
     if config.data.photos_per_epoch is None and total < 10 * trial.epoch_seconds(config):
         steps = max(1, round((total / 10 - trial.epoch_end_seconds) / trial.step_seconds))

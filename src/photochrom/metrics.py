@@ -24,7 +24,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from photochrom.errors import PhotochromError
-from photochrom.losses import VGG16
+from photochrom.vgg16 import VGG16
 
 Array = npt.NDArray[Any]
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from photochrom.errors import Elsewhere, PhotochromError
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 T = TypeVar("T")
@@ -46,18 +45,18 @@ def mine(items: Sequence[T]) -> Sequence[T]:
 
 
 @cache
-def connect() -> torch.device:
-    """Meet the other processes, if there are any; returns the device on which they exchange numbers.
+def connect() -> str:
+    """Meet the other processes, if there are any, and take the GPU that is for this one; returns where sums are exchanged.
 
-    To be called before Accelerate is, which would let GPUs talk to each other but not processors.
+    To be called before a device is chosen, and before Accelerate connects GPUs alone: what is no sum goes over processors.
     """
+    if count() == 1:
+        return "cpu"
     import torch
 
-    if count() == 1:
-        return torch.device("cpu")
-    device, backend = torch.device("cpu"), "gloo"
+    device, backend = "cpu", "gloo"
     if torch.cuda.is_available():
-        device, backend = torch.device("cuda", int(os.environ["LOCAL_RANK"])), "cpu:gloo,cuda:nccl"
+        device, backend = f"cuda:{os.environ['LOCAL_RANK']}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
     return device

@@ -9,12 +9,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+from photochrom import processes
 from photochrom.store import write_json
 
-FILE = ".photochrom.json"
+FILE, LOCK = ".photochrom.json", ".photochrom.lock"
 
 
 class Record:
@@ -25,11 +29,14 @@ class Record:
         self.how = hashlib.blake2b(
             json.dumps(how, sort_keys=True, default=str).encode(), digest_size=8
         ).hexdigest()
-        self.changed = False
+        self.entries = self._read()
+        self.new: dict[str, Any] = {}
+
+    def _read(self) -> dict[str, Any]:
         try:
-            self.entries = dict(json.loads((folder / FILE).read_text(encoding="utf-8")))
+            return dict(json.loads((self.folder / FILE).read_text(encoding="utf-8")))
         except (OSError, ValueError):  # none yet, or torn: then nothing is known to be ours
-            self.entries = {}
+            return {}
 
     def _key(self, output: Path) -> str:
         return output.relative_to(self.folder).as_posix()
@@ -49,14 +56,14 @@ class Record:
     def add(self, photo: Path, output: Path, files: Sequence[Path]) -> None:
         """Remember what has just been written."""
         written = {file.name: state(file) for file in files}
-        self.entries[self._key(output)] = {"photo": state(photo), "how": self.how, "files": written}
-        self.changed = True
+        self.new[self._key(output)] = {"photo": state(photo), "how": self.how, "files": written}
 
     def save(self) -> None:
-        """Write it, if there is anything new."""
-        if self.changed:
-            write_json(self.folder / FILE, self.entries)
-            self.changed = False
+        """Write what is new, if there is anything. Of several processes each adds its own to what the others wrote."""
+        if self.new:
+            with FileLock(self.folder / LOCK) if processes.count() > 1 else nullcontext():
+                write_json(self.folder / FILE, self._read() | self.new)
+            self.new = {}
 
 
 def state(file: Path) -> list[int] | None:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from photochrom import processes
+
 if TYPE_CHECKING:
     from photochrom.train import Progress as TrainingProgress
 
@@ -29,10 +31,10 @@ def duration(seconds: float) -> str:
 
 
 class Display:
-    """Progress: a bar on a terminal, else a plain line every LINE_SECONDS."""
+    """Progress: a bar on a terminal, else a plain line every LINE_SECONDS. Of several processes only the first shows any."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, quiet=not processes.is_first())
         columns = (
             BarColumn(bar_width=10),
             TextColumn("{task.percentage:3.0f} %"),
@@ -79,6 +81,10 @@ class TrainingDisplay(Display):
 
     def report(self, progress: TrainingProgress) -> None:
         """To be given to `train`."""
+        if progress.preparing:
+            text = f"what the encoder sees, once ({progress.step:,} of {progress.steps:,} photos)"
+            self.show(progress.step, progress.steps, text, progress.seconds_left)
+            return
         epoch = f"epoch {progress.epoch:{len(str(progress.epochs))}}/{progress.epochs}"
         if record := progress.record:
             self.epochs_done += 1

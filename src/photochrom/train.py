@@ -6,13 +6,14 @@ and a training that was interrupted ends bit for bit where an uninterrupted one 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,10 +23,12 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from photochrom import color, pictures, store
+from photochrom.aging import aged_luma
 from photochrom.card import write_card
 from photochrom.config import Config
 from photochrom.data.pack import Pack
 from photochrom.diffusion import Diffusion, sample
+from photochrom.encoder import Encoder, KeptFeatures, keep
 from photochrom.errors import Interrupted, PhotochromError
 from photochrom.health import faults
 from photochrom.losses import Noisy, StageLoss
@@ -34,6 +37,7 @@ from photochrom.randomness import Indices, photos_of_step, random_for, stratifie
 from photochrom.refusals import refuse_another, refuse_other_network, refuse_size
 from photochrom.store import ModelFolder
 from photochrom.unet import UNet
+from photochrom.vgg16 import SHA256
 
 SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
 SHEET_PHOTOS = 16
@@ -60,6 +64,22 @@ class Progress:
     record: dict[str, Any] | None = None
     best: bool = False  # whether the record's validation loss is the lowest of its stage
     notes: tuple[str, ...] = ()
+    preparing: bool = (
+        False  # before the first epoch: `step` of `steps` photos have been looked at by the encoder
+    )
+
+
+class Batch(NamedTuple):
+    """Photos as the network is to see them, and as they are."""
+
+    y: Tensor  # (B,1,S,S) luma in [-1,1]
+    x0: Tensor  # (B,2,S/s,S/s) true chroma
+    features: Sequence[Tensor]  # what the encoder sees in y, (B,C,h,w) each
+
+
+def mirrored(tensor: Tensor, flip: Tensor) -> Tensor:
+    """(B,C,H,W), mirrored where flip (B,) is true."""
+    return torch.where(flip[:, None, None, None], tensor.flip(-1), tensor)
 
 
 def learning_rate(peak: float, step: int, steps: int, warmup: int) -> float:
@@ -94,6 +114,8 @@ class Training:
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             self.network = UNet(config.model).to(self.device)
+        self.encoder = encoder.to(self.device) if (encoder := Encoder.of(config.model)) else None
+        self.kept: KeptFeatures | None = None
         self.averaged = AveragedModel(self.network, multi_avg_fn=self._average).requires_grad_(False).eval()
         optimizer = torch.optim.AdamW(
             self.network.parameters(), weight_decay=options.weight_decay, fused=True
@@ -146,12 +168,59 @@ class Training:
         if self.epoch == begin and self.step_in_epoch == 0:
             self.best_val_loss, self.epochs_since_best = math.inf, 0
 
-    def batch(self, indices: Indices, flip: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Luma (B,1,S,S) in [-1,1] and chroma (B,2,S/s,S/s) of photos, mirrored where flip (B,) says so."""
-        rgb = self.pack.rgb(indices).to(self.device)  # (B, 3, S, S)
+    def batch(self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0) -> Batch:
+        """Luma (B,1,S,S) in [-1,1], chroma (B,2,S/s,S/s) and the encoder's features of photos.
+
+        flip: which are mirrored, (B,); aged: share of them that are aged.
+        """
+        rgb = self.pack.rgb(photos).to(self.device)  # (B, 3, S, S)
+        y, x0 = color.from_rgb(rgb, self.config.model.chroma_scale)
+        if aged:
+            y = aged_luma(rgb, y, photos, aged)
+        features: Sequence[Tensor] = ()
+        if self.kept:
+            features = [each.to(self.device) for each in self.kept(photos)]
+        elif self.encoder:
+            features = self.encoder(y)
         if flip is not None:
-            rgb = torch.where(flip.to(self.device)[:, None, None, None], rgb.flip(-1), rgb)
-        return color.from_rgb(rgb, self.config.model.chroma_scale)
+            # What VGG16 sees in a mirrored photo is nearly its mirrored features; so they need not be kept twice.
+            y, x0, *features = (mirrored(tensor, flip.to(self.device)) for tensor in (y, x0, *features))
+        return Batch(y, x0, features)
+
+    def keep_features(self, report: Callable[[Progress], None], signal_received: Callable[[], int]) -> None:
+        """Have what the encoder sees in all photos on disk, if it has to be and can be."""
+        if self.encoder is None or self.kept or not self.config.data.keep_features:
+            return
+        encoder, aged = self.encoder, self.config.data.aged
+        learnt_from = self.pack.split == "train"
+
+        def compute(photos: Indices) -> list[Tensor]:
+            rgb = self.pack.rgb(photos).to(self.device)
+            y, _ = color.from_rgb(rgb)
+            young = torch.from_numpy(~learnt_from[photos])[:, None, None, None].to(self.device)
+            y = torch.where(young, y, aged_luma(rgb, y, photos, aged)) if aged else y
+            with self.accelerator.autocast():
+                return encoder(y)
+
+        marks: list[tuple[float, int]] = []  # when how many were done
+
+        def progress(done: int, total: int) -> None:
+            marks.append((time.monotonic(), done))
+            (begun, first), (now, _) = marks[0], marks[-1]
+            report(preparing(self.config, done, total, (now - begun) / max(1, done - first)))
+            if number := signal_received():
+                raise Interrupted("stopped before the first step; the same command goes on from here", number)
+
+        shapes = [tuple(each.shape[1:]) for each in compute(np.arange(1))]
+        path = self.pack.folder / f"features-{feature_key(self.config, self.pack.checksum)}.bytes"
+        try:
+            with self.accelerator.main_process_first():
+                self.kept = keep(path, shapes, len(self.pack.split), compute, progress)
+        except OSError as error:
+            self.notes.append(
+                f"what the encoder sees cannot be kept in {path.parent} ({error.strerror}): it is computed in every step, "
+                "which takes longer; free some space, or take --no-keep-features"
+            )
 
     def train_step(self) -> dict[str, float]:
         """One step of the optimiser; returns every loss. Raises PhotochromError if a number is not finite."""
@@ -161,10 +230,10 @@ class Training:
             torch.manual_seed(generator.initial_seed())  # dropout knows no other generator
         indices = photos_of_step(self.photos, options.seed, self.step, options.batch_size)
         flip = torch.rand(len(indices), generator=generator) < 0.5 if self.config.data.flip else None
-        y, x0 = self.batch(indices, flip)
+        y, x0, features = self.batch(indices, flip, self.config.data.aged)
         t = stratified_steps(len(x0), self.config.diffusion.timesteps, generator).to(self.device)
         eps = torch.randn(x0.shape, generator=generator).to(self.device)
-        log = self.backward(Noisy(y, x0, eps, t, self.diffusion.add_noise(x0, eps, t)))
+        log = self.backward(Noisy(y, x0, eps, t, self.diffusion.add_noise(x0, eps, t), features))
         log["gradient"] = float(self.accelerator.clip_grad_norm_(self.network.parameters(), options.clip))
         bad = [name for name, value in log.items() if not math.isfinite(value)]
         # With fp16 a gradient overflows now and then: its scaler skips the step and lowers the scale.
@@ -216,7 +285,7 @@ class Training:
         for where in torch.arange(count, device=self.device).split(self.micro_batch):
             share, part = len(where) / count, batch.only(where)
             with self.accelerator.autocast():
-                output = self.model(part.xt, part.t, part.y).float()
+                output = self.model(part.xt, part.t, part.y, part.features).float()
             loss, terms = self.losses(part, output, self.network.last_layer, self.step_in_stage)
             self.accelerator.backward(share * loss)
             for name, value in terms.items():
@@ -254,14 +323,13 @@ class Training:
         found: dict[str, list[Tensor]] = {}
         for start in range(0, count, VALIDATION_BATCH):
             part = slice(start, start + VALIDATION_BATCH)
-            y, x0 = self.batch(self.validation[part])
+            y, x0, features = self.batch(self.validation[part])
             eps = torch.randn(x0.shape, generator=generator).to(self.device)
             xt = self.diffusion.add_noise(x0, eps, t[part])
             with self.accelerator.autocast():
-                output = self.averaged(xt, t[part], y)
-            for name, values in self.losses.validation(
-                Noisy(y, x0, eps, t[part], xt), output.float()
-            ).items():
+                output = self.averaged(xt, t[part], y, features)
+            noisy = Noisy(y, x0, eps, t[part], xt, features)
+            for name, values in self.losses.validation(noisy, output.float()).items():
                 found.setdefault(name, []).append(values)
         return {name: torch.cat(values).mean().item() for name, values in found.items()}
 
@@ -271,12 +339,12 @@ class Training:
         Returns the picture, and how colourful the samples are beside the true photos: `colorfulness` (Hasler &
         Suesstrunk) and `spread`, the standard deviation over photos of their mean chroma.
         """
-        y, x0 = self.batch(self.validation[:SHEET_PHOTOS])
+        y, x0, features = self.batch(self.validation[:SHEET_PHOTOS])
         generators = [random_for(self.config.training.seed, 3, i) for i in range(len(y))]
         network = self.averaged.module
         assert isinstance(network, UNet)
         steps = min(20, self.config.diffusion.timesteps)
-        c = sample(network, self.diffusion, y, generators, steps)
+        c = sample(network, self.diffusion, y, generators, steps, features=features)
         columns = {
             "gray": pictures.to_images(y, torch.zeros_like(x0)),
             "coloured": pictures.to_images(y, c),
@@ -402,6 +470,8 @@ def train(
             if resuming and origin == folder / store.BEST and training.finished:
                 save_epoch(training, folder)  # whose other files may never have been written
         store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
+        if not training.finished:
+            training.keep_features(report, signal_received)
         while not training.finished:
             run_epoch(training, folder, report, signal_received)
             record = training.end_epoch()
@@ -434,6 +504,21 @@ def run_epoch(
         if time.monotonic() - saved > SAVE_SECONDS:
             folder.save_checkpoint(store.LAST, training.state())
             saved = time.monotonic()
+
+
+def preparing(config: Config, done: int, total: int, pace: float) -> Progress:
+    """Progress before the first epoch: `done` of `total` photos, at `pace` seconds each."""
+    return Progress(
+        *(config.first_epoch, config.last_epoch, done, total, "preparing", math.nan),
+        *(1 / max(pace, 1e-9), (total - done) * pace),
+        preparing=True,
+    )
+
+
+def feature_key(config: Config, checksum: str) -> str:
+    """What kept features depend on, in a few letters: the encoder, its layers, the photos and how they are aged."""
+    parts = (SHA256, list(config.model.encoded.values()), checksum, config.data.aged)
+    return hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()
 
 
 def progress_of(training: Training, loss: float, record: dict[str, Any] | None = None) -> Progress:

@@ -7,6 +7,7 @@ smaller than luma by `chroma_scale`, so luma enters as `scale * scale` channels 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -110,6 +111,9 @@ class UNet(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(f, g, 3, stride=2, padding=1) for f, g in coarser)
         self.grow = nn.ModuleList(nn.Conv2d(g, f, 1) for f, g in coarser)
         self.up = nn.ModuleList(Level(config, i, 2 * f) for i, f in enumerate(features[:-1]))
+        self.meaning = nn.ModuleDict(
+            {str(i): nn.Conv2d(channels, features[i], 1) for i, (_, channels) in config.encoded.items()}
+        )
         self.head = nn.Sequential(
             group_norm(features[0]), nn.SiLU(), nn.Conv2d(features[0], CHROMA_CHANNELS, 3, padding=1)
         )
@@ -124,20 +128,23 @@ class UNet(nn.Module):
         assert isinstance(weight, nn.Parameter)
         return weight
 
-    def forward(self, xt: Tensor, t: Tensor, y: Tensor) -> Tensor:
+    def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
         """xt: (B,2,h,w) noisy chroma; t: (B,) steps; y: (B,1,h*s,w*s) luma in [-1,1]. Returns (B,2,h,w).
 
-        h and w must be multiples of 2 ** (levels - 1).
+        h and w must be multiples of 2 ** (levels - 1). features: what the encoder sees in y (see `Encoder`), one map for
+        each level of `config.encoded`.
         """
         time = self.time(time_features(t, self.config.time_embedding))  # (B, L)
         x = torch.cat([xt, F.pixel_unshuffle(y, self.config.chroma_scale)], dim=1)  # (B, 2+s*s, h, w)
         x = self.stem(x.contiguous(memory_format=torch.channels_last))
-        skips = []
-        for level, shrink in zip(self.down[:-1], self.shrink, strict=True):
-            x = level(x, time)
+        meaning = {i: conv(f) for (i, conv), f in zip(self.meaning.items(), features, strict=True)}
+        skips: list[Tensor] = []
+        for i, level in enumerate(self.down):
+            if i > 0:
+                x = self.shrink[i - 1](x)  # (B, next, H/2, W/2)
+            x = level(x + meaning[str(i)] if str(i) in meaning else x, time)
             skips.append(x)
-            x = shrink(x)  # (B, next, H/2, W/2)
-        x = self.down[-1](x, time)
+        skips.pop()
         for level, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             x = F.interpolate(grow(x), scale_factor=2.0, mode="nearest")  # (B, previous, 2H, 2W)
             x = level(torch.cat([x, skips.pop()], dim=1), time)

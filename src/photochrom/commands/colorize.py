@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from photochrom import processes
 from photochrom.commands.shared import MODELS, Json, Models, print_json, say
 from photochrom.errors import PhotochromError, UsageError
 
@@ -93,6 +94,7 @@ def colorize(
         raise UsageError(f"{min(samples, average)} colourings: take 1 or more")
     if samples > 1 and average > 1:
         raise UsageError("--samples and --average together: take one (the mean of N, or N pictures)")
+    processes.connect()
     folder = find_model(model, models) if model else newest_model(models)
     wanted = album.Wanted(samples, average, uncertainty)
     options: dict[str, Any] = {
@@ -112,27 +114,35 @@ def colorize(
         _color_films(Colorizer.load(folder.path, device=device), films, out, overwrite, as_json, kept)
         return
     files = [state(file) for file in (folder / WEIGHTS, hints, keep_gray, like) if file]
-    plan = album.plan(inputs, out, overwrite, {**options, "wanted": wanted, "files": files}, wanted)
+    how = {**options, "wanted": wanted, "files": files}
+    plan = processes.from_first(lambda: album.plan(inputs, out, overwrite, how, wanted))
     if len(plan.jobs) > 1 and (hint or hints or keep_gray):
         raise UsageError(
             "--hint, --hints and --keep-gray are places in one photo: colour the others separately"
         )
     colorizer = Colorizer.load(folder.path, device=device)
     written = []
-    notes: dict[str, list[Path]] = {}
+    told: list[tuple[str, Path]] = []
+    share = plan.share()
     with Display() as display:
 
         def progress(done: float) -> None:
-            display.show(done, len(plan.jobs), f"{int(done):,} of {len(plan.jobs):,} photos")
+            display.show(done, len(share.jobs), f"{int(done):,} of {len(share.jobs):,} photos")
 
-        for path, outputs, told in album.color_files(colorizer, plan, progress, wanted, **options):
+        for path, outputs, facts in album.color_files(colorizer, share, progress, wanted, **options):
             for output in outputs:
                 written.append({"input": str(path), "output": str(output)})
                 if not as_json:
                     typer.echo(output)
-            for note in told:
-                notes.setdefault(note, []).append(path)
-    if as_json:
+            told += [(note, path) for note in facts]
+    shares = processes.gather((written, told, share.refused))
+    written = [entry for entries, _, _ in shares for entry in entries]
+    notes: dict[str, list[Path]] = {}
+    for _, told_there, refused in shares:
+        plan.refused |= refused
+        for note, path in told_there:
+            notes.setdefault(note, []).append(path)
+    if as_json and processes.is_first():
         print_json(
             {
                 "model": folder.name,
@@ -163,7 +173,7 @@ def _color_films(
     written: list[dict[str, str]] = []
     failed: dict[Path, str] = {}
     single = len(films) == 1 and out.suffix.lower() == ".mp4" and not out.is_dir()
-    for film in films:
+    for film in processes.mine(films):
         output = out if single else out / f"{film.stem}.mp4"
         if output.exists() and (output.samefile(film) if film.exists() else False):
             failed[film] = f"{film} would be written over itself: choose another place with -o"
@@ -187,7 +197,10 @@ def _color_films(
         written.append({"input": str(film), "output": str(output)})
         if not as_json:
             typer.echo(output)
-    if as_json:
+    shares = processes.gather((written, failed))
+    written = [entry for entries, _ in shares for entry in entries]
+    failed = {film: reason for _, reasons in shares for film, reason in reasons.items()}
+    if as_json and processes.is_first():
         problems = [{"input": str(film), "reason": reason} for film, reason in failed.items()]
         print_json({**options, "written": written, "failed": problems})
     for reason in failed.values():

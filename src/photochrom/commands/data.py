@@ -29,6 +29,9 @@ def data_import(
     test: Annotated[float, typer.Option(help="Share of the held-out photos for the last report.")] = 0.5,
     seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
     max_bad: Annotated[float, typer.Option(help="Share of the files that may be broken.")] = 0.01,
+    shards: Annotated[
+        bool, typer.Option("--shards", help="Write WebDataset shards, for more than fits onto a disk.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set of this name.")] = False,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
@@ -43,7 +46,7 @@ def data_import(
     $ photochrom data import ~/Pictures --name mine --size 128
     $ photochrom data import tiny-imagenet-200.zip --name cats --category tabby
     """
-    from photochrom.data.pack import Pack, import_photos, summary
+    from photochrom.data.pack import import_photos, open_data
     from photochrom.terminal import Display
 
     own_name = source.stem if source.is_file() else source.resolve().name
@@ -61,10 +64,11 @@ def data_import(
             test=test,
             seed=seed,
             max_bad=max_bad,
+            shards=shards,
             overwrite=overwrite,
             progress=lambda done, total: display.show(done, total, f"{done:,} of {total:,}"),
         )
-    facts = summary(Pack.open(report.folder))
+    facts = open_data(report.folder).summary()
     if as_json:
         files = [entry._asdict() for entry in report.left_out_files]
         print_json(
@@ -76,7 +80,9 @@ def data_import(
     for entry in broken[:5]:
         say(f"broken: {entry.origin}: {entry.detail}")
     if len(broken) > 5:
-        say(f"... and {len(broken) - 5} more, all listed in {report.folder / 'index.json'}")
+        say(
+            f"... and {len(broken) - 5} more, all listed in {report.folder / ('left_out.json' if shards else 'index.json')}"
+        )
     place = unless_default("--data-dir", data_dir, DATA_DIR)
     say(f"{report.folder} made in {report.seconds:.0f} s. Next:")
     say(f"  photochrom data info {name}{place}")
@@ -107,14 +113,15 @@ def data_info(
     $ photochrom data info demo
     $ photochrom data info tiny-imagenet-200 --sheet sheet.png --json
     """
-    from photochrom.data.pack import contact_sheet, find, summary
+    from photochrom.data.pack import contact_sheet, find
     from photochrom.pictures import png
     from photochrom.store import write_bytes
 
     pack = find(name, data_dir)
-    facts = summary(pack)
-    sheet = sheet or pack.folder / "contact_sheet.png"
-    write_bytes(sheet, png(contact_sheet(pack)))
+    facts = pack.summary()
+    shown_from = pack.to_look_at()
+    sheet = sheet or shown_from.folder / "contact_sheet.png"
+    write_bytes(sheet, png(contact_sheet(shown_from)))
     if as_json:
         print_json({**facts, "contact_sheet": str(sheet)})
         return
@@ -134,12 +141,12 @@ def data_list(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     $ photochrom data list
     $ photochrom data list --json
     """
-    from photochrom.data.pack import Pack, names, summary
+    from photochrom.data.pack import names, open_data
 
     sets = []
     for name in names(data_dir):
         try:
-            sets.append(summary(Pack.open(data_dir / name)))
+            sets.append(open_data(data_dir / name).summary())
         except PhotochromError as error:
             say(f"photochrom: error: {error}")
     if as_json:

@@ -81,7 +81,11 @@ def train(
         Training(config, pack)  # what cannot be trained must not cost the old model
         folder.remove()
     if minutes is not None:
-        config = as_before(config, folder) if folder.exists else fit_minutes(config, pack, minutes)
+        if folder.exists:
+            config = as_before(config, folder)
+        else:
+            with TrainingDisplay() as display:
+                config = fit_minutes(config, pack, minutes, display.report)
         epoch = config.data.photos_per_epoch or len(pack.indices("train"))
         say(f"{config.stages[0].epochs} epochs of {epoch:,} photos")
     if ask:
@@ -119,9 +123,10 @@ def _ask_what_to_train() -> list[str]:
 
 def _confirm(config: Config, pack: Pack, folder: ModelFolder) -> None:
     """Say what a training will cost, by two trial steps, and go on only if that is wanted."""
-    from photochrom.terminal import duration
+    from photochrom.terminal import TrainingDisplay, duration
 
-    trial = try_out(config, pack)
+    with TrainingDisplay() as display:
+        trial = try_out(config, pack, display.report)
     epochs = sum(stage.epochs for stage in config.stages)
     seconds = trial.epoch_seconds(config)
     say(

@@ -1,0 +1,97 @@
+"""Meaning for the network: what VGG16, which has learnt to name things, sees in the gray photo.
+
+A network that learns colours from scratch first has to learn what grass and skin are. The maps of a network that knows
+come in at the levels of the U that have their size (`ModelConfig.encoded`), once for all steps of a colouring.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from photochrom.config import ModelConfig
+from photochrom.vgg16 import VGG16
+
+Compute = Callable[[npt.NDArray[np.int64]], Sequence[Tensor]]
+Progress = Callable[[int, int], None]  # (done, total)
+MEAN = {"relu3_3": 240.0, "relu4_3": 34.0, "relu5_3": 1.8}
+"""The mean activation of each layer over 500 gray photos of Tiny ImageNet at 64 pixels."""
+LEVELS = 16  # of a kept feature, for each unit: 255 / 16 is beyond the largest that was seen (13)
+KEPT_AT_ONCE = 64
+SPARE = 1 << 30  # bytes of disk that are left free
+
+
+class Encoder(nn.Module):
+    """sqrt(activation / MEAN) of VGG16's layers: about 1 in root mean square.
+
+    The root because activations have a heavy tail: the largest are a hundred times their mean.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = [layer for layer, _ in config.encoded.values()]
+        self.vgg = VGG16.load()
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Encoder | None:
+        """The encoder of such a network, if it has one."""
+        return cls(config) if config.encoded else None
+
+    @torch.no_grad()
+    def forward(self, y: Tensor) -> list[Tensor]:
+        """Luma y (B,1,H,W) in [-1,1], H and W multiples of 16 -> features, each (B,C,H/stride,W/stride)."""
+        found = self.vgg((y + 1).expand(-1, 3, -1, -1) / 2, last=self.layers[-1])
+        return [(found[layer] / MEAN[layer]).sqrt() for layer in self.layers]
+
+
+class KeptFeatures:
+    """The features of all photos of a data set, on disk in bytes: computing them in every step would double its cost."""
+
+    def __init__(self, path: Path, shapes: Sequence[tuple[int, ...]], count: int) -> None:
+        self.shapes = shapes  # (C, h, w) of each map
+        self.sizes = [math.prod(shape) for shape in shapes]
+        self.rows = np.memmap(path, np.uint8, "r", shape=(count, sum(self.sizes)))
+
+    def __call__(self, photos: npt.NDArray[np.int64]) -> list[Tensor]:
+        """The features of B photos, by their numbers."""
+        rows = torch.from_numpy(self.rows[photos]).float().div_(LEVELS)  # (B, all)
+        parts = rows.split(self.sizes, dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+
+def keep(
+    path: Path, shapes: Sequence[tuple[int, ...]], count: int, compute: Compute, progress: Progress
+) -> KeptFeatures:
+    """The features of `count` photos, kept in `path`: computed once, and taken up again where that was interrupted.
+
+    compute: from numbers of photos (B,) to their features. progress(done, total) is called every KEPT_AT_ONCE photos; what it
+    raises ends the work. Raises OSError for a disk without enough space, or where nothing can be written.
+    """
+    row = sum(math.prod(shape) for shape in shapes)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists() or path.stat().st_size != count * row:
+            part = path.with_suffix(".part")
+            done = part.stat().st_size // row if part.exists() else 0
+            if shutil.disk_usage(path.parent).free < (count - done) * row + SPARE:
+                raise OSError(errno.ENOSPC, f"{count * row / 1e9:.1f} GB are needed")
+            with part.open("ab") as file:
+                file.truncate(done * row)
+                for start in range(done, count, KEPT_AT_ONCE):
+                    progress(start, count)
+                    maps = compute(np.arange(start, min(start + KEPT_AT_ONCE, count)))
+                    rows = torch.cat([each.float().cpu().flatten(1) for each in maps], dim=1)  # (B, row)
+                    file.write((rows * LEVELS).round_().clamp_(max=255).to(torch.uint8).numpy().tobytes())
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+    return KeptFeatures(path, shapes, count)
