@@ -30,7 +30,7 @@ from PIL import Image, ImageOps
 
 from photochrom.data import demo, pack, sources
 from photochrom.data.demo import make_demo
-from photochrom.data.pack import Pack, contact_sheet, find, import_photos, names, spread, summary
+from photochrom.data.pack import Pack, contact_sheet, find, import_photos, names, spread
 from photochrom.data.sources import LeftOut, Photo, Source, open_photo
 from photochrom.errors import PhotochromError, UsageError
 
@@ -991,7 +991,7 @@ class TestPack:
             find("holiday", tmp_path / "data")
 
     def test_summary(self, packed: Path) -> None:
-        told = summary(Pack.open(packed))
+        told = Pack.open(packed).summary()
         assert told["counts"] == {"train": 30, "validation": 6, "test": 6}
         assert told["categories"] == {"goldfish": 14, "Egyptian cat": 14, "school bus": 14}
         assert (told["name"], told["photos"], told["size"], told["left_out"]) == ("tiny", 42, 64, {})
@@ -1056,7 +1056,7 @@ class TestOpenPhoto:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Pack:
-    return find("demo", tmp_path_factory.mktemp("data"))
+    return find("demo", tmp_path_factory.mktemp("data")).to_look_at()
 
 
 class TestDemo:

@@ -34,7 +34,6 @@ from photochrom.colorizer import Colorizer
 from photochrom.config import Config, build
 from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError
-from photochrom.randomness import photos_of_step
 from photochrom.store import ModelFolder
 from photochrom.terminal import asked_to_stop
 from photochrom.train import Progress, Training
@@ -498,7 +497,7 @@ def test_a_bad_number_changes_nothing(
     training.train_step()
     before = frozen(training)
     poison(training, place, BAD[value], monkeypatch)
-    names = pack.origin[photos_of_step(training.photos, 0, 2, 8)[0]]
+    names = pack.origin[pack.photos_of_step(0, 2, 8)[0]]
     with pytest.raises(
         PhotochromError, match=rf"^step 2: .* not finite; .*\(photos {names}, .*last good checkpoint"
     ):

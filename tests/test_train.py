@@ -210,7 +210,7 @@ def test_an_untrained_network_loses_the_targets_own_size(pack: Pack, values: Val
     """It answers 0, so the first noise loss is the mean square of v over the batch."""
     training = Training(build(values), pack)
     generator = random_for(0, 1, 0)
-    _, x0, _ = training.batch(photos_of_step(training.photos, 0, 0, 8), torch.rand(8, generator=generator) < 0.5)
+    _, x0, _ = training.batch(training.pack.photos_of_step(0, 0, 8), torch.rand(8, generator=generator) < 0.5)
     t = stratified_steps(8, 50, generator)
     v = training.diffusion.target(x0, torch.randn(x0.shape, generator=generator), t)
     assert training.train_step()["noise"] == pytest.approx(v.square().mean().item(), rel=1e-5)

@@ -44,7 +44,7 @@ def run_demo(
     train(V2, v2, pack, report, signal_received, v1)
     picture = out / "demo.png"
     colorizers = {"V1": Colorizer.load(v1.path), "V2": Colorizer.load(v2.path)}
-    write_bytes(picture, png(draw(colorizers, pack)))
+    write_bytes(picture, png(draw(colorizers, pack.to_look_at())))
     return v1, v2, picture
 
 

@@ -28,7 +28,7 @@ from photochrom import __version__, card, metrics, report, store
 from photochrom.advice import advise
 from photochrom.colorizer import pick_device
 from photochrom.compare import AS_MADE, GRAY, STRENGTHS, TRUTH, Results, summary
-from photochrom.data.pack import Pack
+from photochrom.data.pack import DataSet
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.metrics import Array
 from photochrom.store import ModelFolder
@@ -113,7 +113,7 @@ class Nets:
 
 def evaluate(
     models: Sequence[str | Path | Subject],
-    pack: Pack,
+    pack: DataSet,
     out: Path,
     *,
     models_dir: str | Path = "models",
@@ -181,7 +181,7 @@ def evaluate(
         **summary(results, model_names),
     }
     result["advice"] = advise(result, model_names)
-    result["origins"] = [pack.origin[i] for i in indices]
+    result["origins"] = pack.origins(indices)
     wanted = report.places(result)
     pictures = {
         row.name: paint_again(row, pack, indices, wanted[row.name], seed)
@@ -210,16 +210,15 @@ def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
     card.write_card(folder)
 
 
-def choose(pack: Pack, split: str, photos: int | None) -> npt.NDArray[np.int64]:
+def choose(pack: DataSet, split: str, photos: int | None) -> npt.NDArray[np.int64]:
     """Indices of the photos to evaluate on, shuffled, so that any first part is a fair one."""
     if photos is not None and photos < 1:
         raise UsageError(f"photos {photos}: give 1 or more")
-    indices = pack.indices(split)
-    if len(indices) == 0:
+    if not pack.count(split):
         raise PhotochromError(
             f"data set {pack.name!r} has no {split} photos: import it again with more photos, or a larger --{split}"
         )
-    return np.random.default_rng(0).permutation(indices)[:photos]
+    return pack.drawn(split, photos, 0)
 
 
 def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
@@ -256,7 +255,7 @@ def remove(partial: Path) -> None:
 
 def run(
     rows: Sequence[Subject],
-    pack: Pack,
+    pack: DataSet,
     indices: npt.NDArray[np.int64],
     seed: int,
     nets: Nets,
@@ -300,7 +299,7 @@ def load(partial: Path) -> Results:
 
 
 def paint_again(
-    row: Subject, pack: Pack, indices: npt.NDArray[np.int64], places: Sequence[int], seed: int
+    row: Subject, pack: DataSet, indices: npt.NDArray[np.int64], places: Sequence[int], seed: int
 ) -> dict[int, Array]:
     """The pictures to show, (S,S,3) uint8 by place among the photos: the same seed makes the same picture once more."""
     pictures: dict[int, Array] = {}

@@ -26,7 +26,7 @@ from photochrom.config import (
 from photochrom.errors import UsageError
 
 if TYPE_CHECKING:
-    from photochrom.data.pack import Pack
+    from photochrom.data.pack import DataSet
     from photochrom.store import ModelFolder
     from photochrom.train import Progress
 
@@ -136,7 +136,7 @@ class Trial(NamedTuple):
         return math.ceil(per_epoch / config.training.batch_size) * self.step_seconds + self.epoch_end_seconds
 
 
-def try_out(config: Config, pack: Pack, report: Report, seconds: float = 0.0) -> Trial:
+def try_out(config: Config, pack: DataSet, report: Report, seconds: float = 0.0) -> Trial:
     """Measure two training steps, or as many as fit into `seconds`, on a network that is thrown away.
 
     What the encoder sees is computed before, if it is to be kept.
@@ -154,10 +154,10 @@ def try_out(config: Config, pack: Pack, report: Report, seconds: float = 0.0) ->
     begun = time.perf_counter()
     trial.validate()
     end = 1.15 * (time.perf_counter() - begun) + 1  # the files of an epoch, and now and then a sheet
-    return Trial(step_seconds, len(trial.photos), end, memory_mb(trial.device))
+    return Trial(step_seconds, pack.count("train"), end, memory_mb(trial.device))
 
 
-def fit_minutes(config: Config, pack: Pack, minutes: float, report: Report) -> Config:
+def fit_minutes(config: Config, pack: DataSet, minutes: float, report: Report) -> Config:
     """The configuration with as many epochs as fit into the time.
 
     Where less than ten passes over the photos fit, epochs are made shorter instead, so that there are ten to look at.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,8 +21,13 @@ def random_for(*key: int) -> torch.Generator:
 def photos_of_step(photos: Indices, seed: int, step: int, batch_size: int) -> Indices:
     """The indices of a step's photos: the part of an endless row of shuffled passes over `photos`."""
     places = [divmod(place, len(photos)) for place in range(step * batch_size, (step + 1) * batch_size)]
-    passes = {n: np.random.default_rng((seed, n)).permutation(photos) for n in {n for n, _ in places}}
-    return np.array([passes[n][place] for n, place in places])
+    return photos[[_shuffled(len(photos), seed, n)[place] for n, place in places]]
+
+
+# A batch may end one pass and begin the next. Shuffling anew in each step would take longer than the step.
+@lru_cache(maxsize=2)
+def _shuffled(count: int, seed: int, n: int) -> Indices:
+    return np.random.default_rng((seed, n)).permutation(count)
 
 
 def stratified_steps(count: int, timesteps: int, generator: torch.Generator) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from photochrom import color, store
 from photochrom.colorizer import Colorizer
 from photochrom.compare import GRAY, TRUTH
-from photochrom.data.pack import Pack
+from photochrom.data.pack import DataSet
 from photochrom.errors import PhotochromError
 from photochrom.metrics import Array
 
@@ -50,7 +50,7 @@ def render(y: Tensor, c: Tensor, strength: float) -> Array:
 
 
 def model_subject(
-    model: str | Path, models: str | Path, pack: Pack, *, steps: int, sampler: str, device: str | None
+    model: str | Path, models: str | Path, pack: DataSet, *, steps: int, sampler: str, device: str | None
 ) -> Subject:
     """A trained model, by name or path. Raises PhotochromError if it is unknown or was trained at another size."""
     colorizer = Colorizer.load(model, models, device)
@@ -85,7 +85,7 @@ def model_subject(
     return Subject(path.stem if is_file else weights.parent.name, paint, facts)
 
 
-def references(pack: Pack, scales: Sequence[int]) -> list[Subject]:
+def references(pack: DataSet, scales: Sequence[int]) -> list[Subject]:
     """The rows that are always there: the truth, true chroma at the models' scales, the mean colour, gray."""
 
     def flat(c: Tensor) -> Paint:
@@ -96,9 +96,8 @@ def references(pack: Pack, scales: Sequence[int]) -> list[Subject]:
 
     rows = [Subject(TRUTH, lambda rgb, seeds: color.from_rgb(rgb, 1), is_model=False)]
     rows += [Subject(f"true chroma, 1/{s} size", ceiling(s), is_model=False) for s in scales if s > 1]
-    train = pack.indices("train")
-    if len(train):
-        chosen = np.sort(np.random.default_rng(0).permutation(train)[:MEAN_COLOR_PHOTOS])
+    chosen = np.sort(pack.drawn("train", MEAN_COLOR_PHOTOS, 0))
+    if len(chosen):
         parts = np.array_split(chosen, -(-len(chosen) // 256))
         means = torch.cat([color.from_rgb(pack.rgb(part))[1].mean(dim=(2, 3)) for part in parts])  # (N, 2)
         rows.append(Subject("mean colour", flat(means.mean(dim=0).reshape(1, 2, 1, 1)), is_model=False))

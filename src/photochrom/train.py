@@ -26,14 +26,14 @@ from photochrom import color, pictures, store
 from photochrom.aging import aged_luma
 from photochrom.card import write_card
 from photochrom.config import Config
-from photochrom.data.pack import Pack
+from photochrom.data.pack import DataSet, Pack
 from photochrom.diffusion import Diffusion, sample
 from photochrom.encoder import Encoder, KeptFeatures, keep
 from photochrom.errors import Interrupted, PhotochromError
 from photochrom.health import faults
 from photochrom.losses import Noisy, StageLoss
 from photochrom.metrics import colorfulness
-from photochrom.randomness import Indices, photos_of_step, random_for, stratified_steps
+from photochrom.randomness import Indices, random_for, stratified_steps
 from photochrom.refusals import refuse_another, refuse_other_network, refuse_size
 from photochrom.store import ModelFolder
 from photochrom.unet import UNet
@@ -93,19 +93,17 @@ def learning_rate(peak: float, step: int, steps: int, warmup: int) -> float:
 class Training:
     """Everything that changes while training, and nothing else; `state` and `restore` move all of it."""
 
-    def __init__(self, config: Config, pack: Pack) -> None:
+    def __init__(self, config: Config, pack: DataSet) -> None:
         options = config.training
         self.config, self.pack = config, pack
-        self.photos, validation = pack.indices("train"), pack.indices("validation")
-        if len(self.photos) == 0 or len(validation) == 0:
-            missing = "training" if len(self.photos) == 0 else "validation"
+        photos = pack.count("train")
+        self.validation = pack.drawn("validation", config.data.validation_photos, options.seed)
+        if not photos or not len(self.validation):
+            missing = "validation" if photos else "training"
             raise PhotochromError(
                 f"data set {pack.name!r} has no {missing} photos; import it again with more photos"
             )
         refuse_size(config, pack.size)
-        self.validation = np.random.default_rng(options.seed).permutation(validation)[
-            : config.data.validation_photos
-        ]
         self.accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(options.precision, options.precision)
         )
@@ -121,7 +119,7 @@ class Training:
             self.network.parameters(), weight_decay=options.weight_decay, fused=True
         )
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
-        per_epoch = config.data.photos_per_epoch or len(self.photos)
+        per_epoch = config.data.photos_per_epoch or photos
         self.steps_per_epoch = math.ceil(per_epoch / options.batch_size)
         self.epoch = config.first_epoch  # how many are done
         self.step = self.step_in_epoch = 0
@@ -189,13 +187,13 @@ class Training:
 
     def keep_features(self, report: Callable[[Progress], None], signal_received: Callable[[], int]) -> None:
         """Have what the encoder sees in all photos on disk, if it has to be and can be."""
-        if self.encoder is None or self.kept or not self.config.data.keep_features:
-            return
-        encoder, aged = self.encoder, self.config.data.aged
-        learnt_from = self.pack.split == "train"
+        pack, encoder, aged = self.pack, self.encoder, self.config.data.aged
+        if encoder is None or self.kept or not self.config.data.keep_features or not isinstance(pack, Pack):
+            return  # what is in shards is too much to keep more of it
+        learnt_from = pack.split == "train"
 
         def compute(photos: Indices) -> list[Tensor]:
-            rgb = self.pack.rgb(photos).to(self.device)
+            rgb = pack.rgb(photos).to(self.device)
             y, _ = color.from_rgb(rgb)
             young = torch.from_numpy(~learnt_from[photos])[:, None, None, None].to(self.device)
             y = torch.where(young, y, aged_luma(rgb, y, photos, aged)) if aged else y
@@ -212,10 +210,10 @@ class Training:
                 raise Interrupted("stopped before the first step; the same command goes on from here", number)
 
         shapes = [tuple(each.shape[1:]) for each in compute(np.arange(1))]
-        path = self.pack.folder / f"features-{feature_key(self.config, self.pack.checksum)}.bytes"
+        path = pack.folder / f"features-{feature_key(self.config, pack.checksum)}.bytes"
         try:
             with self.accelerator.main_process_first():
-                self.kept = keep(path, shapes, len(self.pack.split), compute, progress)
+                self.kept = keep(path, shapes, len(pack.split), compute, progress)
         except OSError as error:
             self.notes.append(
                 f"what the encoder sees cannot be kept in {path.parent} ({error.strerror}): it is computed in every step, "
@@ -228,7 +226,7 @@ class Training:
         generator = random_for(options.seed, 1, self.step)
         if self.config.model.dropout:
             torch.manual_seed(generator.initial_seed())  # dropout knows no other generator
-        indices = photos_of_step(self.photos, options.seed, self.step, options.batch_size)
+        indices = self.pack.photos_of_step(options.seed, self.step, options.batch_size)
         flip = torch.rand(len(indices), generator=generator) < 0.5 if self.config.data.flip else None
         y, x0, features = self.batch(indices, flip, self.config.data.aged)
         t = stratified_steps(len(x0), self.config.diffusion.timesteps, generator).to(self.device)
@@ -299,7 +297,7 @@ class Training:
         if self.accelerator.scaler:
             self.accelerator.scaler.update()  # or it would refuse to look at the next gradient
         self.bad_batches += 1
-        photos = ", ".join(self.pack.origin[i] for i in indices[:3])
+        photos = ", ".join(self.pack.origins(indices[:3]))
         said = f"step {self.step}: {', '.join(bad)} not finite; the step was not taken (photos {photos}, ...)"
         if self.bad_batches > 1:
             raise PhotochromError(
@@ -438,7 +436,7 @@ def memory_mb(device: torch.device) -> int:
 def train(
     config: Config,
     folder: ModelFolder,
-    pack: Pack,
+    pack: DataSet,
     report: Callable[[Progress], None] = lambda progress: None,
     signal_received: Callable[[], int] = lambda: 0,
     source: ModelFolder | None = None,

@@ -15,7 +15,7 @@ from photochrom.flags import as_before, fit_minutes, resolve, try_out, with_conf
 
 if TYPE_CHECKING:
     from photochrom.config import Config
-    from photochrom.data.pack import Pack
+    from photochrom.data.pack import DataSet
     from photochrom.store import ModelFolder
 
 
@@ -86,7 +86,7 @@ def train(
         else:
             with TrainingDisplay() as display:
                 config = fit_minutes(config, pack, minutes, display.report)
-        epoch = config.data.photos_per_epoch or len(pack.indices("train"))
+        epoch = config.data.photos_per_epoch or pack.count("train")
         say(f"{config.stages[0].epochs} epochs of {epoch:,} photos")
     if ask:
         _confirm(config, pack, folder)
@@ -121,7 +121,7 @@ def _ask_what_to_train() -> list[str]:
     return [*arguments, "--ask"]
 
 
-def _confirm(config: Config, pack: Pack, folder: ModelFolder) -> None:
+def _confirm(config: Config, pack: DataSet, folder: ModelFolder) -> None:
     """Say what a training will cost, by two trial steps, and go on only if that is wanted."""
     from photochrom.terminal import TrainingDisplay, duration
 

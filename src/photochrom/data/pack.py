@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -20,10 +21,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +38,11 @@ from photochrom.errors import PhotochromError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from photochrom.randomness import Indices
+
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
+INDEX_FILES = ("index.json", "shards.json")  # what tells a data set from another folder: packed, in shards
 SCRATCH = ".import"  # how the folder ends in which a data set is built
 CHUNK = (
     16  # photos that a thread takes at a time: handing over tiny ones singly would take as long as reading
@@ -45,6 +50,40 @@ CHUNK = (
 
 Progress = Callable[[int, int], None]  # (done, total)
 Read = tuple[Photo, tuple[Pixels, str] | LeftOut]
+Collect = Callable[..., tuple[dict[str, Photo], list[LeftOut]]]  # `_collect`, all but where to write
+Shares = tuple[float, float, int]  # held out, of these for the last report, and the seed that draws them
+
+
+class DataSet(Protocol):
+    """What training and evaluation ask of a data set: a `Pack`, or `photochrom.data.shards.Shards`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def checksum(self) -> str: ...
+
+    def count(self, split: str) -> int:
+        """How many photos a split has."""
+
+    def drawn(self, split: str, count: int | None, seed: int) -> Indices:
+        """The indices of `count` photos of a split (None: all), drawn by seed; any first part of them is a fair one."""
+
+    def photos_of_step(self, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Indices:
+        """The indices of a training step's photos, or of a part of them."""
+
+    def rgb(self, indices: npt.ArrayLike) -> torch.Tensor:
+        """The photos at B indices, contiguous float32 (B, 3, S, S) in [0, 1]."""
+
+    def origins(self, indices: npt.ArrayLike) -> list[str]:
+        """Where the photos at B indices come from: paths inside the source."""
+
+    def summary(self) -> dict[str, Any]:
+        """What there is to know of a data set, as numbers, strings and dicts; `bytes` is its size on disk."""
+
+    def to_look_at(self) -> Pack:
+        """The data set, or as much of it as a contact sheet is made from."""
 
 
 @dataclass(frozen=True)
@@ -112,46 +151,103 @@ class Pack:
         """Where the photos of one split are, in rising order; empty when it has none."""
         if split not in SPLITS:
             raise UsageError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
-        return np.flatnonzero(self.split == split).astype(np.int64)
+        return self._indices[split]
+
+    @cached_property
+    def _indices(self) -> dict[str, Indices]:
+        return {split: np.flatnonzero(self.split == split).astype(np.int64) for split in SPLITS}
+
+    def count(self, split: str) -> int:
+        """How many photos a split has."""
+        return len(self.indices(split))
+
+    def drawn(self, split: str, count: int | None, seed: int) -> Indices:
+        """The indices of `count` photos of a split (None: all), drawn by seed; any first part of them is a fair one."""
+        return np.random.default_rng(seed).permutation(self.indices(split))[:count]
+
+    def photos_of_step(self, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Indices:
+        """The indices of a training step's photos, or of a part of them: see `randomness.photos_of_step`."""
+        from photochrom.randomness import photos_of_step  # late, as it brings torch along
+
+        return photos_of_step(self.indices("train"), seed, step, batch_size)[part]
 
     def rgb(self, indices: npt.ArrayLike) -> torch.Tensor:
         """The photos at B indices, contiguous float32 (B, 3, S, S) in [0, 1]."""
-        import torch  # late, so that the command line can show an index without it
+        return to_rgb(np.asarray(self.photos)[np.asarray(indices)])
 
-        batch = torch.from_numpy(np.asarray(self.photos)[np.asarray(indices)])  # (B, S, S, 3)
-        return batch.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    def origins(self, indices: npt.ArrayLike) -> list[str]:
+        """Where the photos at B indices come from: paths inside the source."""
+        return [self.origin[i] for i in np.asarray(indices)]
+
+    def to_look_at(self) -> Pack:
+        """The data set itself."""
+        return self
+
+    def summary(self) -> dict[str, Any]:
+        """What there is to know of the data set, as numbers, strings and dicts; `bytes` is its size on disk."""
+        labels = Counter(self.label.tolist())
+        return {
+            "name": self.name,
+            "source": self.source,
+            "size": self.size,
+            "seed": self.seed,
+            "photos": len(self.split),
+            "counts": {split: self.count(split) for split in SPLITS},
+            "categories": {name: labels[label] for label, name in enumerate(self.categories)},
+            "left_out": dict(Counter(entry.reason for entry in self.left_out)),
+            "checksum": self.checksum,
+            "bytes": sum(file.stat().st_size for file in self.folder.iterdir()),
+        }
+
+
+def to_rgb(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """Pixels (B, S, S, 3) as contiguous float32 (B, 3, S, S) in [0, 1]."""
+    import torch  # late, so that the command line can show an index without it
+
+    batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    return batch.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def names(data_dir: Path) -> list[str]:
     """The names of the data sets under `data_dir`, sorted."""
-    return sorted(index.parent.name for index in data_dir.glob("[!.]*/index.json"))
+    return sorted({index.parent.name for file in INDEX_FILES for index in data_dir.glob(f"[!.]*/{file}")})
 
 
-def find(name_or_path: str, data_dir: Path) -> Pack:
-    """Open the data set of this name under `data_dir`, or at this path. A missing `demo` is made first.
+def find(name_or_path: str, data_dir: Path) -> DataSet:
+    """Open the data set of this name under `data_dir`, or at this path, or shards at this address (`https://...`).
 
-    Raises PhotochromError for an unknown name, listing those there are.
+    A missing `demo` is made first. Raises PhotochromError for an unknown name, listing those there are.
     """
+    if re.match("[a-z][a-z0-9+]*://", name_or_path):  # no "pipe:", which would run what a recipe says
+        return open_data(name_or_path)
     if (data_dir / name_or_path).is_dir():
-        return Pack.open(data_dir / name_or_path)
+        return open_data(data_dir / name_or_path)
     if name_or_path == "demo":
         from photochrom.data.demo import make_demo
 
         return Pack.open(make_demo(data_dir / "demo").folder)
     if Path(name_or_path).is_dir():
-        return Pack.open(Path(name_or_path))
+        return open_data(Path(name_or_path))
     there = ", ".join(sorted({*names(data_dir), "demo"}))
     mend = f"there is {there}; 'photochrom data import' makes another"
     raise PhotochromError(f"there is no data set {name_or_path!r} in {data_dir}: {mend}")
 
 
-@contextmanager
-def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
-    """Build a data set next to `destination` and move it there if the body ends well; else leave no trace.
+def open_data(place: Path | str) -> DataSet:
+    """Open a folder as what it holds, a packed data set or shards; or shards at an address.
 
-    The body gets the open file, to which it writes the pixels of photo after photo, and the dict that becomes
-    `index.json`, into which it puts `source`, `seed`, `categories`, `left_out` and `photos`: one list each of
-    `split`, `label`, `origin` and `checksum`.
+    Raises PhotochromError for a folder that holds neither, or something torn.
+    """
+    if isinstance(place, Path) and not (place / "shards.json").is_file() and not any(place.glob("*.tar")):
+        return Pack.open(place)
+    from photochrom.data.shards import Shards
+
+    return Shards.open(place)
+
+
+@contextmanager
+def new_folder(destination: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A folder to build a data set in, which becomes `destination` if the body ends well; else it leaves no trace.
 
     Raises PhotochromError when something is there already, or on a full disk, or without permission.
     """
@@ -161,7 +257,7 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
         if not overwrite:
             raise PhotochromError(f"{destination} exists: choose another name, or use --overwrite")
         empty = destination.is_dir() and not any(destination.iterdir())
-        if not empty and not (destination / "index.json").is_file():
+        if not empty and not any((destination / file).is_file() for file in INDEX_FILES):
             raise PhotochromError(f"{destination} is no data set and is not replaced: choose another name")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -173,18 +269,8 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
         ):
             built, replaced = Path(scratch, "built"), Path(scratch, "replaced")
             built.mkdir()
-            index: dict[str, Any] = {"format": FORMAT, "name": destination.name, "size": size}
-            index |= {"checksum": "", "counts": {}}  # known at the end, but found at the top of the file
-            # Plain writes: on a full disk they raise an error, where a memory map would kill the process.
-            with (built / "photos.npy").open("wb") as file:
-                _write_header(file, 0, size)
-                yield file, index
-                file.seek(0)
-                split = index["photos"]["split"]
-                _write_header(file, len(split), size)
-            index |= {"checksum": _checksum(index["photos"]), "counts": {s: split.count(s) for s in SPLITS}}
-            (built / "index.json").write_text(json.dumps(index))
-            for path in (built / "photos.npy", built / "index.json", built):
+            yield built
+            for path in (*built.iterdir(), built):
                 _sync(path)
             try:
                 if overwrite and destination.exists():
@@ -198,6 +284,28 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         mend = "the disk is full, free some space or use another" if full else "use another folder"
         raise PhotochromError(f"cannot write {destination} ({error.strerror or error}): {mend}") from error
+
+
+@contextmanager
+def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
+    """Build a packed data set in a `new_folder`.
+
+    The body gets the open file, to which it writes the pixels of photo after photo, and the dict that becomes
+    `index.json`, into which it puts `source`, `seed`, `categories`, `left_out` and `photos`: one list each of
+    `split`, `label`, `origin` and `checksum`.
+    """
+    with new_folder(destination, overwrite=overwrite) as folder:
+        index: dict[str, Any] = {"format": FORMAT, "name": destination.name, "size": size}
+        index |= {"checksum": "", "counts": {}}  # known at the end, but found at the top of the file
+        # Plain writes: on a full disk they raise an error, where a memory map would kill the process.
+        with (folder / "photos.npy").open("wb") as file:
+            _write_header(file, 0, size)
+            yield file, index
+            file.seek(0)
+            split = index["photos"]["split"]
+            _write_header(file, len(split), size)
+        index |= {"checksum": _checksum(index["photos"]), "counts": {s: split.count(s) for s in SPLITS}}
+        (folder / "index.json").write_text(json.dumps(index))
 
 
 def _sweep(data_dir: Path) -> None:
@@ -243,6 +351,7 @@ def import_photos(
     seed: int = 0,
     max_bad: float = 0.01,
     workers: int | None = None,
+    shards: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
@@ -252,11 +361,13 @@ def import_photos(
     of every category. categories: only these, by name, wnid or folder. validation: share of the photos held
     out, where the source holds out none itself. test: share of the held-out photos that becomes the split
     `test`. max_bad: share of the photos that may be broken. workers: threads, by default one a processor.
+    shards: write shards (`photochrom.data.shards`) instead of a packed data set.
     progress: called with (done, total) every few photos, and at the end.
 
     The split is drawn within each category from (seed, checksum of the photo), so that a second run, other
     file names or another order of files do not change it. Gray, broken, too small and too large photos and
     duplicates are left out; of equal photos the one that the source holds out stays, else the first.
+    In shards photos lie in random order, each goes into its split on sight, and of equal photos the first stays.
 
     Raises UsageError for a value out of range or an unknown category, PhotochromError for all else.
     """
@@ -273,24 +384,65 @@ def import_photos(
         warnings.filterwarnings("ignore", module="PIL")  # of large photos and odd metadata: dealt with here
         chosen = opened.only(categories) if categories else opened
         total = min(limit or len(chosen.photos), len(chosen.photos))
-        if limit is not None:
+        if shards or limit is not None:
             chosen = _in_drawing_order(chosen, seed)
-        with (
-            new_pack(destination, size, overwrite=overwrite) as (file, index),
-            closing(_read_ahead(chosen, size, workers or os.cpu_count() or 1)) as results,
-        ):
-            kept, left_out = _collect(chosen, results, file, total=total, max_bad=max_bad, progress=progress)
-            place = {key: number for number, key in enumerate(chosen.categories)}
-            index |= {"source": chosen.name, "seed": seed, "left_out": left_out}
-            index["categories"] = list(chosen.categories.values())
-            index["photos"] = {
-                "split": _split(list(kept.values()), list(kept), validation, test, seed),
-                "label": [place[photo.category] if photo.category else -1 for photo in kept.values()],
-                "origin": [photo.origin for photo in kept.values()],
-                "checksum": list(kept),
-            }
+        with closing(_read_ahead(chosen, size, workers or os.cpu_count() or 1)) as results:
+            collect = partial(_collect, chosen, results, total=total, max_bad=max_bad, progress=progress)
+            shares = (validation, test, seed)
+            write = _write_shards if shards else _write_pack
+            index = write(chosen, collect, destination, size, shares, overwrite)
+    left_out = [LeftOut(*entry) for entry in index["left_out"]]
     reasons = Counter(entry.reason for entry in left_out)
     return ImportReport(destination, index["counts"], dict(reasons), left_out, time.perf_counter() - started)
+
+
+def _write_pack(
+    source: Source, collect: Collect, destination: Path, size: int, shares: Shares, overwrite: bool
+) -> dict[str, Any]:
+    with new_pack(destination, size, overwrite=overwrite) as (file, index):
+        kept, left_out = collect(write=lambda photo, pixels, digest: file.write(pixels.tobytes()))
+        label = _labels(source)
+        index |= {"source": source.name, "seed": shares[2], "left_out": left_out}
+        index["categories"] = list(source.categories.values())
+        index["photos"] = {
+            "split": _split(list(kept.values()), list(kept), *shares),
+            "label": [label[photo.category] for photo in kept.values()],
+            "origin": [photo.origin for photo in kept.values()],
+            "checksum": list(kept),
+        }
+    return index
+
+
+def _write_shards(
+    source: Source, collect: Collect, destination: Path, size: int, shares: Shares, overwrite: bool
+) -> dict[str, Any]:
+    from photochrom.data.shards import new_shards
+
+    validation, test, seed = shares
+    holds_out = any(photo.held_out for photo in source.photos)
+    label = _labels(source)
+
+    def split(photo: Photo, digest: str) -> str:
+        """As `_split`, but on sight of this photo alone: the shares are only met on average."""
+        drawn = photo.held_out if holds_out else _chance(f"{seed} validation", digest) < validation
+        if not drawn:
+            return "train"
+        return "test" if _chance(f"{seed} test", digest) < test else "validation"
+
+    with new_shards(destination, size, overwrite=overwrite) as (writer, index):
+
+        def write(photo: Photo, pixels: Pixels, digest: str) -> None:
+            facts = {"origin": photo.origin, "label": label[photo.category], "checksum": digest}
+            writer.add(split(photo, digest), pixels, facts)
+
+        _, left_out = collect(write=write, first_stays=True)
+        index |= {"source": source.name, "seed": seed, "left_out": left_out}
+        index["categories"] = list(source.categories.values())
+    return index
+
+
+def _labels(source: Source) -> dict[str | None, int]:
+    return {None: -1} | {key: number for number, key in enumerate(source.categories)}
 
 
 def _in_drawing_order(source: Source, seed: int) -> Source:
@@ -302,13 +454,17 @@ def _in_drawing_order(source: Source, seed: int) -> Source:
 def _collect(
     source: Source,
     results: Iterable[Read],
-    file: BinaryIO,
     *,
+    write: Callable[[Photo, Pixels, str], object],
+    first_stays: bool = False,
     total: int,
     max_bad: float,
     progress: Progress | None,
 ) -> tuple[dict[str, Photo], list[LeftOut]]:
-    """Write usable photos to the file until there are `total`; return them by checksum, and what is left out."""
+    """Write usable photos until there are `total`; return them by checksum, and what is left out.
+
+    first_stays: of equal photos the first stays, even if the source holds out the second.
+    """
     kept: dict[str, Photo] = {}
     left_out = list(source.left_out)
     for looked_at, (photo, result) in enumerate(results, 1):
@@ -317,11 +473,12 @@ def _collect(
             if result.reason == "broken":
                 _check_broken(left_out, max_bad * total, f"the first {looked_at} of {source.name}")
         elif twin := kept.get(result[1]):
-            stays, goes = (photo, twin) if photo.held_out and not twin.held_out else (twin, photo)
+            better = photo.held_out and not twin.held_out and not first_stays
+            stays, goes = (photo, twin) if better else (twin, photo)
             kept[result[1]] = stays  # the same pixels, so the same place in the file
             left_out.append(LeftOut(goes.origin, "duplicate", f"of {stays.origin}"))
         else:
-            file.write(result[0].tobytes())
+            write(photo, *result)
             kept[result[1]] = photo
         if progress and looked_at % CHUNK == 0:
             progress(min(looked_at, total), total)
@@ -401,23 +558,6 @@ def spread(groups: Sequence[str], keys: Sequence[str], salt: str) -> list[int]:
 def _chance(salt: str, key: str) -> float:
     digest = blake2b(f"{salt}/{key}".encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64
-
-
-def summary(pack: Pack) -> dict[str, Any]:
-    """What there is to know of a data set, as numbers, strings and dicts; `bytes` is its size on disk."""
-    labels = Counter(pack.label.tolist())
-    return {
-        "name": pack.name,
-        "source": pack.source,
-        "size": pack.size,
-        "seed": pack.seed,
-        "photos": len(pack.split),
-        "counts": {split: len(pack.indices(split)) for split in SPLITS},
-        "categories": {name: labels[label] for label, name in enumerate(pack.categories)},
-        "left_out": dict(Counter(entry.reason for entry in pack.left_out)),
-        "checksum": pack.checksum,
-        "bytes": sum(file.stat().st_size for file in pack.folder.iterdir()),
-    }
 
 
 def contact_sheet(pack: Pack, count: int = 64, split: str | None = None, seed: int = 0) -> Image.Image:

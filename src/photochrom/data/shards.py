@@ -1,0 +1,379 @@
+"""A data set in shards, for photos that fit neither into memory nor onto this machine's disk.
+
+A data set is a folder, or an address such as `https://...`, of tar files in the layout of WebDataset and an index,
+`shards.json`. Each tar holds the photos of one split in random order, as `000000512.ppm` and so on: PPM is the pixels as
+they are, behind a header of fifteen bytes, which every WebDataset reader knows. Nothing has to be decoded, and nothing is
+lost: chroma is what is learned here, and JPEG would change it. Lossless WebP would take 0.6 of the room, and four times as
+long to read. The last member tells origins, labels and checksums; WebDataset readers pass over it.
+
+The index knows of each shard its split, how many photos and bytes it has, and the checksum of its bytes. A shard is read
+whole, checked, and kept while photos of it are due; the next ones are read meanwhile by other threads. The order of
+photos is `order.ShardOrder`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import blake2b
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from tarfile import TarError
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from photochrom.data.order import PLACES, ShardOrder
+from photochrom.data.pack import SPLITS, Pack, new_folder, to_rgb
+from photochrom.data.sources import Pixels
+from photochrom.errors import PhotochromError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from photochrom.randomness import Indices
+
+FORMAT = 1
+INDEX = "shards.json"
+LEFT_OUT = "left_out.json"
+SHARD_BYTES = 6 * 2**20  # of pixels: 512 photos of 64 pixels, 32 of 256
+COLUMNS = "__photos__/columns"  # the member that WebDataset readers pass over
+READERS = 4
+KEPT = 2 * PLACES + 2  # shards in memory: those that are due, those that come next, and two for validation
+
+
+class Shard(NamedTuple):
+    """What a shard holds."""
+
+    pixels: Pixels  # (n, S, S, 3)
+    columns: dict[str, list[Any]]  # origin, label, checksum
+
+
+class Writer:
+    """Gathers photos of each split until they fill a shard."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.header = folder, ppm_header(size)
+        self.capacity = max(1, SHARD_BYTES // (3 * size * size))
+        self.waiting: dict[str, list[tuple[Pixels, dict[str, Any]]]] = {split: [] for split in SPLITS}
+        self.labels: Counter[int] = Counter()
+        self.rows: dict[str, list[tuple[str, int, int, str]]] = {split: [] for split in SPLITS}
+
+    def add(self, split: str, pixels: Pixels, facts: dict[str, Any]) -> None:
+        """Take a photo (S, S, 3) and its `origin`, `label` and `checksum`; write the shard that it fills, if any."""
+        self.waiting[split].append((pixels, facts))
+        self.labels[facts["label"]] += 1
+        if len(self.waiting[split]) == self.capacity:
+            self.write(split)
+
+    def write(self, split: str) -> None:
+        """Write the photos that wait as one shard."""
+        from webdataset import TarWriter
+
+        photos, self.waiting[split] = self.waiting[split], []
+        number, buffer = len(self.rows[split]), BytesIO()
+        with TarWriter(buffer, encoder=False, mtime=0) as tar:  # so that equal photos make equal files
+            for place, (pixels, _) in enumerate(photos, number * self.capacity):
+                tar.write({"__key__": f"{place:09}", "ppm": self.header + pixels.tobytes()})
+            columns = {name: [facts[name] for _, facts in photos] for name in ("origin", "label", "checksum")}
+            tar.write({"__key__": COLUMNS, "json": json.dumps(columns).encode()})
+        data = buffer.getvalue()
+        (self.folder / file_name(split, number)).write_bytes(data)
+        self.rows[split].append((split, len(photos), len(data), digest(data)))
+
+    def finish(self) -> dict[str, list[Any]]:
+        """Write what still waits; returns the table of shards, in the order of splits and numbers."""
+        for split in SPLITS:
+            if self.waiting[split]:
+                self.write(split)
+        rows = [row for split in SPLITS for row in self.rows[split]]
+        return dict(
+            zip(("split", "photos", "bytes", "checksum"), map(list, zip(*rows, strict=True)), strict=True)
+        )
+
+
+@contextmanager
+def new_shards(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple[Writer, dict[str, Any]]]:
+    """Build shards in a `new_folder`.
+
+    The body gets the writer, and the dict that becomes `shards.json`, into which it puts `source`, `seed`, `categories`
+    and `left_out`. Raises what `new_folder` raises, and UsageError without the library webdataset.
+    """
+    need_webdataset()
+    with new_folder(destination, overwrite=overwrite) as folder:
+        writer = Writer(folder, size)
+        index: dict[str, Any] = {"format": FORMAT, "name": destination.name, "size": size}
+        yield writer, index
+        table = writer.finish()
+        counts = {
+            split: sum(n for s, n in zip(table["split"], table["photos"], strict=True) if s == split)
+            for split in SPLITS
+        }
+        index |= {"checksum": checksum_of(table), "counts": counts}
+        kept = index | {
+            "category_counts": [writer.labels[label] for label in range(len(index["categories"]))],
+            "left_out": dict(Counter(entry.reason for entry in index["left_out"])),
+            "shards": table,
+        }
+        (folder / LEFT_OUT).write_text(json.dumps(index["left_out"]))
+        (folder / INDEX).write_text(json.dumps(kept))
+
+
+class Shards:
+    """An opened data set; see `photochrom.data.pack.DataSet`. Photos are numbered in the order of the index."""
+
+    def __init__(self, address: Path | str, index: dict[str, Any]) -> None:
+        """address: of the folder; index: what its `shards.json` holds. Raises PhotochromError if that is torn."""
+        self.address, self.index = address, index
+        try:
+            table = index["shards"]
+            self.name, self.size, self.checksum = index["name"], int(index["size"]), index["checksum"]
+            self.categories, self.seed = index["categories"], index["seed"]
+            self.photos = np.array(table["photos"], np.int64)  # (K,) in each shard
+            self.split = np.array(table["split"])  # (K,)
+            numbers = {split: np.arange(table["split"].count(split)) for split in SPLITS}
+            in_order = np.repeat(SPLITS, [len(each) for each in numbers.values()])
+            if index["format"] != FORMAT:
+                raise ValueError(f"format {index['format']}, not {FORMAT}")
+            if checksum_of(table) != self.checksum:
+                raise ValueError("it no longer fits its checksum")
+            if not np.array_equal(self.split, in_order) or not (self.photos > 0).all():
+                raise ValueError("its shards are not in order")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            fault = f"{type(error).__name__}: {error}"
+            raise PhotochromError(f"{place_of(address, INDEX)} is torn ({fault}): get it again") from error
+        self.number = np.concatenate(list(numbers.values()))  # (K,) of each shard in its split
+        self.ends = np.cumsum(self.photos)
+        self.header = ppm_header(self.size)
+        self.order: ShardOrder | None = None
+        self.readers = ThreadPoolExecutor(READERS, thread_name_prefix="shards")
+        self.kept: OrderedDict[int, Future[Shard]] = OrderedDict()
+
+    @classmethod
+    def open(cls, address: Path | str) -> Shards:
+        """Open shards in a folder, or at an address that webdataset's reader takes (`https://`, `s3://`, `gs://`, ...).
+
+        Only the index is read. Raises PhotochromError when it is missing or torn, and for a folder from which a shard is
+        missing or cut short; UsageError without the library webdataset.
+        """
+        need_webdataset()
+        if isinstance(address, Path):
+            address = address.absolute()
+            if not (address / INDEX).is_file():
+                mend = "copy it there as well, it was written beside them"
+                raise PhotochromError(f"{address} has shards but no {INDEX}: {mend}")
+        try:
+            index = json.loads(fetch(address, INDEX))
+        except ValueError as error:
+            raise PhotochromError(f"{place_of(address, INDEX)} is torn ({error}): get it again") from error
+        if not isinstance(index, dict):
+            raise PhotochromError(f"{place_of(address, INDEX)} is torn (it holds no table): get it again")
+        shards = cls(address, index)
+        if isinstance(address, Path):
+            shards.check_files(address)
+        return shards
+
+    def check_files(self, folder: Path) -> None:
+        """Raise PhotochromError if a shard of this folder is missing, or not as long as the index says."""
+        for shard, length in enumerate(self.index["shards"]["bytes"]):
+            path = folder / self.file(shard)
+            if not path.is_file():
+                raise PhotochromError(f"{path} is missing: copy it there again, or import the photos again")
+            if (found := path.stat().st_size) != length:
+                raise PhotochromError(torn(path, found, length))
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the shards are, unless that is not on this machine."""
+        return self.address if isinstance(self.address, Path) else None
+
+    def file(self, shard: int) -> str:
+        """The name of a shard's file. It is not in the index, so that no index can name a file elsewhere."""
+        return file_name(str(self.split[shard]), int(self.number[shard]))
+
+    def count(self, split: str) -> int:
+        """How many photos a split has."""
+        return int(self.photos[self.shards_of(split)].sum())
+
+    def shards_of(self, split: str) -> Indices:
+        """The numbers of a split's shards."""
+        if split not in SPLITS:
+            raise UsageError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
+        return np.flatnonzero(self.split == split)
+
+    def drawn(self, split: str, count: int | None, seed: int) -> Indices:
+        """The indices of `count` photos of a split (None: all), from as few shards as can be.
+
+        Photos lie in the shards in random order, so that any first part of them is a fair one.
+        """
+        chosen, found = np.random.default_rng(seed).permutation(self.shards_of(split)), [np.arange(0)]
+        for shard in chosen:
+            if count is not None and sum(map(len, found)) >= count:
+                break
+            found.append(np.arange(self.ends[shard] - self.photos[shard], self.ends[shard]))
+        return np.concatenate(found)[:count]
+
+    def photos_of_step(self, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Indices:
+        """The indices of a training step's photos, or of a part of them; the shards that follow are begun to be read."""
+        if self.order is None or self.order.seed != seed:
+            self.order = ShardOrder(
+                self.photos[self.shards_of("train")], seed
+            )  # the first shards are those to train on
+        turns = range(step * batch_size, (step + 1) * batch_size)[part]
+        due = [self.order.photo(turn) for turn in turns]
+        ahead = PLACES * int(self.photos.max()) // 2  # half of a shard is left when the next one is begun
+        following = [
+            self.order.photo(turn + ahead)[0] for turn in turns[-PLACES:]
+        ]  # of every place that has a turn
+        for shard in dict.fromkeys([shard for shard, _ in due] + following):
+            self.begin(shard)
+        return np.array([index for _, index in due])
+
+    def rgb(self, indices: npt.ArrayLike) -> torch.Tensor:
+        """The photos at B indices, contiguous float32 (B, 3, S, S) in [0, 1].
+
+        Raises PhotochromError for a shard that is missing, torn, or holds other photos than the index says.
+        """
+        indices = np.asarray(indices, np.int64)
+        pixels = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+        for shard, here in self.by_shard(indices):
+            first = self.ends[shard] - self.photos[shard]
+            pixels[here] = self.begin(shard).result().pixels[indices[here] - first]
+        return to_rgb(pixels)
+
+    def by_shard(self, indices: Indices) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+        """The shards in which photos lie, and which of the photos lie in each."""
+        if len(indices) and not (indices.min() >= 0 and indices.max() < self.ends[-1]):
+            raise IndexError(f"photos {indices.min()} to {indices.max()} of {self.ends[-1]}")
+        shards = self.ends.searchsorted(indices, side="right")
+        for shard in np.unique(shards):
+            yield int(shard), shards == shard
+
+    def origins(self, indices: npt.ArrayLike) -> list[str]:
+        """Where the photos at B indices come from: paths inside the source."""
+        indices = np.asarray(indices, np.int64)
+        found = np.empty(len(indices), object)
+        for shard, here in self.by_shard(indices):
+            first = self.ends[shard] - self.photos[shard]
+            origins = self.begin(shard).result().columns["origin"]
+            found[here] = [origins[i - first] for i in indices[here]]
+        return found.tolist()
+
+    def begin(self, shard: int) -> Future[Shard]:
+        """Have a shard read by another thread, unless it is in memory."""
+        if shard not in self.kept:
+            self.kept[shard] = self.readers.submit(self.read, shard)
+        self.kept.move_to_end(shard)
+        while len(self.kept) > KEPT:
+            self.kept.popitem(last=False)
+        return self.kept[shard]
+
+    def read(self, shard: int) -> Shard:
+        """Read a shard; raises PhotochromError when it is missing, torn, or does not fit the index."""
+        from webdataset.tariterators import tar_file_iterator
+
+        table, file = self.index["shards"], self.file(shard)
+        path, data = place_of(self.address, file), fetch(self.address, file)
+        if len(data) != table["bytes"][shard]:
+            raise PhotochromError(torn(path, len(data), table["bytes"][shard]))
+        if digest(data) != table["checksum"][shard]:
+            raise PhotochromError(f"{path} was changed, it no longer fits its checksum: get it again")
+        try:
+            members = {m["fname"]: m["data"] for m in tar_file_iterator(BytesIO(data), skip_meta=None)}
+            columns = json.loads(members.pop(f"{COLUMNS}.json"))
+            wrong = [name for name, photo in members.items() if not self.fits(photo)]
+            if wrong or len(members) != self.photos[shard]:
+                found = f"{wrong[0]} is something else" if wrong else f"{len(members):,} photos"
+                promised = f"{self.photos[shard]:,} photos of {self.size}x{self.size} pixels"
+                raise ValueError(f"{found} where {INDEX} says {promised}")
+        except (KeyError, ValueError, TarError) as error:
+            raise PhotochromError(f"{path} does not fit its index ({error}): get both again") from error
+        start = len(self.header)
+        pixels = np.stack([np.frombuffer(photo, np.uint8, offset=start) for photo in members.values()])
+        return Shard(pixels.reshape(-1, self.size, self.size, 3), columns)
+
+    def fits(self, photo: bytes) -> bool:
+        """Whether this is a PPM file of the size that the index says."""
+        return photo.startswith(self.header) and len(photo) == len(self.header) + 3 * self.size**2
+
+    def summary(self) -> dict[str, Any]:
+        """What there is to know of the data set, as numbers, strings and dicts; `bytes` is the size of its shards."""
+        told = {key: self.index[key] for key in ("name", "source", "size", "seed")}
+        return told | {
+            "photos": int(self.photos.sum()),
+            "counts": {split: self.count(split) for split in SPLITS},
+            "categories": dict(zip(self.categories, self.index["category_counts"], strict=True)),
+            "left_out": self.index["left_out"],
+            "checksum": self.checksum,
+            "bytes": sum(self.index["shards"]["bytes"]),
+            "shards": len(self.photos),
+        }
+
+    def to_look_at(self) -> Pack:
+        """The first shard of each split as a packed data set, in memory."""
+        chosen = [int(found[0]) for split in SPLITS if len(found := self.shards_of(split))]
+        shards = [self.begin(shard).result() for shard in chosen]
+        joined = {key: [entry for s in shards for entry in s.columns[key]] for key in ("origin", "label")}
+        return Pack(
+            folder=self.folder or Path(),
+            photos=np.concatenate([shard.pixels for shard in shards]),
+            split=np.repeat(self.split[chosen], self.photos[chosen]),
+            label=np.array(joined["label"], np.int64),
+            origin=joined["origin"],
+            left_out=[],
+            **{key: self.index[key] for key in ("name", "size", "source", "seed", "categories", "checksum")},
+        )
+
+
+def ppm_header(size: int) -> bytes:
+    """What stands before the pixels of a square photo in PPM (Netpbm's P6)."""
+    return f"P6\n{size} {size}\n255\n".encode()
+
+
+def file_name(split: str, number: int) -> str:
+    """Of a shard, such as `train-000017.tar`."""
+    return f"{split}-{number:06}.tar"
+
+
+def digest(data: bytes) -> str:
+    """BLAKE2b, 8 bytes in hexadecimal."""
+    return blake2b(data, digest_size=8).hexdigest()
+
+
+def checksum_of(table: dict[str, list[Any]]) -> str:
+    """Of all shards: their photos with order, split and label."""
+    return digest(json.dumps([table[key] for key in ("split", "photos", "bytes", "checksum")]).encode())
+
+
+def place_of(address: Path | str, file: str) -> str:
+    """The address of a file of a data set."""
+    return str(address / file) if isinstance(address, Path) else f"{address.rstrip('/')}/{file}"
+
+
+def torn(path: Path | str, found: int, length: int) -> str:
+    """What to say of a shard that was cut short."""
+    return f"{path} is torn, it has {found:,} bytes where {INDEX} says {length:,}: get it again"
+
+
+def fetch(address: Path | str, file: str) -> bytes:
+    """The bytes of a file, by webdataset's reader; raises PhotochromError if it cannot be read."""
+    from webdataset.gopen import gopen
+
+    place = place_of(address, file)
+    try:
+        with gopen(place) as stream:
+            return stream.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise PhotochromError(f"{place} cannot be read ({reason}): look whether it is there") from error
+
+
+def need_webdataset() -> None:
+    """Raise UsageError if the library that shards are read and written by is missing."""
+    if find_spec("webdataset") is None:
+        raise UsageError("shards need another package: pip install 'photochrom[shards]'")
