@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.errors import UsageError
-from photochrom.unet import Attention, ResidualBlock, UNet, group_norm, time_features
+from photochrom.unet import Attention, GroupNorm, ResidualBlock, UNet, time_features
 
 
 def inputs(network: UNet, batch: int = 3, side: int = 16) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,6 +58,45 @@ def norm(x: Tensor, groups: int) -> Tensor:
     split = x.reshape(len(x), groups, -1)
     split = (split - split.mean(-1, keepdim=True)) / (split.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
     return split.reshape(x.shape)
+
+
+@pytest.mark.parametrize("side", [4, 32])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_norm_scales_and_shifts_photo_by_photo_or_all_alike(dtype: torch.dtype, side: int) -> None:
+    group_norm = GroupNorm(16)
+    nn.init.normal_(group_norm.weight)
+    nn.init.normal_(group_norm.bias)
+    x, scale, shift = 3 * torch.randn(2, 16, side, side) + 1, torch.randn(2, 16), torch.randn(2, 16)
+    x = x.to(dtype, memory_format=torch.channels_last)
+    weight, bias = group_norm.weight[:, None, None], group_norm.bias[:, None, None]
+    expected = [norm(x.float(), 2) * weight + bias]
+    expected += [
+        expected[0] * (1 + a[..., None, None]) + b[..., None, None]
+        for a, b in ((scale, shift), (scale[:1], shift[:1]))
+    ]
+    found = [group_norm(x), group_norm(x, scale, shift), group_norm(x, scale[:1], shift[:1])]
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
+    for ours, formula in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.float(), formula, atol=tolerance, rtol=tolerance)
+
+
+def test_one_step_for_all_photos_is_that_step_for_each() -> None:
+    network = awake(features=(8, 16, 24)).eval()
+    xt, _, y = inputs(network)
+    together, one = network(xt, torch.full((3,), 7), y), network(xt, torch.tensor([7]), y)
+    torch.testing.assert_close(one, together, atol=1e-5, rtol=1e-5)
+
+
+def test_convolutions_may_be_bfloat16() -> None:
+    network = awake(features=(8, 16, 24)).eval()
+    xt, t, y = inputs(network)
+    exact = network(xt, t, y)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(torch.bfloat16)
+    found = network(xt, t, y)
+    assert found.dtype == torch.float32
+    assert (found - exact).std() < 0.03 * exact.std()
 
 
 def test_a_block_is_scaled_and_shifted_by_the_time() -> None:
@@ -164,7 +203,7 @@ def test_time_features_follow_the_formula() -> None:
 
 @pytest.mark.parametrize("channels", [8, 24, 64, 200, 256, 512])
 def test_norm_groups_hold_at_least_eight_channels(channels: int) -> None:
-    norm = group_norm(channels)
+    norm = GroupNorm(channels)
     assert norm.num_groups <= 32
     assert channels // norm.num_groups >= 8
 

@@ -1,4 +1,4 @@
-"""The noise: its schedule, adding it to chroma, reading x0 from a prediction, and sampling.
+"""The noise: its schedule, adding it to chroma, reading x0 from a prediction, and drawing chroma by a sampler.
 
 Notation of Ho et al. 2020 (DDPM): xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps, t in 0..T-1.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from itertools import count
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,10 +16,8 @@ from torch import Tensor
 from photochrom.color import LARGEST_CHROMA
 from photochrom.config import DiffusionConfig
 from photochrom.errors import UsageError
+from photochrom.samplers import SAMPLERS, levels
 from photochrom.unet import CHROMA_CHANNELS, UNet
-
-Sampler = Literal["ddim", "ddpm", "dpm++"]
-SAMPLERS: tuple[str, ...] = get_args(Sampler)
 
 
 def linear_betas(timesteps: int) -> Tensor:
@@ -80,47 +79,6 @@ class Diffusion:
             return (xt - noise * output) / signal
         return signal * xt - noise * output
 
-    def output_for(self, xt: Tensor, x0: Tensor, t: Tensor) -> Tensor:
-        """What the network would have said at step t, had it meant x0: the inverse of `predict_x0`."""
-        signal, noise = self._roots(t)
-        eps = (xt - signal * x0) / noise
-        return eps if self.config.prediction == "epsilon" else signal * eps - noise * x0
-
-
-def make_scheduler(diffusion: Diffusion, sampler: str, steps: int) -> Any:
-    """The diffusers scheduler of that name on our betas, set to `steps` steps that begin at t = T-1.
-
-    Raises UsageError for an unknown sampler and for more steps than the schedule has.
-    """
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-    from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-
-    timesteps = diffusion.config.timesteps
-    if not 1 <= steps <= timesteps:
-        raise UsageError(
-            f"{steps} sampling steps: this model was trained with {timesteps}, take 1 to {timesteps}"
-        )
-    common: dict[str, Any] = {
-        "num_train_timesteps": timesteps,
-        "trained_betas": diffusion.betas.tolist(),
-        "prediction_type": "v_prediction" if diffusion.config.prediction == "v" else "epsilon",
-        "timestep_spacing": "trailing",  # the only spacing that starts at pure noise (Lin et al. 2024, section 3.3)
-    }
-    if sampler == "ddim":
-        scheduler = DDIMScheduler(**common, clip_sample=True, clip_sample_range=LARGEST_CHROMA)
-    elif sampler == "ddpm":
-        scheduler = DDPMScheduler(**common, clip_sample=True, clip_sample_range=LARGEST_CHROMA)
-    elif sampler == "dpm++":
-        # At zero SNR its log-ratio of signal to noise is infinite; this option makes it very large instead.
-        scheduler = DPMSolverMultistepScheduler(
-            **common, rescale_betas_zero_snr=diffusion.config.zero_terminal_snr, final_sigmas_type="zero"
-        )
-    else:
-        raise UsageError(f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
-    scheduler.set_timesteps(steps)
-    return scheduler
-
 
 def noise_like(y: Tensor, scale: int, generators: Sequence[torch.Generator]) -> Tensor:
     """One draw of x_T per photo: (B,2,H/scale,W/scale), each from its own generator, on y's device.
@@ -165,25 +123,37 @@ def sample(
 ) -> Tensor:
     """Draw chroma (B,2,H/s,W/s) for luma y (B,1,H,W) in [-1,1].
 
-    generators: one CPU generator per photo; nothing global is touched. callback(step, x0), if given, is called
-    after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling. temperature: what
-    x_T is multiplied by; UsageError for "ddpm", which draws more noise in every step. held: see `Held`. features: what
-    the network's encoder sees in y, if it has one.
+    generators: one CPU generator per photo; nothing global is touched. sampler: a key of `SAMPLERS`. callback(step, x0),
+    if given, is called after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling.
+    temperature: what x_T is multiplied by; UsageError for "ddpm", which draws more noise in every step. held: see
+    `Held`. features: what the network's encoder sees in y, if it has one. Raises UsageError for an unknown sampler and for
+    more steps than the schedule has.
     """
     if temperature != 1 and sampler == "ddpm":
         raise UsageError(
             "temperature scales the first noise, and ddpm draws more in each step: use ddim or dpm++"
         )
-    scheduler = make_scheduler(diffusion, sampler, steps)
-    xt = temperature * noise_like(y, network.config.chroma_scale, generators)
-    for step, t in enumerate(scheduler.timesteps):
-        ts = t.expand(len(y)).to(y.device)  # (B,)
-        output = network(xt, ts, y, features)
+    if sampler not in SAMPLERS:
+        raise UsageError(f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
+    timesteps = diffusion.config.timesteps
+    if not 1 <= steps <= timesteps:
+        raise UsageError(
+            f"{steps} sampling steps: this model was trained with {timesteps}, take 1 to {timesteps}"
+        )
+    numbers = count()
+
+    def predict(xt: Tensor, t: int) -> Tensor:
+        ts = torch.tensor([t], device=y.device)  # (1,), the same for all photos
+        x0 = diffusion.predict_x0(xt, network(xt, ts, y, features), ts)
+        x0 = x0.clamp(-LARGEST_CHROMA, LARGEST_CHROMA)
         if held:
-            x0 = held.over(diffusion.predict_x0(xt, output, ts))
-            output = diffusion.output_for(xt, x0, ts)
+            x0 = held.over(x0)
         if callback:
-            callback(step, diffusion.predict_x0(xt, output, ts))
-        stochastic = {"generator": list(generators)} if sampler == "ddpm" else {}
-        xt = scheduler.step(output, t, xt, **stochastic).prev_sample
-    return xt
+            callback(next(numbers), x0)
+        return x0
+
+    def noise() -> Tensor:
+        return noise_like(y, network.config.chroma_scale, generators)
+
+    path = levels(diffusion.alpha_bar.tolist(), steps)
+    return SAMPLERS[sampler](predict, temperature * noise(), path, noise)

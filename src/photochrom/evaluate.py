@@ -173,7 +173,7 @@ def evaluate(
     prepare(out, settings, overwrite)
     run(rows, pack, indices, seed, nets, out / PARTIAL, progress)
     results, model_names = load(out / PARTIAL), [subject.name for subject in subjects]
-    versions = {name: version(name) for name in ("torch", "diffusers", "numpy", "scikit-image")}
+    versions = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
     result = {
         **settings,
         "python": platform.python_version(),

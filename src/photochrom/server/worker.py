@@ -19,8 +19,6 @@ from typing import Any
 from PIL import Image
 
 from photochrom import store
-from photochrom.config import DiffusionConfig
-from photochrom.diffusion import Diffusion, make_scheduler
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.server.painting import (
     Choices,
@@ -159,9 +157,6 @@ class Worker:
         self._finishers.shutdown()
 
     def _run(self) -> None:
-        make_scheduler(
-            Diffusion(DiffusionConfig()), "ddim", 1
-        )  # imports seconds of code, before the first photo waits
         while batch := self._next_batch():
             try:
                 self._color(batch)
