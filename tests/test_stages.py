@@ -476,7 +476,7 @@ def test_out_of_memory_with_a_discriminator(
     training = Training(staged(values, {**GAN, "gan_delay": 0}), pack)
     memory_for(4, monkeypatch)
     assert math.isfinite(training.train_step()["adversarial"])
-    assert training.micro_batch == 4
+    assert training.parts == 2
     assert len(training.notes) == 1
 
 
@@ -499,7 +499,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
     monkeypatch.setattr(UNet, "forward", forward)
     with pytest.raises(RuntimeError, match="mat1"):
         training.train_step()
-    assert training.micro_batch == 8
+    assert training.parts == 1
 
 
 # --- Advice -----------------------------------------------------------------------------------------------------------

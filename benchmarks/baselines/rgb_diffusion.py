@@ -36,6 +36,7 @@ class RgbDiffusion(Training):
     def __init__(self, config: Config, pack: Pack) -> None:
         super().__init__(classic(config), pack)
         options, width = config.training, config.model.features[0]
+        self.chroma_shape = (3, pack.size, pack.size)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             self.network.stem = nn.Conv2d(3 + 1, width, 3, padding=1)

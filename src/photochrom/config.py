@@ -119,7 +119,8 @@ class DataConfig(Section):
         description="share of the photos whose luma is aged (film, blur, contrast, fading, grain, JPEG)",
     )
     keep_features: bool = Field(
-        True, description="keep what the encoder sees in the photos beside them (106 KB for 64 pixels)"
+        True,
+        description="keep what the encoder sees beside the photos (106 KB for each of 64 pixels, twice that with --flip)",
     )
     photos_per_epoch: int | None = Field(
         None, ge=1, description="photos that make an epoch (default: the whole training part)"
@@ -130,7 +131,10 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """How the network is trained, in every stage."""
 
-    batch_size: int = Field(16, ge=1, description="photos per step")
+    batch_size: int = Field(16, ge=1, description="photos per step, of all processes together")
+    accumulate: int = Field(
+        1, ge=1, description="parts in which a batch goes through the network; more take less memory"
+    )
     learning_rate: float = Field(1e-4, gt=0, le=1, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     warmup_steps: int = Field(200, ge=0, description="steps over which the learning rate rises")

@@ -38,10 +38,10 @@ class PatchDiscriminator(nn.Module):
 
 
 def discriminator_loss(true: Tensor, coloured: Tensor) -> Tensor:
-    """Hinge loss (mean max(0, 1 - D(true)) + mean max(0, 1 + D(coloured))) / 2 of any scores."""
-    return (F.relu(1 - true).mean() + F.relu(1 + coloured).mean()) / 2
+    """Hinge loss (mean max(0, 1 - D(true)) + mean max(0, 1 + D(coloured))) / 2 of scores (B, ...), per photo: (B,)."""
+    return (F.relu(1 - true).flatten(1).mean(dim=1) + F.relu(1 + coloured).flatten(1).mean(dim=1)) / 2
 
 
 def generator_loss(coloured: Tensor) -> Tensor:
-    """-mean D(coloured)."""
-    return -coloured.mean()
+    """-mean D(coloured) of scores (B, ...), per photo: (B,)."""
+    return -coloured.flatten(1).mean(dim=1)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from rich.console import Console
 from torch import Tensor
 
-from photochrom import __version__, card, metrics, report, store
+from photochrom import __version__, card, metrics, processes, report, store
 from photochrom.advice import advise
 from photochrom.colorizer import pick_device
 from photochrom.compare import AS_MADE, GRAY, STRENGTHS, TRUTH, Results, summary
@@ -142,6 +142,7 @@ def evaluate(
         raise PhotochromError(
             f"photos of {pack.size} pixels are too small for VGG16: import them with --size {SMALLEST}"
         )
+    processes.connect()
     indices = choose(pack, split, photos)
     subjects = [
         m if isinstance(m, Subject)
@@ -170,9 +171,23 @@ def evaluate(
         VGG16.load().to(pick_device(device)),
         metrics.load_inception(inception_weights) if inception_weights else None,
     )
-    prepare(out, settings, overwrite)
+    processes.from_first(lambda: prepare(out, settings, overwrite))
     run(rows, pack, indices, seed, nets, out / PARTIAL, progress)
-    results, model_names = load(out / PARTIAL), [subject.name for subject in subjects]
+    processes.gather(None)  # until all have measured their share
+    return processes.from_first(lambda: conclude(settings, rows, pack, indices, seed, out))
+
+
+def conclude(
+    settings: dict[str, Any],
+    rows: Sequence[Subject],
+    pack: DataSet,
+    indices: npt.NDArray[np.int64],
+    seed: int,
+    out: Path,
+) -> dict[str, Any]:
+    """Write the report of what was measured, and return it."""
+    model_names = [row.name for row in rows if row.is_model]
+    results = load(out / PARTIAL, -(-len(indices) // BATCH))
     versions = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
     result = {
         **settings,
@@ -195,7 +210,9 @@ def evaluate(
 
 
 def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
-    """Write the model's own row of a report into its folder (`evaluation.json`), and its card anew."""
+    """Write the model's own row of a report into its folder (`evaluation.json`), and its card anew; a model that comes along is left as it is."""
+    if folder.shipped:
+        return
     facts = result["subjects"][folder.name]
     rows = {"model": folder.name, "gray": GRAY, "true": TRUTH}
     kept = {
@@ -262,11 +279,13 @@ def run(
     partial: Path,
     progress: Callable[[int, int, str], None],
 ) -> None:
-    """Measure batch after batch, each into a file of its own; those that are there are passed over."""
+    """Measure this process's share, batch after batch, each into a file of its own; those that are there are passed over."""
     models = sum(row.is_model for row in rows)
-    done, total = 0, models * len(indices)
-    for first in range(0, len(indices), BATCH):
-        batch = indices[first : first + BATCH]
+    batches = {
+        first: indices[first : first + BATCH] for first in processes.mine(range(0, len(indices), BATCH))
+    }
+    done, total = 0, models * sum(map(len, batches.values()))
+    for first, batch in batches.items():
         file = partial / f"{first:08}.npz"
         if not file.exists():
             rgb, seeds = pack.rgb(batch), photo_seeds(batch, seed)
@@ -287,10 +306,15 @@ def run(
         progress(done, total, f"{first + len(batch):,} of {len(indices):,} photos")
 
 
-def load(partial: Path) -> Results:
-    """The columns of all batches together."""
+def load(partial: Path, count: int) -> Results:
+    """The columns of all batches together, of which there are to be `count`."""
     parts: dict[str, dict[str, list[Array]]] = {}
-    for file in sorted(partial.glob("*.npz")):
+    files = sorted(partial.glob("*.npz"))
+    if len(files) < count:
+        raise PhotochromError(
+            f"{partial} has {len(files)} of {count} measured batches: take a folder (--out) that all processes write to"
+        )
+    for file in files:
         with np.load(file, allow_pickle=False) as columns:
             for key, values in columns.items():
                 row, _, name = key.rpartition("/")

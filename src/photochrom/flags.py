@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from photochrom import processes
 from photochrom.config import (
     PRESETS,
     Config,
@@ -147,14 +148,15 @@ def try_out(config: Config, pack: DataSet, report: Report, seconds: float = 0.0)
     trial.keep_features(report, lambda: 0)
     trial.train_step()  # the first step allocates and warms up
     steps, begun = 0, time.perf_counter()
-    while steps < 2 or time.perf_counter() - begun < seconds:
+    while steps < 2 or processes.largest(time.perf_counter() - begun < seconds):
         trial.train_step()
         steps += 1
     step_seconds = (time.perf_counter() - begun) / steps
     begun = time.perf_counter()
     trial.validate()
     end = 1.15 * (time.perf_counter() - begun) + 1  # the files of an epoch, and now and then a sheet
-    return Trial(step_seconds, pack.count("train"), end, memory_mb(trial.device))
+    found = Trial(step_seconds, pack.count("train"), end, memory_mb(trial.device))
+    return processes.from_first(lambda: found)
 
 
 def fit_minutes(config: Config, pack: DataSet, minutes: float, report: Report) -> Config:

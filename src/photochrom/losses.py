@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from photochrom import color
+from photochrom import color, processes
 from photochrom.config import Config, StageConfig
 from photochrom.diffusion import Diffusion
 from photochrom.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
@@ -50,6 +50,14 @@ class PerceptualLoss(nn.Module):
         return torch.stack(distances).sum(dim=0)  # (B,)
 
 
+class Whole(NamedTuple):
+    """What a part of a step's photos has to know of the whole, so that the losses of all parts add up to the whole's."""
+
+    compared: Tensor  # (B,) bool: which of the part's photos have their colours compared
+    photos: int  # in the whole step
+    photos_compared: int
+
+
 class Noisy(NamedTuple):
     """A batch as the network sees it, and what it is made of."""
 
@@ -59,11 +67,13 @@ class Noisy(NamedTuple):
     t: Tensor  # (B,) time steps
     xt: Tensor  # (B,2,h,w) noisy chroma
     features: Sequence[Tensor] = ()  # what the encoder sees in y, (B,C,h,w) each
+    whole: Whole | None = None  # that this batch is a part of, if it is one
 
-    def only(self, where: Tensor) -> Noisy:
-        """The photos at these indices."""
+    def only(self, where: Tensor | slice) -> Noisy:
+        """The photos at these places."""
         y, x0, eps, t, xt = (tensor[where] for tensor in self[:5])
-        return Noisy(y, x0, eps, t, xt, [each[where] for each in self.features])
+        whole = self.whole and self.whole._replace(compared=self.whole.compared[where])
+        return Noisy(y, x0, eps, t, xt, [each[where] for each in self.features], whole)
 
 
 def lift_shadows(rgb: Tensor, y: Tensor) -> Tensor:
@@ -102,6 +112,12 @@ class StageLoss:
         gate = self.stage.perceptual_from * self.diffusion.config.timesteps
         return (t >= gate).nonzero()[: math.ceil(share * len(t)), 0]
 
+    def whole(self, t: Tensor) -> Whole:
+        """A step with these time steps (B,)."""
+        compared = torch.zeros(len(t), dtype=torch.bool, device=t.device)
+        compared[self.chosen(t, self.stage.perceptual_share)] = True
+        return Whole(compared, len(t), int(compared.sum()))
+
     def trust(self, t: Tensor) -> Tensor:
         """Weight of a photo's colours by its time step, (n,): 1 for v, whose x0 is the expected chroma at any noise.
 
@@ -121,40 +137,46 @@ class StageLoss:
     def __call__(
         self, batch: Noisy, output: Tensor, last_layer: Tensor, step: int
     ) -> tuple[Tensor, dict[str, float]]:
-        """What to call backward on, and every term with its weight.
+        """What to call backward on, and every term with its weight: this batch's part of each, where it is part of a whole.
 
         output: (B,2,h,w), the network's for this batch; last_layer: the weight at which gradients are balanced; step:
         steps of this stage so far. The discriminator's gradients, if there is one, are added up here; `learn` takes its step.
+        Of several processes each is here with a part at the same time, and gradients are balanced for these parts together.
 
         Each term is differentiated once, down to the output; the sum of these gradients then goes through the network
         in one pass. That is what makes the gradients' ratios free to measure.
         """
         stage = self.stage
-        terms = {"noise": F.mse_loss(output, self.diffusion.target(batch.x0, batch.eps, batch.t))}
+        whole = batch.whole or self.whole(batch.t)
+        share = len(batch.t) / whole.photos
+        terms = {"noise": share * F.mse_loss(output, self.diffusion.target(batch.x0, batch.eps, batch.t))}
         weights = {"noise": stage.noise}
         log: dict[str, float] = {}
-        where = self.chosen(batch.t, stage.perceptual_share)
-        if (self.perceptual or self.discriminator) and len(where):
+        if (self.perceptual or self.discriminator) and whole.photos_compared:
+            where = whole.compared.nonzero()[:, 0]  # possibly none of this part
             luma, rgb_hat, rgb = self.colours(batch.only(where), output[where])
             if self.perceptual:
-                terms["perceptual"] = (self.trust(batch.t[where]) * self.perceptual(rgb_hat, rgb)).mean()
+                distances = self.trust(batch.t[where]) * self.perceptual(rgb_hat, rgb)  # (n,)
+                terms["perceptual"] = distances.sum() / whole.photos_compared
                 weights["perceptual"] = stage.perceptual
             if self.discriminator:
-                log |= self._teach_discriminator(luma, rgb_hat.detach(), rgb)
+                log |= self._teach_discriminator(luma, rgb_hat.detach(), rgb, whole.photos_compared)
                 if step >= stage.gan_delay:
-                    terms["adversarial"] = generator_loss(self._judge(luma, rgb_hat))
+                    scores = self._judge(luma, rgb_hat)
+                    terms["adversarial"] = generator_loss(scores).sum() / whole.photos_compared
                     weights["adversarial"] = stage.adversarial
         gradients = {
             name: torch.autograd.grad(term, output, retain_graph=True)[0] for name, term in terms.items()
         }
         if len(terms) > 1:
-            at_last = {
-                name: weights[name] * torch.autograd.grad(output, last_layer, gradient, retain_graph=True)[0]
+            own = [
+                weights[name] * torch.autograd.grad(output, last_layer, gradient, retain_graph=True)[0]
                 for name, gradient in gradients.items()
-            }
+            ]
+            at_last = dict(zip(gradients, processes.total(torch.stack(own)), strict=True))
             if "perceptual" in at_last:
                 perceptual, noise = at_last["perceptual"].norm(), at_last["noise"].norm()
-                log["gradient_ratio"] = (perceptual / (noise + 1e-12)).item()
+                log["gradient_ratio"] = share * (perceptual / (noise + 1e-12)).item()
             if "adversarial" in at_last:
                 # lambda makes the discriminator's gradient as long as that of the rest
                 adversarial = at_last.pop("adversarial").norm() / stage.adversarial
@@ -185,17 +207,23 @@ class StageLoss:
         if self.optimizer:
             self.optimizer.zero_grad()
 
-    def _teach_discriminator(self, luma: Tensor, rgb_hat: Tensor, rgb: Tensor) -> dict[str, float]:
+    def gradients(self) -> list[Tensor]:
+        """The discriminator's gradients; none without one, or where it had nothing to look at."""
+        weights = self.discriminator.parameters() if self.discriminator else ()
+        return [weight.grad for weight in weights if weight.grad is not None]
+
+    def _teach_discriminator(
+        self, luma: Tensor, rgb_hat: Tensor, rgb: Tensor, photos: int
+    ) -> dict[str, float]:
         assert self.discriminator is not None
         true, coloured = self.discriminator(luma.repeat(2, 1, 1, 1), torch.cat([rgb, rgb_hat])).chunk(2)
-        loss = discriminator_loss(true, coloured)
+        loss = discriminator_loss(true, coloured).sum() / photos
         loss.backward()
-        gradients = [weight.grad for weight in self.discriminator.parameters() if weight.grad is not None]
+        patches = photos * true.shape[1:].numel()
         return {
             "discriminator": loss.item(),
-            "discriminator_gradient": nn.utils.get_total_norm(gradients).item(),
-            "accuracy_true": (true > 0).float().mean().item(),
-            "accuracy_coloured": (coloured < 0).float().mean().item(),
+            "accuracy_true": (true > 0).sum().item() / patches,
+            "accuracy_coloured": (coloured < 0).sum().item() / patches,
         }
 
     @torch.no_grad()

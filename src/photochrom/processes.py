@@ -82,7 +82,7 @@ def largest(value: int) -> int:
     import torch
 
     with _together() as distributed:
-        numbers = torch.tensor(value, device=connect())
+        numbers = torch.tensor(int(value), device=connect())
         distributed.all_reduce(numbers, distributed.ReduceOp.MAX)
         return int(numbers)
 
@@ -129,6 +129,18 @@ def gather(value: T) -> list[T]:
     with _together() as distributed:
         distributed.all_gather_object(values, value)
     return values
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """The first process goes through this block by itself, and then all the others."""
+    if not is_first():
+        gather(None)
+    try:
+        yield
+    finally:
+        if is_first():
+            gather(None)
 
 
 def from_first(make: Callable[[], T]) -> T:

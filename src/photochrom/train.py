@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,24 +20,24 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from photochrom import color, pictures, store
+from photochrom import color, pictures, processes, store
 from photochrom.aging import aged_luma
 from photochrom.card import write_card
 from photochrom.config import Config
 from photochrom.data.pack import DataSet, Pack
 from photochrom.diffusion import Diffusion, sample
 from photochrom.encoder import Encoder, KeptFeatures, keep
-from photochrom.errors import Interrupted, PhotochromError
+from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.health import faults
 from photochrom.losses import Noisy, StageLoss
 from photochrom.metrics import colorfulness
 from photochrom.randomness import Indices, random_for, stratified_steps
 from photochrom.refusals import refuse_another, refuse_other_network, refuse_size
 from photochrom.store import ModelFolder
-from photochrom.unet import UNet
+from photochrom.unet import CHROMA_CHANNELS, UNet
 from photochrom.vgg16 import SHA256
 
 SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
@@ -104,8 +105,14 @@ class Training:
                 f"data set {pack.name!r} has no {missing} photos; import it again with more photos"
             )
         refuse_size(config, pack.size)
+        if options.batch_size < processes.count():
+            raise UsageError(
+                f"batch size {options.batch_size} is below the number of processes, {processes.count()}: take a larger one"
+            )
+        processes.connect()
         self.accelerator = Accelerator(
-            mixed_precision={"fp32": "no"}.get(options.precision, options.precision)
+            mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
+            cpu=processes.count() > 1 and not torch.cuda.is_available(),  # or it would see one process
         )
         self.device = self.accelerator.device
         self.diffusion = Diffusion(config.diffusion)
@@ -118,7 +125,11 @@ class Training:
         optimizer = torch.optim.AdamW(
             self.network.parameters(), weight_decay=options.weight_decay, fused=True
         )
-        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
+        # Not as for training: gradients of several processes are added up in `gradients`, when none is short of memory.
+        self.model = self.accelerator.prepare_model(self.network, evaluation_mode=True)
+        self.optimizer = self.accelerator.prepare(optimizer)
+        side = pack.size // config.model.chroma_scale
+        self.chroma_shape = (CHROMA_CHANNELS, side, side)
         per_epoch = config.data.photos_per_epoch or photos
         self.steps_per_epoch = math.ceil(per_epoch / options.batch_size)
         self.epoch = config.first_epoch  # how many are done
@@ -127,7 +138,8 @@ class Training:
         self.seconds = 0.0  # of this epoch
         self.best_val_loss, self.epochs_since_best = math.inf, 0
         self.history: list[dict[str, Any]] = []
-        self.micro_batch, self.bad_batches = options.batch_size, 0
+        self.most_parts = options.batch_size // processes.count()  # of one photo each
+        self.parts, self.bad_batches = min(options.accumulate, self.most_parts), 0
         self.notes: list[str] = []  # for the person who waits
         self.begin_stage()
 
@@ -212,7 +224,7 @@ class Training:
         shapes = [tuple(each.shape[1:]) for each in compute(np.arange(1))]
         path = pack.folder / f"features-{feature_key(self.config, pack.checksum)}.bytes"
         try:
-            with self.accelerator.main_process_first():
+            with processes.first_before_others():
                 self.kept = keep(path, shapes, len(pack.split), compute, progress)
         except OSError as error:
             self.notes.append(
@@ -223,21 +235,25 @@ class Training:
     def train_step(self) -> dict[str, float]:
         """One step of the optimiser; returns every loss. Raises PhotochromError if a number is not finite."""
         options = self.config.training
-        generator = random_for(options.seed, 1, self.step)
+        mine = slice(processes.number(), None, processes.count())  # this process's share of the batch
+        generator = random_for(options.seed, 1, self.step)  # for the whole batch, in every process
         if self.config.model.dropout:
-            torch.manual_seed(generator.initial_seed())  # dropout knows no other generator
-        indices = self.pack.photos_of_step(options.seed, self.step, options.batch_size)
-        flip = torch.rand(len(indices), generator=generator) < 0.5 if self.config.data.flip else None
-        y, x0, features = self.batch(indices, flip, self.config.data.aged)
-        t = stratified_steps(len(x0), self.config.diffusion.timesteps, generator).to(self.device)
-        eps = torch.randn(x0.shape, generator=generator).to(self.device)
-        log = self.backward(Noisy(y, x0, eps, t, self.diffusion.add_noise(x0, eps, t), features))
+            # Dropout knows no other generator.
+            torch.manual_seed(generator.initial_seed() ^ processes.number())
+        photos = self.pack.photos_of_step(options.seed, self.step, options.batch_size, mine)
+        flip = torch.rand(options.batch_size, generator=generator) < 0.5 if self.config.data.flip else None
+        t = stratified_steps(options.batch_size, self.config.diffusion.timesteps, generator).to(self.device)
+        eps = torch.randn((options.batch_size, *self.chroma_shape), generator=generator)[mine].to(self.device)
+        y, x0, features = self.batch(photos, None if flip is None else flip[mine], self.config.data.aged)
+        xt, whole = self.diffusion.add_noise(x0, eps, t[mine]), self.losses.whole(t)
+        whole = whole._replace(compared=whole.compared[mine])
+        log = self.backward(Noisy(y, x0, eps, t[mine], xt, features, whole))
         log["gradient"] = float(self.accelerator.clip_grad_norm_(self.network.parameters(), options.clip))
         bad = [name for name, value in log.items() if not math.isfinite(value)]
         # With fp16 a gradient overflows now and then: its scaler skips the step and lowers the scale.
         overflow = bad == ["gradient"] and options.precision == "fp16" and self.bad_batches < OVERFLOWS
         if bad and not overflow:
-            return self.without_this_batch(bad, indices)
+            return self.without_this_batch(bad, photos)
         steps = self.stage.epochs * self.steps_per_epoch
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(
@@ -257,48 +273,59 @@ class Training:
         return log
 
     def backward(self, batch: Noisy) -> dict[str, float]:
-        """Gradients of one batch, and its losses. Short of memory, the batch goes through in parts, from then on.
-
-        In parts, `perceptual_share` is taken of each, and a discriminator learns from each.
-        """
+        """Gradients of one batch, and its losses. If any process is short of memory, batches go through all in more parts."""
         try:
             return self.gradients(batch)
+        except processes.Trouble:
+            pass
         except (
             RuntimeError
         ) as error:  # torch.OutOfMemoryError is one; on a processor it is a plain RuntimeError
-            if "memory" not in str(error).lower() or self.micro_batch == 1:
+            if "memory" not in str(error).lower() or self.parts == self.most_parts:
                 raise
+            processes.meet(trouble=True)
         self.optimizer.zero_grad()
         self.losses.forget()
-        self.micro_batch = -(-self.micro_batch // 2)
+        self.parts = min(2 * self.parts, self.most_parts)
         self.notes.append(
-            f"out of memory: batches go through in parts of {self.micro_batch}, the batch size of {len(batch.t)} is kept"
+            f"out of memory: batches go through in parts of {math.ceil(len(batch.t) / self.parts)}, "
+            f"the batch size of {self.config.training.batch_size} is kept"
         )
         return self.backward(batch)
 
     def gradients(self, batch: Noisy) -> dict[str, float]:
-        """Add up gradients over parts of `micro_batch` photos; a method of its own, so that failing frees its memory."""
-        log: dict[str, float] = {}
-        count = len(batch.t)
-        for where in torch.arange(count, device=self.device).split(self.micro_batch):
-            share, part = len(where) / count, batch.only(where)
+        """Add up gradients and losses over parts and processes; a method of its own, so that failing frees its memory.
+
+        The sums do not depend on the number of parts and processes, up to rounding. Two things do: dropout, and the
+        discriminator's term, which is balanced in each part by itself.
+        """
+        logs = []
+        for number in range(self.parts):
+            part = batch.only(slice(number, None, self.parts))
             with self.accelerator.autocast():
                 output = self.model(part.xt, part.t, part.y, part.features).float()
-            loss, terms = self.losses(part, output, self.network.last_layer, self.step_in_stage)
-            self.accelerator.backward(share * loss)
-            for name, value in terms.items():
-                log[name] = log.get(name, 0.0) + share * value
+            loss, log = self.losses(part, output, self.network.last_layer, self.step_in_stage)
+            self.accelerator.backward(loss)
+            logs.append(log)
+        learnt = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
+        processes.add_up([*learnt, *self.losses.gradients()])
+        sums = torch.tensor([sum(log[name] for log in logs) for name in log], dtype=torch.float64)
+        log = dict(zip(log, processes.total(sums.to(processes.connect())).tolist(), strict=True))
+        if taught := self.losses.gradients():
+            log["discriminator_gradient"] = nn.utils.get_total_norm(taught).item()
         return log
 
-    def without_this_batch(self, bad: list[str], indices: Indices) -> dict[str, float]:
+    def without_this_batch(self, bad: list[str], photos: Indices) -> dict[str, float]:
         """Leave out a batch whose numbers are not finite, once; raises PhotochromError at the second in a row."""
         self.optimizer.zero_grad()
         self.losses.forget()
         if self.accelerator.scaler:
             self.accelerator.scaler.update()  # or it would refuse to look at the next gradient
         self.bad_batches += 1
-        photos = ", ".join(self.pack.origins(indices[:3]))
-        said = f"step {self.step}: {', '.join(bad)} not finite; the step was not taken (photos {photos}, ...)"
+        origins = ", ".join(self.pack.origins(photos[:3]))
+        said = (
+            f"step {self.step}: {', '.join(bad)} not finite; the step was not taken (photos {origins}, ...)"
+        )
         if self.bad_batches > 1:
             raise PhotochromError(
                 f"{said}; twice in a row: the last good checkpoint is kept, go on from it by --from and a lower --learning-rate"
@@ -318,18 +345,25 @@ class Training:
         generator = random_for(self.config.training.seed, 2)
         count = len(self.validation)
         t = stratified_steps(count, self.config.diffusion.timesteps, generator).to(self.device)
-        found: dict[str, list[Tensor]] = {}
-        for start in range(0, count, VALIDATION_BATCH):
-            part = slice(start, start + VALIDATION_BATCH)
+        found: dict[int, dict[str, Tensor]] = {}
+        for number, start in enumerate(range(0, count, VALIDATION_BATCH)):
+            part = slice(start, min(start + VALIDATION_BATCH, count))
+            eps = torch.randn((part.stop - start, *self.chroma_shape), generator=generator).to(self.device)
+            if number % processes.count() != processes.number():
+                continue
             y, x0, features = self.batch(self.validation[part])
-            eps = torch.randn(x0.shape, generator=generator).to(self.device)
             xt = self.diffusion.add_noise(x0, eps, t[part])
             with self.accelerator.autocast():
                 output = self.averaged(xt, t[part], y, features)
-            noisy = Noisy(y, x0, eps, t[part], xt, features)
-            for name, values in self.losses.validation(noisy, output.float()).items():
-                found.setdefault(name, []).append(values)
-        return {name: torch.cat(values).mean().item() for name, values in found.items()}
+            terms = self.losses.validation(Noisy(y, x0, eps, t[part], xt, features), output.float())
+            found[number] = {name: values.cpu() for name, values in terms.items()}
+        everywhere = {number: terms for share in processes.gather(found) for number, terms in share.items()}
+        batches = [everywhere[number] for number in sorted(everywhere)]
+        names = dict.fromkeys(name for terms in batches for name in terms)
+        return {
+            name: torch.cat([terms[name] for terms in batches if name in terms]).mean().item()
+            for name in names
+        }
 
     def sheet(self) -> tuple[Image.Image, dict[str, Any]]:
         """Gray, coloured (by the averaged weights) and true, for the same validation photos in every epoch.
@@ -443,41 +477,53 @@ def train(
 ) -> None:
     """Train a model into its folder, from nothing, from another model (`source`), or from where the folder stands.
 
+    Several processes of a launcher train one model: each takes its share of every batch, and the first one has the folder.
+
     The source is only read. signal_received is asked after each step; a signal's number ends the training after all is
     saved, by raising Interrupted. Raises PhotochromError for a folder that holds another training, a source of another
     architecture, a data set that does not fit, losses that are not finite, a full disk.
     """
     data = config.data.model_copy(update={"name": pack.name, "size": pack.size, "checksum": pack.checksum})
     config = config.model_copy(update={"data": data, "source": source.name if source else config.source})
-    if folder.exists:
-        config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
-        refuse_another(config, folder)
-    resuming, found = folder.has_checkpoint, None
-    if source and not resuming:
-        found = source.newest_checkpoint()
-        refuse_other_network(config, source)
-        config = config.model_copy(update={"first_epoch": found[0]["epoch"]})
+    config, resuming, found = processes.from_first(lambda: begin(config, folder, source))
     training = Training(config, pack)
-    with folder.locked():
+    with ExitStack() as held:
+        processes.from_first(lambda: held.enter_context(folder.locked()))
         if resuming:
-            found = folder.newest_checkpoint()  # not before: another trainer may just have written it
+            # Not before: another trainer may just have written it.
+            found = processes.from_first(folder.newest_checkpoint)
         if found:
             state, origin, skipped = found
             training.restore(state, origin, anew=not resuming)
             training.notes += [f"{sentence} (skipped: going on from {origin})" for sentence in skipped]
             if resuming and origin == folder / store.BEST and training.finished:
-                save_epoch(training, folder)  # whose other files may never have been written
-        store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
+                # Its other files may never have been written.
+                processes.from_first(lambda: save_epoch(training, folder))
+        processes.from_first(lambda: store.write_json(folder / store.CONFIG, config.model_dump(mode="json")))
         if not training.finished:
             training.keep_features(report, signal_received)
         while not training.finished:
             run_epoch(training, folder, report, signal_received)
             record = training.end_epoch()
-            save_epoch(training, folder)
+            processes.from_first(lambda: save_epoch(training, folder))
             training.notes += faults(training.history, training.stage)
             report(progress_of(training, record["train_loss"], record))
             if not training.finished and training.epoch == training.stage_begin + training.stage.epochs:
                 training.begin_stage(training.losses.state())
+
+
+def begin(
+    config: Config, folder: ModelFolder, source: ModelFolder | None
+) -> tuple[Config, bool, tuple[dict[str, Any], Path, list[str]] | None]:
+    """What is to be trained, whether it has begun already, and if it has not, the source's checkpoint."""
+    if folder.exists:
+        config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
+        refuse_another(config, folder)
+    if source is None or folder.has_checkpoint:
+        return config, folder.has_checkpoint, None
+    found = source.newest_checkpoint()
+    refuse_other_network(config, source)
+    return config.model_copy(update={"first_epoch": found[0]["epoch"]}), False, found
 
 
 def run_epoch(
@@ -493,13 +539,13 @@ def run_epoch(
         losses = training.train_step()
         training.seconds += time.monotonic() - begun
         report(progress_of(training, losses["loss"]))
-        if number := signal_received():
-            folder.save_checkpoint(store.LAST, training.state())
+        if number := processes.largest(signal_received()):
+            processes.from_first(lambda: folder.save_checkpoint(store.LAST, training.state()))
             raise Interrupted(
                 f"stopped in epoch {training.epoch + 1}, all saved; the same command goes on from here",
                 number,
             )
-        if time.monotonic() - saved > SAVE_SECONDS:
+        if time.monotonic() - saved > SAVE_SECONDS and processes.is_first():
             folder.save_checkpoint(store.LAST, training.state())
             saved = time.monotonic()
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from photochrom import processes
 from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Json, print_json, say
 from photochrom.errors import Interrupted, PhotochromError
 
@@ -57,6 +58,7 @@ def evaluate(
     from photochrom.evaluate import keep_in, print_report
     from photochrom.terminal import Display, asked_to_stop
 
+    processes.connect()
     folders = [store.find_model(model, models_dir) for model in models]
     pack = find(data or folders[0].config.data.name, data_dir)
     out = out or Path("reports") / "-".join(folder.name for folder in folders)
@@ -83,6 +85,8 @@ def evaluate(
             overwrite=overwrite,
             progress=progress,
         )
+    if not processes.is_first():
+        return
     for folder in folders:
         try:
             keep_in(folder, report)

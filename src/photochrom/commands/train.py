@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from photochrom import processes
 from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Models, say, unless_default
 from photochrom.config import PRESETS
 from photochrom.errors import UsageError
@@ -59,7 +60,7 @@ def train(
     $ photochrom train --name model_v2              (goes on with it)
     """
     given = {key for key in ctx.params if getattr(ctx.get_parameter_source(key), "name", "") == "COMMANDLINE"}
-    if not given and sys.stdin.isatty() and sys.stderr.isatty():
+    if not given and sys.stdin.isatty() and sys.stderr.isatty() and processes.count() == 1:
         ctx.command.main(_ask_what_to_train(), prog_name=ctx.command_path, standalone_mode=False)
         return
     from photochrom import store
@@ -70,18 +71,20 @@ def train(
 
     origin = store.find_model(source, models) if source else None
     folder = store.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
-    if folder.exists and not given - {"name", "models", "data_dir"}:
+    exists = processes.from_first(lambda: folder.exists)
+    if exists and not given - {"name", "models", "data_dir"}:
         config = folder.config
     else:
         config = resolve(recipe, preset, flags, origin.config if origin else None)
     if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(config.stages) > 1):
         raise UsageError("--minutes is above 0, and chooses the epochs of a single stage: leave out --epochs")
     pack = find(config.data.name, data_dir)
-    if overwrite and folder.exists:
+    if overwrite and exists:
         Training(config, pack)  # what cannot be trained must not cost the old model
-        folder.remove()
+        processes.from_first(folder.remove)
+        exists = False
     if minutes is not None:
-        if folder.exists:
+        if exists:
             config = as_before(config, folder)
         else:
             with TrainingDisplay() as display:
@@ -94,6 +97,8 @@ def train(
         say(f"{folder.path} has {len(history)} epochs already")
     with TrainingDisplay() as display, asked_to_stop(display.say) as stop:
         run(config, folder, pack, display.report, stop, origin)
+    if not processes.is_first():
+        return
     if not display.epochs_done:
         say("All epochs are done. To go on, run the same command with more --epochs (or --patience).")
     best = store.best_record(folder.history)
@@ -140,4 +145,4 @@ def _confirm(config: Config, pack: DataSet, folder: ModelFolder) -> None:
     say(
         f"about {duration(seconds)} an epoch, {duration(seconds * epochs)} in all, {trial.memory_mb:,} MB of memory"
     )
-    typer.confirm("Begin?", default=True, abort=True, err=True)
+    processes.from_first(lambda: typer.confirm("Begin?", default=True, abort=True, err=True))
