@@ -142,7 +142,9 @@ class Shards:
                 raise ValueError(f"format {index['format']}, not {FORMAT}")
             if checksum_of(table) != self.checksum:
                 raise ValueError("it no longer fits its checksum")
-            if not np.array_equal(self.split, in_order) or not (self.photos > 0).all():
+            if {len(column) for column in table.values()} != {len(in_order)} or not (self.photos > 0).all():
+                raise ValueError("its columns do not fit together")
+            if not np.array_equal(self.split, in_order):
                 raise ValueError("its shards are not in order")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             fault = f"{type(error).__name__}: {error}"
