@@ -25,9 +25,6 @@ from photochrom.hints import Hint
 from photochrom.store import ModelFolder
 from photochrom.train import train
 
-# diffusers' DPM-Solver++ hands torch tensors to NumPy in a way that NumPy 2 dislikes.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 SEPIA = (-0.066, 0.096)  # (Cb, Cr) of every photo that the model has seen
 
 
@@ -173,7 +170,7 @@ def test_it_is_found_by_name_by_folder_and_by_file(colorizer: Colorizer, folder:
 def test_it_is_the_best_epochs_averaged_network(colorizer: Colorizer, folder: ModelFolder) -> None:
     averaged = store.read_checkpoint(folder / store.BEST)["ema_state_dict"]
     for key, value in colorizer.network.state_dict().items():
-        torch.testing.assert_close(value, averaged[key], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(value.float(), averaged[key], atol=1e-3, rtol=5e-3)  # may be bfloat16
     assert not colorizer.network.training
     assert not any(weight.requires_grad for weight in colorizer.network.parameters())
 

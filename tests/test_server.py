@@ -45,9 +45,6 @@ from photochrom.server.painting import Painted, PreviewColorizer, paint
 from photochrom.store import ModelFolder
 from photochrom.unet import UNet
 
-# diffusers' DPM-Solver++ hands torch tensors to NumPy in a way that NumPy 2 dislikes.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 PAGE = Path(photochrom.__file__).parent / "server" / "page"
 Values = Callable[[], dict[str, Any]]
 
@@ -539,7 +536,7 @@ def test_models_are_loaded_once_and_the_least_used_goes_first(
 ) -> None:
     for name in "abc":
         make_model(ModelFolder(tmp_path / name), new_values())
-    one = sum(p.numel() * 4 for p in Colorizer.load(tmp_path / "a").network.parameters())
+    one = sum(p.nbytes for p in Colorizer.load(tmp_path / "a").network.parameters())
     loaded = worker.LoadedModels(
         lambda name: ModelFolder(tmp_path / name), replace(settings, model_bytes=2 * one)
     )

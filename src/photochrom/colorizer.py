@@ -21,6 +21,7 @@ from photochrom.errors import UsageError
 from photochrom.fullsize import View, view
 from photochrom.hints import Hint, Palette, gray_mask, held_places
 from photochrom.photo import GrayPhoto, Photo, open_gray
+from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 from photochrom.samples import Samples
 from photochrom.unet import UNet
 
@@ -95,6 +96,10 @@ class Colorizer:
         self.diffusion = Diffusion(config.diffusion)
         encoder = Encoder.of(config.model)
         self.encoder = encoder.to(self.device) if encoder else None
+        if self.device.type == "cpu" and bfloat16_is_faster():
+            convolve_in_bfloat16(self.network)
+            if self.encoder:
+                convolve_in_bfloat16(self.encoder)
 
     @classmethod
     def load(cls, model: str | Path, models: str | Path = "models", device: str | None = None) -> Colorizer:

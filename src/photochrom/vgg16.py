@@ -81,7 +81,8 @@ class VGG16(nn.Module):
 
     def forward(self, rgb: Tensor, last: str = "relu5_3") -> dict[str, Tensor]:
         """rgb (B,3,H,W), 0 to 1 -> relu1_2 (B,64,H,W), relu2_2 (B,128,H/2,W/2) ... up to the layer `last`."""
-        x = (rgb * self.scale - self.mean).contiguous(memory_format=torch.channels_last)
+        dtype = next(self.features.parameters()).dtype
+        x = (rgb * self.scale - self.mean).to(dtype, memory_format=torch.channels_last)
         found: dict[str, Tensor] = {}
         for number, layer in enumerate(self.features):
             x = layer(x)

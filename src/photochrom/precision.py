@@ -1,0 +1,43 @@
+"""Whether this processor convolves faster in bfloat16, found out by doing it.
+
+Some processors have instructions for it and take half the time; others imitate it and take many times longer.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+GAIN = 1.2  # times as fast, at least, or it is not worth the lost digits
+ROUNDS = 5
+
+
+@cache
+def bfloat16_is_faster() -> bool:
+    """Whether the processor convolves in bfloat16 at least GAIN times as fast as in float32. Takes some milliseconds."""
+    x = torch.ones(4, 64, 16, 16).to(memory_format=torch.channels_last)
+    weight = torch.ones(64, 64, 3, 3).to(memory_format=torch.channels_last)
+    exact, rounded = (x, weight), (x.bfloat16(), weight.bfloat16())
+    for pair in (exact, rounded):
+        _seconds(*pair)  # kernels are made at their first use
+    # In turns, so that what else the machine does strikes both; the best of each is what it can do.
+    pairs = [(_seconds(*exact), _seconds(*rounded)) for _ in range(ROUNDS)]
+    return min(a for a, _ in pairs) > GAIN * min(b for _, b in pairs)
+
+
+@torch.inference_mode()
+def _seconds(x: Tensor, weight: Tensor) -> float:
+    begun = time.perf_counter()
+    F.conv2d(x, weight, padding=1)
+    return time.perf_counter() - begun
+
+
+def convolve_in_bfloat16(network: nn.Module) -> None:
+    """Let a network's convolutions, which are most of its work, run in bfloat16; all else stays as it is."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(torch.bfloat16)
