@@ -12,12 +12,22 @@ import pytest
 import torch
 from PIL import Image
 
+from photochrom import store
 from photochrom.data.pack import Pack, import_photos
 
 # Tiny networks lose more to handing work between threads than they gain by it.
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=10_000, print_blob=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def only_own_models(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """No model comes along, so that tests find the models they have made; test_shipped.py takes this back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "SHIPPED", tmp_path_factory.getbasetemp() / "shipped")
+        yield
+
 
 # --- The table of faults: `make reliability` ---------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ import pytest
 from PIL import Image
 
 from photochrom import __version__, cli, demo, flags, store
-from photochrom.commands import colorize
 from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.store import ModelFolder
@@ -161,7 +160,7 @@ def test_version_is_data_and_goes_to_stdout(run: Run) -> None:
         ("train --minutes -1", "above 0"),
         ("train --name ../x", "'../x'"),
         ("data import . --name a/b", "'a/b'"),
-        ("colorize a.png b.png -o unknown.toml", "unknown.toml is a file"),
+        ("colorize a.png b.png -o unknown.toml --model some", "unknown.toml is a file"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(run: Run, tmp_path: Path, arguments: str, said: str) -> None:
@@ -396,7 +395,9 @@ def test_folders_keep_their_structure_and_a_bad_photo_stops_nothing(
     (tmp_path / "album/notes.txt").write_text("not a photo")
     truncated(tmp_path / "album/bad.jpg")
     photo(tmp_path / "old.webp", 16, 16)
-    result = run("colorize", "album", "old.webp", "-o", "out", "--models", models, "--steps", 2)
+    result = run(
+        "colorize", "album", "old.webp", "-o", "out", "--models", models, "--model", "tiny", "--steps", 2
+    )
     assert result.code == 3
     assert sorted(result.out.splitlines()) == ["out/a.jpg", "out/c.png", "out/deep/er/b.png", "out/old.webp"]
     assert sorted(str(path) for path in Path("out").rglob("[!.]*.*")) == sorted(result.out.splitlines())
@@ -414,7 +415,7 @@ def test_existing_files_and_the_input_itself_are_kept(run: Run, models: Path, tm
     before = photo(tmp_path / "a.png").read_bytes()
     Path("out").mkdir()
     Path("out/a.png").write_text("precious")
-    common = ("--models", models, "--steps", 1)
+    common = ("--models", models, "--model", "tiny", "--steps", 1)
     kept = run("colorize", "a.png", "-o", "out", *common)
     assert kept.code == 1
     assert "out/a.png exists" in kept.err
@@ -431,7 +432,20 @@ def test_existing_files_and_the_input_itself_are_kept(run: Run, models: Path, tm
 def test_two_photos_never_become_one_file(run: Run, models: Path, tmp_path: Path) -> None:
     photo(tmp_path / "one/a.png")
     photo(tmp_path / "two/a.png")
-    result = run("colorize", "one", "two", "one/a.png", "-o", "out", "--models", models, "--steps", 1)
+    result = run(
+        "colorize",
+        "one",
+        "two",
+        "one/a.png",
+        "-o",
+        "out",
+        "--models",
+        models,
+        "--model",
+        "tiny",
+        "--steps",
+        1,
+    )
     assert result.code == 3
     assert result.out == "out/a.png\n"
     assert "two/a.png would be written to out/a.png, as one/a.png is" in result.err
@@ -440,13 +454,15 @@ def test_two_photos_never_become_one_file(run: Run, models: Path, tmp_path: Path
 def test_results_of_an_earlier_run_are_not_coloured_again(run: Run, models: Path, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     for overwrite in ((), ("--overwrite",)):
-        result = run("colorize", ".", "-o", "coloured", "--models", models, "--steps", 1, *overwrite)
+        result = run(
+            "colorize", ".", "-o", "coloured", "--models", models, "--model", "tiny", "--steps", 1, *overwrite
+        )
         assert (result.code, result.out) == (0, "coloured/a.png\n")
 
 
 def test_a_single_photo_may_become_a_named_file(run: Run, models: Path, tmp_path: Path) -> None:
     photo(tmp_path / "a.bmp")
-    result = run("colorize", "a.bmp", "-o", "deep/b.jpg", "--models", models, "--steps", 1)
+    result = run("colorize", "a.bmp", "-o", "deep/b.jpg", "--models", models, "--model", "tiny", "--steps", 1)
     assert (result.code, result.out) == (0, "deep/b.jpg\n")
     with Image.open("deep/b.jpg") as image:
         assert image.format == "JPEG"
@@ -454,7 +470,20 @@ def test_a_single_photo_may_become_a_named_file(run: Run, models: Path, tmp_path
 
 def test_colorize_reports_as_json(run: Run, models: Path, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
-    result = run("colorize", "a.png", "none.png", "-o", "out", "--models", models, "--steps", 1, "--json")
+    result = run(
+        "colorize",
+        "a.png",
+        "none.png",
+        "-o",
+        "out",
+        "--models",
+        models,
+        "--model",
+        "tiny",
+        "--steps",
+        1,
+        "--json",
+    )
     assert result.code == 3
     report = json.loads(result.out)
     assert report["model"] == "tiny"
@@ -465,31 +494,15 @@ def test_colorize_reports_as_json(run: Run, models: Path, tmp_path: Path) -> Non
 def test_sampler_and_steps_are_checked(run: Run, models: Path, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     for option, value, said in (("--sampler", "euler", "there are ddim"), ("--steps", 51, "1 to 50")):
-        result = run("colorize", "a.png", "-o", "out", "--models", models, option, value)
+        result = run("colorize", "a.png", "-o", "out", "--models", models, "--model", "tiny", option, value)
         assert result.code == 2
         assert said in result.error
 
 
-def test_unknown_model_lists_those_there_and_no_model_tells_how_to_make_one(run: Run, models: Path) -> None:
+def test_an_unknown_model_lists_those_there(run: Run, models: Path) -> None:
     unknown = run("colorize", "a.png", "-o", "out", "--models", models, "--model", "nope")
     assert unknown.code == 1
     assert "tiny" in unknown.error
-    none = run("colorize", "a.png", "-o", "out")
-    assert none.code == 1
-    assert "photochrom train" in none.error
-    assert "photochrom demo" in none.error
-
-
-def test_the_newest_model_is_taken(tmp_path: Path) -> None:
-    for age, name in enumerate(("b", "c", "a")):
-        folder = ModelFolder(tmp_path / name)
-        folder.path.mkdir()
-        (folder / store.CONFIG).touch()
-        (folder / store.WEIGHTS).touch()
-        os.utime(folder / store.WEIGHTS, (1000 - age, 1000 - age))
-    ModelFolder(tmp_path / "unfinished").path.mkdir()
-    (tmp_path / "unfinished" / store.CONFIG).touch()
-    assert colorize.newest_model(tmp_path).name == "b"
 
 
 def test_models_are_listed(run: Run, models: Path) -> None:
@@ -502,9 +515,6 @@ def test_models_are_listed(run: Run, models: Path) -> None:
     assert facts["best_val_loss"] == min(
         record["val_loss"] for record in ModelFolder(models / "tiny").history
     )
-    empty = run("models")
-    assert (empty.code, empty.out) == (0, "")
-    assert "photochrom train" in empty.err
 
 
 # --- data and demo ---------------------------------------------------------------------------------------------------

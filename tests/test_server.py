@@ -10,6 +10,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import socket
 import struct
@@ -306,8 +307,14 @@ def test_hints_hold(client: TestClient) -> None:
     assert reds[1][0] - reds[1][2] > reds[0][0] - reds[0][2] + 40
 
 
-def test_without_a_name_the_newest_model_colours(client: TestClient) -> None:
-    assert send(client, model="", format="json").json()["model"] == "new"
+def test_without_a_name_the_model_that_comes_along_colours(
+    client: TestClient, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "SHIPPED", tmp_path)
+    shutil.copytree(models / "old", tmp_path / "photochrom-v2")
+    assert send(client, model="", format="json").json()["model"] == "photochrom-v2"
+    first = client.get("/api/models").json()[0]
+    assert (first["name"], first["shipped"]) == ("photochrom-v2", True)
 
 
 def test_measures_are_those_of_the_picture(client: TestClient) -> None:
@@ -491,7 +498,7 @@ def test_other_sites_and_other_names_are_refused(serve: Callable[..., TestClient
     for site, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
         headers = {"Host": "localhost", "Sec-Fetch-Site": site}
         response = client.post(
-            "/api/colorize", files={"photo": photo()}, data={"steps": "1"}, headers=headers
+            "/api/colorize", files={"photo": photo()}, data={"steps": "1", "model": "old"}, headers=headers
         )
         assert response.status_code == status
 

@@ -27,6 +27,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
 HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
 PART = ".part"  # how temporary files end
+SHIPPED = Path(__file__).parent / "weights"  # folders of the models that come along
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -174,6 +175,11 @@ class ModelFolder:
         return (self / CONFIG).is_file()
 
     @property
+    def shipped(self) -> bool:
+        """Whether it came along with the package: a model to read, not to write."""
+        return self.path.parent == SHIPPED
+
+    @property
     def config(self) -> Config:
         """The resolved configuration."""
         try:
@@ -264,25 +270,33 @@ def best_record(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def model_folder(name: str, models: Path) -> ModelFolder:
-    """The folder for a new or known model; raises UsageError for a name that is not a plain file name."""
+    """The folder for a model to train; raises UsageError for a name that is not a plain file name, or is taken."""
     if not NAME.fullmatch(name):
         raise UsageError(
             f"model name {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )
+    if (SHIPPED / name / CONFIG).is_file():
+        raise UsageError(
+            f"{name} is the name of a model that comes along: take another --name, and --from {name}"
         )
     return ModelFolder(models / name)
 
 
 def list_models(models: Path) -> list[ModelFolder]:
-    """Every model folder, by name."""
-    if not models.is_dir():
-        return []
-    return [ModelFolder(path.parent) for path in sorted(models.glob(f"*/{CONFIG}"))]
+    """Every model folder, by name: those that come along, then those in `models`."""
+    return [
+        ModelFolder(path.parent)
+        for folder in (SHIPPED, models)
+        for path in sorted(folder.glob(f"*/{CONFIG}"))
+    ]
 
 
 def find_model(name_or_path: str | Path, models: Path) -> ModelFolder:
-    """A model by its name under `models`, or by the path of its folder; an unknown one lists those there are."""
-    by_name = models / name_or_path
-    for path in (by_name, Path(name_or_path)):
+    """A model by its name, under `models` or of those that come along, or by the path of its folder.
+
+    Raises PhotochromError for an unknown one, listing those there are.
+    """
+    for path in (models / name_or_path, SHIPPED / name_or_path, Path(name_or_path)):
         if (path / CONFIG).is_file():
             return ModelFolder(path)
     known = (

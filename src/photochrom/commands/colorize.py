@@ -9,12 +9,12 @@ import typer
 
 from photochrom import processes
 from photochrom.commands.shared import MODELS, Json, Models, print_json, say
+from photochrom.config import DEFAULT_MODEL
 from photochrom.errors import PhotochromError, UsageError
 
 if TYPE_CHECKING:
     from photochrom.album import Plan
     from photochrom.colorizer import Colorizer
-    from photochrom.store import ModelFolder
 
 
 def colorize(
@@ -28,7 +28,7 @@ def colorize(
             "-o", "--out", metavar="OUT", help="Folder, or a file for one photo.", show_default=False
         ),
     ],
-    model: Annotated[str | None, typer.Option(help="A model's name or folder (default: the newest).")] = None,
+    model: Annotated[str, typer.Option(help="A model's name or folder.")] = DEFAULT_MODEL,
     models: Models = MODELS,
     steps: Annotated[int, typer.Option(help="Sampling steps; fewer are faster and paler.")] = 20,
     seed: Annotated[int, typer.Option(help="Another seed gives other plausible colours.")] = 0,
@@ -95,7 +95,7 @@ def colorize(
     if samples > 1 and average > 1:
         raise UsageError("--samples and --average together: take one (the mean of N, or N pictures)")
     processes.connect()
-    folder = find_model(model, models) if model else newest_model(models)
+    folder = find_model(model, models)
     wanted = album.Wanted(samples, average, uncertainty)
     options: dict[str, Any] = {
         **{"steps": steps, "seed": seed, "sampler": sampler, "strength": strength},
@@ -226,14 +226,3 @@ def _tell(notes: dict[str, list[Path]], plan: Plan, coloured: int) -> None:
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
-
-
-def newest_model(models: Path) -> ModelFolder:
-    """The model whose weights were written last; raises PhotochromError if there is none."""
-    from photochrom import store
-
-    usable = [folder for folder in store.list_models(models) if (folder / store.WEIGHTS).is_file()]
-    if not usable:
-        mend = "make one with `photochrom train` or `photochrom demo`, or name another folder with --models"
-        raise PhotochromError(f"no model in {models}/: {mend}")
-    return max(usable, key=lambda folder: (folder / store.WEIGHTS).stat().st_mtime)

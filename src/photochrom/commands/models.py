@@ -42,10 +42,8 @@ def list_models(context: typer.Context, models: Models = MODELS, as_json: Json =
             say(f"photochrom: error: {error}")
     if as_json:
         print_json(facts)
-    elif facts:
-        _print_list(facts)
     else:
-        say(f"no model in {models}/: make one with `photochrom train` or `photochrom demo`")
+        _print_list(facts)
 
 
 @app.command("show", no_args_is_help=True)

@@ -64,17 +64,12 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError:
         raise PhotochromError("serving needs some more packages: pip install 'photochrom[serve]'") from None
-    from photochrom import store
     from photochrom.colorizer import pick_device
     from photochrom.server import Settings
 
     if api_key is not None and not api_key.strip():
         raise UsageError("--api-key is empty: give a key, or leave it out")
     pick_device(device)  # says now what is wrong with it, rather than to the first who asks
-    if not store.list_models(models):
-        say(
-            f"no model in {models}/ yet: make one with `photochrom train` or `photochrom demo`; it will show up by itself"
-        )
     if host not in LOOPBACK and not api_key:
         say(f"everyone who reaches {host} can use this server: --api-key asks for a key")
     settings = Settings(

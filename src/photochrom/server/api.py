@@ -12,7 +12,7 @@ import base64
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +22,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel, ConfigDict, Field
 
 from photochrom import __version__
+from photochrom.config import DEFAULT_MODEL
 from photochrom.server.catalogue import Catalogue
 from photochrom.server.jobs import Job, Jobs, task_status
 from photochrom.server.metrics import Metrics
@@ -30,7 +31,7 @@ from photochrom.server.problems import Problem, Route
 from photochrom.server.settings import Settings
 from photochrom.server.worker import GivenUp, Task, Worker
 
-ASK_SECONDS = 0.05  # between looks at whether the client is still there, and whether there is something new
+ASK_SECONDS = 0.05  # between looks at whether there is something new
 MAX_MODELS = 2
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
@@ -120,7 +121,9 @@ class ColorizeForm(Choices):
         description="JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF; colours in it are not looked at."
     )
     model: str | None = Field(
-        None, description="A model's name (default: the one changed last).", examples=["model_v1"]
+        None,
+        description=f"A model's name (default: {DEFAULT_MODEL}, which comes along).",
+        examples=["model_v1"],
     )
     format: Literal["png", "jpeg", "json"] = Field(
         "png", description="json: measures, timings and pictures (PNG in base64)."
@@ -178,7 +181,7 @@ async def prometheus(service: Here) -> Response:
 
 @router.get("/models", summary="List the models", tags=["models"], responses=problems())
 def list_models(service: Here) -> list[dict[str, Any]]:
-    """The one changed last first. `usable` models can colour; `training` ones are being trained right now."""
+    """Those that come along, then the one changed last first. `usable` models can colour; `training` ones are being trained right now."""
     return service.catalogue.all()
 
 
@@ -253,7 +256,7 @@ async def colorize(
     """The answer is the picture. Going away before it comes gives the work up."""
     if form.samples > 1 and form.format != "json":
         raise Problem(422, "several samples do not fit into one picture: set format to json, or samples to 1")
-    model = service.catalogue.usable(form.model or newest(service)).name
+    model = service.catalogue.usable(form.model or DEFAULT_MODEL).name
     (task,) = await service.new_tasks(form.photo, [model], choices_of(form))
     task.format = "jpeg" if form.format == "jpeg" else "png"
     service.worker.submit([task])
@@ -347,26 +350,21 @@ def choices_of(form: Choices) -> Choices:
     return Choices(**{name: getattr(form, name) for name in Choices.model_fields})
 
 
-def newest(service: Service) -> str:
-    """The usable model that changed last; Problem 404 if there is none."""
-    for fact in service.catalogue.all():
-        if fact["usable"]:
-            return str(fact["name"])
-    raise Problem(404, "there is no model yet: make one with `photochrom train` or `photochrom demo`")
-
-
 async def outcome(task: Task, request: Request) -> Painted:
     """Wait for a task, giving it up when the client goes away; raises its Problem."""
     loop, finished = asyncio.get_running_loop(), asyncio.Event()
     task.outcome.add_done_callback(lambda _: loop.call_soon_threadsafe(finished.set))
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        task.settle(GivenUp("the client went away"))
+
+    watcher = asyncio.create_task(watch())
     try:
-        while not task.settled:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(ASK_SECONDS):
-                    await finished.wait()
-            if not task.settled and await request.is_disconnected():
-                task.settle(GivenUp("the client went away"))
+        await finished.wait()
     finally:
+        watcher.cancel()
         task.settle(GivenUp("the request was ended"))
     try:
         return task.outcome.result()

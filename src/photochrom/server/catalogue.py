@@ -41,7 +41,10 @@ class Catalogue:
         return folder
 
     def all(self) -> list[dict[str, Any]]:
-        """Every model's facts, the one changed last first; a folder that cannot be read is listed with the reason."""
+        """Every model's facts: those that come along, then the one changed last first.
+
+        A folder that cannot be read is listed with the reason.
+        """
         facts = []
         for folder in store.list_models(self._models):
             try:
@@ -52,11 +55,12 @@ class Catalogue:
                         "name": folder.name,
                         "usable": False,
                         "training": False,
+                        "shipped": folder.shipped,
                         "changed": 0.0,
                         "error": str(error),
                     }
                 )
-        return sorted(facts, key=lambda fact: fact["changed"], reverse=True)
+        return sorted(facts, key=lambda fact: (fact["shipped"], fact["changed"]), reverse=True)
 
     def facts(self, folder: ModelFolder) -> dict[str, Any]:
         """A line about one model."""
@@ -71,6 +75,7 @@ class Catalogue:
             "name": folder.name,
             "usable": usable,
             "training": running,
+            "shipped": folder.shipped,
             "stage": history[-1]["stage"] if history else config.stages[0].label,
             "epoch": history[-1]["epoch"] if history else config.first_epoch,
             "epochs": config.last_epoch,
