@@ -78,11 +78,6 @@ class Batch(NamedTuple):
     features: Sequence[Tensor]  # what the encoder sees in y, (B,C,h,w) each
 
 
-def mirrored(tensor: Tensor, flip: Tensor) -> Tensor:
-    """(B,C,H,W), mirrored where flip (B,) is true."""
-    return torch.where(flip[:, None, None, None], tensor.flip(-1), tensor)
-
-
 def learning_rate(peak: float, step: int, steps: int, warmup: int) -> float:
     """Linear rise over `warmup` steps, then half a cosine down to 0 at `steps`."""
     warmup = min(warmup, steps // 10)
@@ -187,30 +182,37 @@ class Training:
         y, x0 = color.from_rgb(rgb, self.config.model.chroma_scale)
         if aged:
             y = aged_luma(rgb, y, photos, aged)
+        if flip is not None:
+            y, x0 = (
+                torch.where(flip.to(self.device)[:, None, None, None], each.flip(-1), each)
+                for each in (y, x0)
+            )
         features: Sequence[Tensor] = ()
         if self.kept:
-            features = [each.to(self.device) for each in self.kept(photos)]
+            rows = photos if flip is None else photos + len(self.pack.split) * flip.numpy()
+            features = [each.to(self.device) for each in self.kept(rows)]
         elif self.encoder:
             features = self.encoder(y)
-        if flip is not None:
-            # What VGG16 sees in a mirrored photo is nearly its mirrored features; so they need not be kept twice.
-            y, x0, *features = (mirrored(tensor, flip.to(self.device)) for tensor in (y, x0, *features))
         return Batch(y, x0, features)
 
     def keep_features(self, report: Callable[[Progress], None], signal_received: Callable[[], int]) -> None:
-        """Have what the encoder sees in all photos on disk, if it has to be and can be."""
+        """Have what the encoder sees in all photos on disk, then in all of them mirrored, if it has to be and can be."""
         pack, encoder, aged = self.pack, self.encoder, self.config.data.aged
         if encoder is None or self.kept or not self.config.data.keep_features or not isinstance(pack, Pack):
             return  # what is in shards is too much to keep more of it
-        learnt_from = pack.split == "train"
+        count, learnt_from = len(pack.split), pack.split == "train"
 
-        def compute(photos: Indices) -> list[Tensor]:
+        def compute(rows: Indices) -> list[Tensor]:
+            photos = rows % count
             rgb = pack.rgb(photos).to(self.device)
             y, _ = color.from_rgb(rgb)
-            young = torch.from_numpy(~learnt_from[photos])[:, None, None, None].to(self.device)
+            young, mirrored = (
+                torch.from_numpy(which)[:, None, None, None].to(self.device)
+                for which in (~learnt_from[photos], rows >= count)
+            )
             y = torch.where(young, y, aged_luma(rgb, y, photos, aged)) if aged else y
             with self.accelerator.autocast():
-                return encoder(y)
+                return encoder(torch.where(mirrored, y.flip(-1), y))
 
         marks: list[tuple[float, int]] = []  # when how many were done
 
@@ -225,7 +227,7 @@ class Training:
         path = pack.folder / f"features-{feature_key(self.config, pack.checksum)}.bytes"
         try:
             with processes.first_before_others():
-                self.kept = keep(path, shapes, len(pack.split), compute, progress)
+                self.kept = keep(path, shapes, (1 + self.config.data.flip) * count, compute, progress)
         except OSError as error:
             self.notes.append(
                 f"what the encoder sees cannot be kept in {path.parent} ({error.strerror}): it is computed in every step, "
@@ -560,8 +562,8 @@ def preparing(config: Config, done: int, total: int, pace: float) -> Progress:
 
 
 def feature_key(config: Config, checksum: str) -> str:
-    """What kept features depend on, in a few letters: the encoder, its layers, the photos and how they are aged."""
-    parts = (SHA256, list(config.model.encoded.values()), checksum, config.data.aged)
+    """What kept features depend on, in a few letters: the encoder, its layers, the photos, and what is done to them."""
+    parts = (SHA256, list(config.model.encoded.values()), checksum, config.data.aged, config.data.flip)
     return hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()
 
 
