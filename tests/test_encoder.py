@@ -179,9 +179,10 @@ def test_kept_features_are_those_of_the_photo_as_it_is_shown(own_pack: Pack, see
     seeing["data"] = {"aged": 0.5}
     training = Training(build(seeing), own_pack)
     training.keep_features(lambda progress: None, lambda: 0)
-    flip = torch.arange(len(training.photos)) % 2 == 0
-    for photos, flipped, aged in ((training.photos, flip, 0.5), (training.validation, None, 0.0)):
-        y, _, (kept,) = training.batch(photos, flipped, aged)
+    photos = own_pack.indices("train")
+    flip = torch.arange(len(photos)) % 2 == 0
+    for shown, flipped, aged in ((photos, flip, 0.5), (training.validation, None, 0.0)):
+        y, _, (kept,) = training.batch(shown, flipped, aged)
         (seen,) = Encoder(training.config.model)(y)
         assert (kept - seen).abs().max() <= 0.5 / encoder.LEVELS + 1e-3
 
@@ -218,7 +219,7 @@ def test_progress_and_stopping_before_the_first_step(own_pack: Pack, seeing: Val
     with pytest.raises(Interrupted, match="before the first step"):
         train(build(seeing), folder, own_pack, seen.append, lambda: 2)
     assert seen[0].preparing
-    assert (seen[0].step, seen[0].steps) == (0, len(own_pack.split))
+    assert (seen[0].step, seen[0].steps) == (0, 2 * len(own_pack.split))  # mirrored as well
     train(build(seeing), folder, own_pack, seen.append)
     assert folder.has_checkpoint
 

@@ -98,7 +98,8 @@ def resolve(
         raise UsageError(f"recipe {recipe}: {error}") from None
     if source:
         for section in ("model", "diffusion", "data", "training"):
-            values[section] = getattr(source, section).model_dump(mode="json") | values.get(section, {})
+            old = getattr(source, section).model_dump(mode="json", exclude={"precision"})  # which suits a machine
+            values[section] = old | values.get(section, {})
     if preset is not None:
         if preset not in PRESETS:
             raise UsageError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")

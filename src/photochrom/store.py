@@ -244,6 +244,18 @@ class ModelFolder:
                     skipped.append(str(error))
         raise PhotochromError(skipped[0] if skipped else f"no checkpoint {self / LAST}")
 
+    def weights_alone(self) -> tuple[dict[str, Any], Path, list[str]]:
+        """What there is to go on from where a model was passed on without its checkpoints, as `newest_checkpoint` has it.
+
+        The averaged weights stand for the network's own. Optimiser and losses begin anew.
+        """
+        config, tensors = read_weights(self / WEIGHTS)
+        steps = sum(record["photos"] for record in self.history) // config.training.batch_size
+        epoch = self.history[-1]["epoch"] if self.history else 0
+        weights = {"model_state_dict": tensors, "ema_state_dict": tensors}
+        counts = {"ema_updates": steps, "epoch": epoch, "step": steps, "history": self.history}
+        return weights | counts, self / WEIGHTS, []
+
     def save_checkpoint(self, file: str, checkpoint: dict[str, Any]) -> None:
         """Write `best_model.pth` or `last_model.pth`, atomically."""
         write_atomically(self / file, lambda target: torch.save(checkpoint, target))

@@ -189,7 +189,7 @@ class Training:
             )
         features: Sequence[Tensor] = ()
         if self.kept:
-            rows = photos if flip is None else photos + len(self.pack.split) * flip.numpy()
+            rows = photos if flip is None else photos + len(self.kept.rows) // 2 * flip.numpy()
             features = [each.to(self.device) for each in self.kept(rows)]
         elif self.encoder:
             features = self.encoder(y)
@@ -445,19 +445,21 @@ class Training:
     def restore(self, state: dict[str, Any], origin: Path, anew: bool = False) -> None:
         """Take up a checkpoint; raises PhotochromError, naming the key, if it is of another network.
 
-        anew: begin a new model on top of another one's weights, averages, optimiser and epoch count.
+        anew: begin a new model on top of another one's weights, averages, epoch count and, where they were passed on,
+        optimiser and losses.
         """
         store.load_tensors(self.network, state["model_state_dict"], origin)
         store.load_tensors(self.averaged.module, state["ema_state_dict"], origin)
         self.averaged.n_averaged.fill_(state["ema_updates"])
-        self.optimizer.load_state_dict(state["optimizer_state_dict"])
+        if "optimizer_state_dict" in state:
+            self.optimizer.load_state_dict(state["optimizer_state_dict"])
         if self.accelerator.scaler and state.get("scaler_state_dict"):
             self.accelerator.scaler.load_state_dict(state["scaler_state_dict"])
-        for name in COUNTERS:
+        for name in state.keys() & COUNTERS:
             setattr(self, name, state[name])
         if anew:
             self.step_in_epoch, self.sums, self.seconds = 0, {}, 0.0
-        self.begin_stage(state["loss_state_dict"])
+        self.begin_stage(state.get("loss_state_dict"))
 
 
 def memory_mb(device: torch.device) -> int:
@@ -523,7 +525,7 @@ def begin(
         refuse_another(config, folder)
     if source is None or folder.has_checkpoint:
         return config, folder.has_checkpoint, None
-    found = source.newest_checkpoint()
+    found = source.newest_checkpoint() if source.has_checkpoint else source.weights_alone()
     refuse_other_network(config, source)
     return config.model_copy(update={"first_epoch": found[0]["epoch"]}), False, found
 
