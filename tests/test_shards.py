@@ -355,11 +355,11 @@ class TestBadInput:
         "fault",
         [
             Fault(lambda d: flip(d / SHARD), f"{SHARD} was changed, it no longer fits its checksum"),
-            Fault(lambda d: edit(d, size=8), f"{SHARD} does not fit .* says 4 photos of 8x8 pixels"),
-            Fault(lambda d: edit(d, size=32), f"{SHARD} does not fit .* says 4 photos of 32x32 pixels"),
+            Fault(lambda d: edit(d, size=8), f"{SHARD} does not fit .* promises 4 photos of 8x8 pixels"),
+            Fault(lambda d: edit(d, size=32), f"{SHARD} does not fit .* promises 4 photos of 32x32 pixels"),
             Fault(
                 lambda d: edit(d, shards={"photos": lambda s: [3, *s[1:]]}),
-                f"{SHARD} does not fit .*4 photos where .* says 3",
+                f"{SHARD} does not fit .* promises 3 photos",
             ),
             Fault(lambda d: replace(d, b"no tar" * 999), f"{SHARD} does not fit"),
         ],
@@ -408,6 +408,7 @@ class TestUse:
         self, written: Path, values: dict[str, Any], tmp_path: Path
     ) -> None:
         values["data"]["photos_per_epoch"] = 24
+        values["training"]["sample_every"] = 0
         whole, parts = ModelFolder(tmp_path / "whole"), ModelFolder(tmp_path / "parts")
         train(build(values), whole, open_data(written))
         for stop in (2, 3):
