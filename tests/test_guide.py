@@ -24,15 +24,17 @@ pexpect = pytest.importorskip(
 SCRIPT = """
 from pathlib import Path
 from rich.console import Console
+from photochrom import store
 from photochrom.guide import as_command, ask_for_flags
 while True:
     try:
         models, *data_sets = input("ready> ").split()
+        store.SHIPPED = Path(models).parent / "shipped"
         print("the command:", as_command(ask_for_flags(Path(models), data_sets, Console(width=500, height=50))))
     except KeyboardInterrupt:
         print("stopped")
 """
-NETWORK = ("Features", "Time embedding", "Timesteps", "Batch size", "Learning rate")
+NETWORK = ("Features", "Encoder", "Time embedding", "Timesteps", "Batch size", "Learning rate")
 STAGE = ("Epochs", "Noise weight", "Perceptual weight", "GAN")
 
 
@@ -103,23 +105,23 @@ def test_enter_everywhere_takes_the_defaults(process: Terminal, models: Path) ->
     process.begin(models)
     assert process.answer("Name") == "my_model"
     defaults = [process.answer(question) for question in (*NETWORK, *STAGE)]
-    assert defaults[:4] == ["64,128,256,512", "256", "1000", "16"]
-    assert float(defaults[4]) == 1e-4
-    assert defaults[5:] == ["50", "1.0", "0.1", "n"]
-    assert process.command() == ["--name", "my_model"]
+    assert defaults[:5] == ["64,128,256,512", "none", "256", "1000", "16"]
+    assert float(defaults[5]) == 1e-4
+    assert defaults[6:] == ["50", "1.0", "0.1", "n"]
+    assert process.command() == ["--name", "my_model", "--data", "demo"]
     assert not models.exists()
 
 
 def test_answers_become_flags(process: Terminal, models: Path) -> None:
     process.begin(models, "demo")
-    answers = ("[32, 64]", "128", "500", "8", "5e-4", "3", "0.9", "0.2", "yes")
+    answers = ("[32, 64]", "vgg16", "128", "500", "8", "5e-4", "3", "0.9", "0.2", "yes")
     process.answer("Name", "mine")
     for question, answer in zip((*NETWORK, *STAGE), answers, strict=True):
         process.answer(question, answer)
     assert process.answer("Adversarial weight", "0.02") == "0.01"
     assert process.command() == [
         *("--name", "mine", "--data", "demo"),
-        *("--features", "32,64", "--time-embedding", "128", "--timesteps", "500"),
+        *("--features", "32,64", "--encoder", "vgg16", "--time-embedding", "128", "--timesteps", "500"),
         *("--batch-size", "8", "--learning-rate", "5e-4"),
         *("--epochs", "3", "--noise", "0.9", "--perceptual", "0.2", "--gan", "--adversarial", "0.02"),
     ]
@@ -130,6 +132,7 @@ def test_each_question_comes_with_advice(process: Terminal, models: Path) -> Non
     for question, advice in (
         ("Name", "of the model, and of its folder"),
         ("Features", "channels per level"),
+        ("Encoder", "better colours"),
         ("Time embedding", "256 is right"),
         ("Timesteps", "steps from photo to noise"),
         ("Batch size", "photos per step"),
@@ -160,6 +163,8 @@ def test_a_wrong_answer_is_asked_again_with_the_reason(process: Terminal, models
         ("Features", "64,abc", "'abc': Input should be a valid integer"),
         ("Features", "64,100", "100 is not a positive multiple of 8"),
         ("Features", "64", ""),
+        ("Encoder", "resnet", "'resnet': Input should be 'none' or 'vgg16'"),
+        ("Encoder", "", ""),
         ("Time embedding", "33", "33 is odd"),
         ("Time embedding", "", ""),
         ("Timesteps", "1", "greater than or equal to 2"),
@@ -213,6 +218,17 @@ def test_a_finished_model_is_gone_on_from(process: Terminal, models: Path) -> No
     process.answer("GAN", "y")
     process.answer("Adversarial weight")
     assert process.command() == ["--from", "model_v1", "--name", "model_v1_v3", "--epochs", "7", "--gan"]
+
+
+def test_from_a_model_that_comes_along_photos_are_asked_for(process: Terminal, models: Path) -> None:
+    model(models.parent / "shipped", "photochrom-v2", 2, 2)
+    process.begin(models, "birds", "mine")
+    process.answer("Resume", "1")
+    assert process.answer("Name") == "photochrom-v2_v2"
+    process.answer("Data set", "2")
+    for question in STAGE:
+        process.answer(question)
+    assert process.command() == ["--from", "photochrom-v2", "--name", "photochrom-v2_v2", "--data", "mine"]
 
 
 def test_an_unfinished_model_is_finished_or_gone_on_from(process: Terminal, models: Path) -> None:

@@ -49,6 +49,12 @@ NETWORK = (
         "Features",
         "channels per level; 32,64,128,256 is four times as fast on a processor",
     ),
+    Question(
+        "model",
+        "encoder",
+        "Encoder",
+        "vgg16 tells the network what a photo shows: better colours, and 0.2 MB of disk for each photo",
+    ),
     Question("model", "time_embedding", "Time embedding", "256 is right for nearly everybody"),
     Question("diffusion", "timesteps", "Timesteps", "steps from photo to noise; colouring takes 20 of them"),
     Question(
@@ -102,6 +108,16 @@ class Guide:
 
         self.flags += ["--name", self.ask("Name", default, "of the model, and of its folder", check)]
 
+    def data(self) -> None:
+        """Ask for the photos, if there is a choice; without any, they are those of the demo."""
+        names, number = self.data_sets or ["demo"], 1
+        if len(names) > 1:
+            for place, name in enumerate(names, 1):
+                self.console.print(f"  {place:2}  {name}", markup=False, highlight=False)
+            advice = "the photos to learn from; make more with `photochrom data import`"
+            number = self.choice("Data set", 1, len(names), advice)
+        self.flags += ["--data", names[number - 1]]
+
     def stage(self) -> None:
         """Ask for epochs and loss weights."""
         self.settings(EPOCHS, NOISE, PERCEPTUAL)
@@ -153,16 +169,12 @@ def ask_for_flags(models: Path, data_sets: list[str], console: Console) -> list[
             return ["--name", folder.name]
         guide.flags += ["--from", folder.name]
         guide.name(free_name(models, f"{folder.name}_v2"))
+        if folder.shipped:  # what it was trained on is not here
+            guide.data()
         guide.stage()
         return guide.flags
     guide.name(free_name(models, "my_model"))
-    if len(data_sets) > 1:
-        for place, name in enumerate(data_sets, 1):
-            console.print(f"  {place:2}  {name}", markup=False, highlight=False)
-        advice = "the photos to learn from; make more with `photochrom data import`"
-        guide.flags += ["--data", data_sets[guide.choice("Data set", 1, len(data_sets), advice) - 1]]
-    elif data_sets:
-        guide.flags += ["--data", data_sets[0]]
+    guide.data()
     guide.settings(*NETWORK)
     guide.stage()
     return guide.flags
