@@ -1,0 +1,376 @@
+"""Several processes of a launcher: two of them do what one does, whatever happens to either. Run by a launcher, this file
+is what both of them do."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+from torch import Tensor
+
+from conftest import smooth
+from photochrom import evaluate, pictures, processes, report, store
+from photochrom.cli import main
+from photochrom.config import Config, build
+from photochrom.data.pack import Pack
+from photochrom.errors import PhotochromError, UsageError
+from photochrom.store import ModelFolder
+from photochrom.train import Batch, Progress, Training, train
+from photochrom.unet import UNet
+from photochrom.vgg16 import VGG16
+from test_train import losses, signal_at
+
+Values = dict[str, Any]
+BIN = Path(sys.executable).parent
+TORCHRUN = (BIN / "torchrun", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = (
+    *(BIN / "accelerate", "launch", "--multi_gpu", "--num_processes", "2"),
+    "--main_process_port",
+    "0",
+)
+V1, V2 = {"epochs": 1, "perceptual": 0.0}, {"epochs": 1, "perceptual": 0.1}
+NO_CLOCK = {"seconds_per_photo": 0.0}
+GAN = {**V2, "gan": True, "gan_delay": 1, "adversarial": 0.1}
+
+
+def config(*stages: Values, **training: Any) -> Config:
+    """Three steps of eight photos an epoch, if nothing else is said; chroma of 16 pixels, for the discriminator's sake."""
+    model = {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 1, "chroma_scale": 1}
+    usual = {"batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 2, "ema_decay": 0.9, "sample_every": 0}
+    diffusion = {"timesteps": 50}
+    return build({"model": model, "diffusion": diffusion, "training": usual | training, "stages": stages})
+
+
+BOTH_STAGES = config(V1, GAN)
+BF16 = config(V2, precision="bf16")
+UNEVEN = config(V2, batch_size=5)  # one process gets three photos of each batch, the other two
+IN_PARTS = config(V2, batch_size=5, accumulate=2)
+POISONED = config(V1)
+
+
+@contextmanager
+def patched(owner: Any, name: str, new: Any) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, new)
+        yield
+
+
+def poison(self: Training, *arguments: Any, real: Callable[..., Batch] = Training.batch) -> Batch:
+    """The second batch of a training has a value that is no number, for the last process."""
+    batch = real(self, *arguments)
+    if self.step == 1 and torch.is_grad_enabled() and processes.number() == processes.count() - 1:
+        batch.x0[0] = torch.nan
+    return batch
+
+
+def short_of_memory(self: UNet, xt: Tensor, *more: Any, real: Callable[..., Tensor] = UNet.forward) -> Tensor:
+    """The second process has memory for a single photo at a time."""
+    if torch.is_grad_enabled() and processes.number() == 1 and len(xt) > 1:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    return real(self, xt, *more)
+
+
+def evaluated(model: ModelFolder, pack: Pack, out: Path) -> dict[str, Any]:
+    with patched(report, "html", lambda result, photos: ""), patched(evaluate, "BATCH", 2):
+        return evaluate.evaluate([model.path], pack, out, steps=2)
+
+
+# --- What both processes do -------------------------------------------------------------------------------------------
+
+
+def run_both(place: Path) -> None:
+    """Every case in a model folder of its name; what each process was told, or what ended it, goes into a file."""
+    pack = Pack.open(place / "data" / "tiny")
+    told: dict[str, Any] = {}
+
+    def case(name: str, config: Config, signal_received: Callable[[], int] = lambda: 0) -> None:
+        notes: list[str] = []
+
+        def report(progress: Progress) -> None:
+            notes.extend(progress.notes)
+
+        AcceleratorState._reset_state(reset_partial_state=True)  # it takes one precision for a whole process
+        try:
+            train(config, ModelFolder(place / name), pack, report, signal_received)
+        except PhotochromError as error:
+            notes += [type(error).__name__, str(error), str(error.exit_code)]
+        told[name] = notes
+
+    VGG16.load = functools.cache(VGG16.load)  # type: ignore[method-assign]
+    pictures.loss_curve = lambda history: b""
+    write = store.write_atomically if processes.is_first() else None  # which would fail
+    with patched(store, "write_atomically", write):
+        case("both-stages", BOTH_STAGES)
+        case("bf16", BF16)
+        case("parts", IN_PARTS)
+        with patched(UNet, "forward", short_of_memory):
+            case("memory", UNEVEN)
+        with patched(Training, "batch", poison):
+            case("poisoned", POISONED)
+        case("stopped", BOTH_STAGES, signal_at(2) if processes.number() == 1 else lambda: 0)
+        case("resumed", BOTH_STAGES)
+        with patched(ModelFolder, "save_checkpoint", no_disk):
+            case("full", POISONED)
+    told["report"] = evaluated(ModelFolder(place / "both-stages"), pack, place / "report")["rows"]
+    (place / f"told-{processes.number()}.json").write_text(json.dumps(told))
+
+
+def no_disk(self: ModelFolder, *arguments: Any) -> None:
+    raise PhotochromError("the disk is full")
+
+
+# --- Trainings and evaluations ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def alone(place: Path, pack: Pack) -> Iterator[Callable[[Config], ModelFolder]]:
+    """The folder of a training by one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VGG16, "load", functools.cache(VGG16.load))
+        patch.setattr(pictures, "loss_curve", lambda history: b"")
+
+        def trained(config: Config) -> ModelFolder:
+            AcceleratorState._reset_state(reset_partial_state=True)
+            folder = ModelFolder(place / f"alone-{hash(config)}")
+            train(config, folder, pack)
+            return folder
+
+        yield functools.cache(trained)
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def told(place: Path, pack: Pack, alone: Callable[[Config], ModelFolder]) -> list[dict[str, Any]]:
+    """What the two processes were told, after both have run."""
+    (place / "data").symlink_to(pack.folder.parent)
+    with pytest.raises(PhotochromError, match="all saved"):  # here by one process, there taken up by two
+        train(BOTH_STAGES, ModelFolder(place / "resumed"), pack, signal_received=signal_at(4))
+    done = subprocess.run(
+        [*TORCHRUN, __file__, place],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads((place / f"told-{number}.json").read_text()) for number in range(2)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def assert_equal_training(
+    found: ModelFolder, expected: ModelFolder, tolerance: float, parts: bool = False
+) -> None:
+    """The same losses, and the same weights but for what Adam makes of rounding where a gradient should be 0."""
+    for ours, theirs in zip(losses(found), losses(expected), strict=True):
+        assert ours.keys() == theirs.keys()
+        if parts:  # it is the mean over parts
+            theirs["gradient_ratio"] = ours["gradient_ratio"]
+        for name, value in theirs.items():
+            is_number = isinstance(value, float | dict)
+            assert ours[name] == (
+                pytest.approx(value, rel=tolerance, abs=tolerance) if is_number else value
+            ), name
+    one, other = (store.read_checkpoint(folder / store.LAST) for folder in (found, expected))
+    for part in ("model_state_dict", "ema_state_dict"):
+        for name, weights in other[part].items():
+            torch.testing.assert_close(one[part][name], weights, rtol=1e-3, atol=20 * tolerance, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "tolerance"),
+    [
+        ("both-stages", BOTH_STAGES, 2e-5),
+        ("bf16", BF16, 2e-2),
+        ("parts", UNEVEN, 2e-5),
+        ("memory", UNEVEN, 2e-5),
+        ("resumed", BOTH_STAGES, 2e-5),
+    ],
+)
+def test_two_processes_train_as_one_does(
+    name: str,
+    config: Config,
+    tolerance: float,
+    told: list[dict[str, Any]],
+    place: Path,
+    alone: Callable[[Config], ModelFolder],
+) -> None:
+    assert_equal_training(ModelFolder(place / name), alone(config), tolerance, parts=config is UNEVEN)
+
+
+def test_a_process_short_of_memory_makes_all_take_smaller_parts(told: list[dict[str, Any]]) -> None:
+    (ours,), (theirs,) = ([note for note in each["memory"] if "memory" in note] for each in told)
+    assert ours.startswith("out of memory: batches go through in parts of 2, the batch size of 5 is kept")
+    assert theirs.startswith("out of memory: batches go through in parts of 1, the batch size of 5 is kept")
+
+
+def test_what_is_no_number_for_one_is_left_out_by_all(
+    told: list[dict[str, Any]], place: Path, pack: Pack
+) -> None:
+    expected = ModelFolder(place / "poisoned-alone")
+    with patched(Training, "batch", poison), patched(pictures, "loss_curve", lambda history: b""):
+        train(POISONED, expected, pack)
+    assert_equal_training(ModelFolder(place / "poisoned"), expected, 2e-5)
+    for each in told:
+        assert re.match(r"step 1: .*noise.* not finite; the step was not taken", each["poisoned"][0])
+
+
+def test_a_signal_to_one_stops_all_and_one_process_goes_on(
+    told: list[dict[str, Any]], place: Path, pack: Pack, alone: Callable[[Config], ModelFolder]
+) -> None:
+    for each in told:
+        assert (each["stopped"][0], each["stopped"][2]) == ("Interrupted", "143")
+    folder = ModelFolder(place / "stopped")
+    assert store.read_checkpoint(folder / store.LAST)["step"] == 2
+    train(BOTH_STAGES, folder, pack)
+    assert_equal_training(folder, alone(BOTH_STAGES), 2e-5)
+
+
+def test_what_fails_in_the_first_ends_all_and_only_the_first_says_why(told: list[dict[str, Any]]) -> None:
+    assert told[0]["full"] == ["PhotochromError", "the disk is full", "1"]
+    assert told[1]["full"] == ["Elsewhere", "the first process has failed", "1"]
+
+
+def test_two_processes_measure_what_one_does(told: list[dict[str, Any]], place: Path, pack: Pack) -> None:
+    expected = json.loads(
+        json.dumps(evaluated(ModelFolder(place / "both-stages"), pack, place / "report-alone"))
+    )
+    assert told[0]["report"] == told[1]["report"]
+    for row, measures in expected["rows"].items():
+        assert told[0]["report"][row] | NO_CLOCK == measures | NO_CLOCK
+    assert sorted(path.name for path in (place / "report").iterdir()) == ["report.html", "report.json"]
+
+
+# --- The commands -----------------------------------------------------------------------------------------------------
+
+
+def launched(launcher: tuple[Any, ...], *arguments: Any, at: Path) -> subprocess.CompletedProcess[str]:
+    command = [*launcher, "-m", "photochrom", *arguments]
+    return subprocess.run(
+        command, cwd=at, capture_output=True, text=True, timeout=300, check=False, env=environment()
+    )
+
+
+def test_two_processes_share_an_album(
+    told: list[dict[str, Any]], place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    album, out = tmp_path / "album", tmp_path / "out"
+    (album / "more").mkdir(parents=True)
+    for number in range(5):
+        smooth(number).save(album / ("more" if number % 2 else "") / f"{number}.png")
+    (album / "bad.png").write_text("no photo")
+    options = ("colorize", album, "--model", place / "both-stages", "--steps", "2")
+    done = launched(ACCELERATE, *options, "-o", out, at=tmp_path)
+    written = sorted(str(out / path.relative_to(album)) for path in album.rglob("[0-4].png"))
+    assert sorted(done.stdout.split()) == written
+    assert done.stderr.count("photochrom: error: ") == 1
+    assert done.stderr.count("1 not coloured, 5 coloured") == 1
+    assert done.stderr.count("exitcode  : 3 ") == 2  # of each process; the launcher's own is 1
+    assert main_code(*options, "-o", tmp_path / "alone") == 3
+    for path in map(Path, written):
+        ours, theirs = (Image.open(at / path.relative_to(out)) for at in (out, tmp_path / "alone"))
+        assert np.array_equal(np.asarray(ours), np.asarray(theirs))
+    capsys.readouterr()
+    assert main_code(*options, "-o", out) == 3
+    assert "5 unchanged since they were coloured" in capsys.readouterr().err
+
+
+def main_code(*arguments: Any) -> int:
+    with pytest.raises(SystemExit) as exit:
+        main([str(argument) for argument in arguments])
+    return int(exit.value.code or 0)
+
+
+def test_a_launcher_that_is_stopped_leaves_a_training_to_go_on_with(pack: Pack, tmp_path: Path) -> None:
+    options = [
+        "--features",
+        "8,16",
+        "--blocks",
+        "1",
+        "--perceptual",
+        "0",
+        "--epochs",
+        "100000",
+        "--batch-size",
+        "8",
+    ]
+    command = [*map(str, TORCHRUN), "-m", "photochrom", "train", "--data", str(pack.folder), *options]
+    running = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    folder = ModelFolder(tmp_path / "models" / "my_model")
+    deadline = time.monotonic() + 120
+    while len(folder.history) < 2 and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=60)
+    assert said.count("all saved; the same command goes on from here") == 1
+    assert said.count("1/100000  v1  loss") == 1
+    assert store.read_checkpoint(folder / store.LAST)["step"] >= 6
+    assert not (folder / ".trainer").exists()
+
+
+# --- Without a launcher -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a process that a launcher has started, which meets no other."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+
+
+def test_batches_that_do_not_go_round_are_refused(second_of_two: None, pack: Pack) -> None:
+    with pytest.raises(UsageError, match="batch size 1 is below the number of processes, 2"):
+        Training(config(V1, batch_size=1), pack)
+
+
+def test_what_one_process_does_is_refused_to_several(
+    second_of_two: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main_code("data", "list") == 2
+    said = "photochrom: error (process 1): photochrom data is done by one process: leave out the launcher, which has"
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_share_is_every_nth(second_of_two: None) -> None:
+    assert processes.mine(range(5)) == range(1, 5, 2)
+    assert (processes.count(), processes.number(), processes.is_first()) == (2, 1, False)
+
+
+def test_one_process_meets_nobody() -> None:
+    tensor = torch.ones(2)
+    before = copy.copy(tensor)
+    processes.meet(trouble=True)
+    processes.add_up([tensor])
+    assert torch.equal(processes.total(tensor), before)
+    assert (processes.largest(7), processes.gather(7), processes.from_first(lambda: 7)) == (7, [7], 7)
+    assert not torch.distributed.is_initialized()
+
+
+if __name__ == "__main__":
+    run_both(Path(sys.argv[1]))
