@@ -155,7 +155,7 @@ def test_the_command_trains_evaluates_and_writes_the_page(
     for name in ("model_v1", "Photochrom V1", "regression", "RGB diffusion", "pix2pix", "gray"):
         assert f"\n| {name} |" in text
     assert "6 photos of its part validation" in text
-    assert page.with_suffix(".png").stat().st_size > 1000
+    assert (tmp_path / "out" / "sheet.png").stat().st_size > 1000
     files = sorted((tmp_path / "out").glob("*.safetensors"))
     assert [file.stem for file in files] == ["pix2pix", "regression", "rgb-diffusion", "v1", "v2"]
     assert load_file(files[2])["head.2.weight"].shape[0] == 3

@@ -7,7 +7,7 @@ A budget is processor time: what all threads of the process have computed while 
 the machine takes nothing from anyone; two cores that are busy for 20 minutes give up to 40. Evaluation, reading weights and
 saving do not count. Every row goes through the package's own training loop, with the same photos in the same order, batch
 size, optimiser, averaging and schedule, unless the file of a baseline says otherwise. What is trained already is not
-trained again. Writes docs/baselines.md and docs/baselines.png.
+trained again. Writes docs/baselines.md, and beside the report a sheet of photos: a data set may not allow them in a repository.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def run(options: argparse.Namespace) -> str:
         )  # fmt: skip
     text = page(result, budgets, config, options.steps)
     store.write_bytes(
-        options.doc.with_suffix(".png"), pictures.png(sheet(subjects, pack, options.split, options.seed))
+        options.out / "sheet.png", pictures.png(sheet(subjects, pack, options.split, options.seed))
     )
     store.write_bytes(options.doc, text.encode())
     return text

@@ -100,8 +100,6 @@ Written by `python benchmarks/baselines/compare.py` on {today}.
 Small figures are 95 % bootstrap intervals over photos (FD-VGG16: jackknife). What the measures are says
 [metrics.py](../src/photochrom/metrics.py); FD-VGG16 is in thousands.
 
-![the same photos by every row](baselines.png)
-
 ## As made
 
 Errors alone mislead: they shrink as colours fade, and gray is hard to beat. ↓ lower is better, ≈ nearer to the true photos' is better.
