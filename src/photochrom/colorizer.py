@@ -89,10 +89,10 @@ class Colorizer:
         self.config = config
         self.device = pick_device(device)
         with torch.device("meta"):  # takes no memory, however large a network a stranger's file describes
-            store.check_tensors(UNet(config.model), weights, origin)
-        self.network = UNet(config.model)
-        store.load_tensors(self.network, weights, origin)
-        self.network.eval().requires_grad_(False).to(self.device)
+            self.network = UNet(config.model)
+        store.check_tensors(self.network, weights, origin)
+        self.network.load_state_dict(weights, assign=True)
+        self.network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
         self.diffusion = Diffusion(config.diffusion)
         encoder = Encoder.of(config.model)
         self.encoder = encoder.to(self.device) if encoder else None

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -118,6 +119,7 @@ def slope(y: Tensor, c: Tensor) -> Tensor:
     return mean(covariance / (variance + EPSILON))
 
 
+@lru_cache(maxsize=8)  # many small photos of one size would spend half their time here
 def interpolation(count: int, size: int, scale: float, kernel: Kernel, reach: int) -> Tensor:
     """The matrix (count,size) that enlarges `size` pixels to `count`, with `scale` small pixels to a large one.
 

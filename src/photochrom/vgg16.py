@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from photochrom.errors import PhotochromError
-from photochrom.store import load_tensors
+from photochrom.store import check_tensors
 
 WEIGHTS = Path(__file__).parent / "weights" / "vgg16-imagenet-conv.safetensors"
 SHA256 = "1205f866bda424e9ff9badf5135c89d736b804bd9f94323e81f7bca95b0fc2c4"
@@ -34,10 +34,12 @@ class VGG16(nn.Module):
                 layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         # As in the README beside the weights; torchvision's own training expects ImageNet's mean and spread instead.
-        self.register_buffer(
-            "mean", torch.tensor([123.68, 116.779, 103.939])[:, None, None], persistent=False
+        mean, scale = (
+            torch.tensor([123.68, 116.779, 103.939], device="cpu"),
+            torch.tensor(255.0, device="cpu"),
         )
-        self.register_buffer("scale", torch.tensor(255.0), persistent=False)
+        self.register_buffer("mean", mean[:, None, None], persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
         self.mean: Tensor
         self.scale: Tensor
         self.requires_grad_(False).eval().to(memory_format=torch.channels_last)
@@ -61,9 +63,11 @@ class VGG16(nn.Module):
             tensors = {key: value.float() for key, value in safetensors.torch.load(content).items()}
         except (OSError, SafetensorError) as error:
             raise PhotochromError(f"VGG16 weights {path} cannot be read: {error}") from None
-        vgg = cls()
-        load_tensors(vgg, tensors, path)
-        return vgg
+        with torch.device("meta"):  # to draw random weights first would take longer than to load these
+            vgg = cls()
+        check_tensors(vgg, tensors, path)
+        vgg.load_state_dict(tensors, assign=True)
+        return vgg.to(memory_format=torch.channels_last)
 
     @classmethod
     def _from_torchvision(cls) -> VGG16:
