@@ -307,16 +307,8 @@ def main_code(*arguments: Any) -> int:
 
 def test_a_launcher_that_is_stopped_leaves_a_training_to_go_on_with(pack: Pack, tmp_path: Path) -> None:
     options = [
-        "--features",
-        "8,16",
-        "--blocks",
-        "1",
-        "--perceptual",
-        "0",
-        "--epochs",
-        "100000",
-        "--batch-size",
-        "8",
+        *("--features", "8,16", "--blocks", "1", "--perceptual", "0"),
+        *("--epochs", "100000", "--batch-size", "8"),
     ]
     command = [*map(str, TORCHRUN), "-m", "photochrom", "train", "--data", str(pack.folder), *options]
     running = subprocess.Popen(
