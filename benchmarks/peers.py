@@ -30,7 +30,7 @@ from torch import nn
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.demo import make_demo
 from photochrom.data.pack import Pack
-from photochrom.train import Training, photos_of_step
+from photochrom.train import Training
 from photochrom.unet import UNet
 
 SIZE = 64
@@ -154,10 +154,10 @@ def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
     stage = {"perceptual": 0.0}
     values = {"model": {"features": PRESETS["small"]}, "training": {"batch_size": batch}, "stages": [stage]}
     training = Training(build(values), pack)
-    photos, number = pack.indices("train"), iter(range(10**9))
+    number = iter(range(10**9))
 
     def read() -> None:
-        pack.rgb(photos_of_step(photos, 0, next(number), batch))
+        pack.rgb(pack.photos_of_step(0, next(number), batch))
 
     seconds(training.train_step)
     seconds(read)
@@ -170,7 +170,7 @@ def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
         [
             "| | photos/s |",
             "|---|---|",
-            f"| reading batches at random from {len(photos):,} packed photos | {median_of(reading, 0)} |",
+            f"| reading batches at random from {pack.count('train'):,} packed photos | {median_of(reading, 0)} |",
             f"| a training step of the small preset ({', '.join(map(str, PRESETS['small']))}) | {median_of(trained)} |",
             "",
             verdict(f"{READING_GOAL} times as fast as training", ratio, READING_GOAL),
