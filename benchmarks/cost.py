@@ -1,9 +1,10 @@
-"""What colouring costs: one photo of 1, 12 and 100 megapixels from file to file, and many of 64 pixels.
+"""What colouring costs: one photo of 64 pixels and of 1, 12 and 100 megapixels from file to file, and many of 64 pixels.
 
-    python benchmarks/cost.py        # about a minute on two cores; writes docs/cost.md
+    python benchmarks/cost.py        # about two minutes on two cores; writes docs/cost.md
 
 Each photo is coloured by the command itself, in a process of its own, so that its time has start-up in it and its memory
-is the whole process's. The network is the preset `small` with weights that learned nothing: they cost the same.
+is the whole process's. The network is the preset `small`, without and with an encoder, with weights that learned nothing:
+they cost the same.
 """
 
 from __future__ import annotations
@@ -26,32 +27,47 @@ from photochrom import store
 from photochrom.colorizer import Colorizer
 from photochrom.config import PRESETS, build
 from photochrom.data.sources import open_photo
+from photochrom.precision import bfloat16_is_faster
 from photochrom.store import ModelFolder
 from photochrom.unet import UNet
 
 REPORT = Path(__file__).parents[1] / "docs" / "cost.md"
+ENCODERS = ("none", "vgg16")
 PHOTOS = (
+    ("64x64, JPEG: start-up", (64, 64), "jpg"),
     ("1 megapixel, JPEG", (1152, 864), "jpg"),
     ("12 megapixels, JPEG", (4000, 3000), "jpg"),
     ("12 megapixels, PNG", (4000, 3000), "png"),
     ("100 megapixels, JPEG", (11552, 8664), "jpg"),
 )
-SMALL = 512
+MANY = 256
 
 
-def make_model(models: Path) -> None:
-    """A model folder `small` as a training leaves it, untrained."""
-    config = build({"model": {"features": PRESETS["small"]}, "data": {"size": 64}})
-    folder = ModelFolder(models / "small")
+def make_model(models: Path, encoder: str) -> None:
+    """A model folder as a training leaves it, untrained, by the name of its encoder."""
+    config = build({"model": {"features": PRESETS["small"], "encoder": encoder}, "data": {"size": 64}})
+    folder = ModelFolder(models / encoder)
     folder.path.mkdir(parents=True)
     store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
     folder.save_weights(UNet(config.model).state_dict(), config)
 
 
-def colorize(photo: Path, models: Path) -> tuple[float, float]:
+def colorize(photo: Path, models: Path, encoder: str) -> tuple[float, float]:
     """Seconds and largest memory in MB of `photochrom colorize` for one file."""
     program = Path(sys.executable).parent / "photochrom"
-    command = [program, "colorize", photo, "-o", photo.parent / "out", "--models", models, "--overwrite"]
+    model = models / encoder
+    command = [
+        program,
+        "colorize",
+        photo,
+        "-o",
+        photo.parent / "out",
+        "--model",
+        model,
+        "--device",
+        "cpu",
+        "--overwrite",
+    ]
     begun = time.perf_counter()
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -60,40 +76,69 @@ def colorize(photo: Path, models: Path) -> tuple[float, float]:
     return time.perf_counter() - begun, usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
+def loaded(encoder: str, models: Path, *, exact: bool) -> Colorizer:
+    """The model on the processor, all of it in float32 if `exact`."""
+    colorizer = Colorizer.load(encoder, models, device="cpu")
+    if exact:
+        colorizer.network.float()
+        if colorizer.encoder:
+            colorizer.encoder.float()
+    return colorizer
+
+
+def in_batches(colorizer: Colorizer, rounds: int = 3) -> float:
+    """Photos of 64x64 per second, from Python; the best of `rounds`."""
+    generator = np.random.default_rng(0)
+    many = [Image.fromarray(generator.integers(0, 256, (64, 64), np.uint8)) for _ in range(MANY)]
+    seconds = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        colorizer(many)
+        seconds.append(time.perf_counter() - begun)
+    return MANY / min(seconds)
+
+
 def main() -> None:
     """Measure, print and write."""
-    rows = []
+    rows, rates = [], []
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        make_model(work / "models")
+        models = work / "models"
+        for encoder in ENCODERS:
+            make_model(models, encoder)
         true = open_photo(Path(skimage.__file__).parent / "data" / "astronaut.png").convert("RGB")
         for name, size, suffix in PHOTOS:
             photo = work / f"photo.{suffix}"
             true.resize(size, Image.Resampling.BICUBIC).save(photo, quality=92)
-            colorize(photo, work / "models")  # the disk's cache is warm from here on
-            seconds, memory = min(colorize(photo, work / "models") for _ in range(3))
-            rows.append(f"| {name} | {seconds:.1f} | {memory:,.0f} |")
+            cells = []
+            for encoder in ENCODERS:
+                colorize(photo, models, encoder)  # the disk's cache is warm from here on
+                seconds, memory = min(colorize(photo, models, encoder) for _ in range(3))
+                cells.append(f"{seconds:.1f} | {memory:,.0f}")
+            rows.append(f"| {name} | {' | '.join(cells)} |")
             print(rows[-1], flush=True)
-        colorizer = Colorizer.load("small", work / "models")
-        generator = np.random.default_rng(0)
-        many = [Image.fromarray(generator.integers(0, 256, (64, 64), np.uint8)) for _ in range(SMALL)]
-        colorizer(many[:32])
-        begun = time.perf_counter()
-        colorizer(many)
-        rate = SMALL / (time.perf_counter() - begun)
+        for how in ("as chosen here", "float32"):
+            found = [in_batches(loaded(encoder, models, exact=how == "float32")) for encoder in ENCODERS]
+            rates.append(f"| {how} | {' | '.join(f'{rate:.1f}' for rate in found)} |")
+            print(rates[-1], flush=True)
+    arithmetic = "bfloat16" if bfloat16_is_faster() else "float32"
     text = f"""# What colouring costs
 
 Written by `python benchmarks/cost.py` on {date.today()}: {platform.processor() or platform.machine()}, {os.cpu_count()} cores,
-torch {torch.__version__}. Preset `small`, 20 steps. File to file with `photochrom colorize`, start-up included, the best of three.
+torch {torch.__version__}, convolutions in {arithmetic} (which `photochrom.precision` measured to be faster here). Preset
+`small`, 20 steps. File to file with `photochrom colorize`, start-up included, the best of three.
 
-| photo | seconds | memory, MB |
-|---|---|---|
+| photo | seconds | memory, MB | with the encoder vgg16: seconds | memory, MB |
+|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Photos of 64x64 in batches, from Python: {rate:.0f} photos/s.
+Photos of 64x64 per second in batches, from Python, the best of three:
+
+| convolutions | without encoder | with vgg16 |
+|---|---|---|
+{chr(10).join(rates)}
 """
     store.write_bytes(REPORT, text.encode())
-    print(text)
 
 
 if __name__ == "__main__":

@@ -67,8 +67,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Service]]:
     await asyncio.to_thread(service.worker.stop)
 
 
-def the_service(request: Request) -> Service:
-    """The service of the application that a request came to."""
+async def the_service(request: Request) -> Service:
+    """The service of the application that a request came to. Async, or FastAPI would give it a thread."""
     service: Service = request.state.photochrom
     return service
 

@@ -33,7 +33,10 @@ from photochrom.server.settings import Settings
 
 log = logging.getLogger("photochrom.server")
 BATCH = 32
-GATHER_SECONDS = 0.03  # a batch of its own for the first of many costs far more
+GATHER_SECONDS = (
+    0.02  # how long the next photo may take to come: a batch of its own for the first costs far more
+)
+LONGEST_GATHERING = 0.3
 SMALL = 512 * 512  # pixels; of larger photos the network's part is not what takes the time
 
 
@@ -170,7 +173,7 @@ class Worker:
         """The first task that waits, and those that can be coloured along with it; empty at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self.waiting or not self._open)
-            self._changed.wait_for(lambda: self.waiting >= BATCH or not self._open, GATHER_SECONDS)
+            self._gather()
             live = [task for task in self._waiting if not task.settled]
             batch = live[:1]
             if batch and batch[0].size[0] * batch[0].size[1] <= SMALL and batch[0].choices.is_plain:
@@ -182,6 +185,14 @@ class Worker:
                 task.waited = time.monotonic() - task.created
             self._running = batch
             return batch
+
+    def _gather(self) -> None:
+        """Wait while photos keep coming, until they fill a batch."""
+        end = time.monotonic() + LONGEST_GATHERING
+        count = 0
+        while self._open and count < self.waiting < BATCH and time.monotonic() < end:
+            count = self.waiting
+            self._changed.wait(GATHER_SECONDS)
 
     def _color(self, batch: list[Task]) -> None:
         tasks, photos = [], []
