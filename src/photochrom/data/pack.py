@@ -466,12 +466,13 @@ def _collect(
     first_stays: of equal photos the first stays, even if the source holds out the second.
     """
     kept: dict[str, Photo] = {}
-    left_out = list(source.left_out)
+    left_out, broken = list(source.left_out), list[LeftOut]()
     for looked_at, (photo, result) in enumerate(results, 1):
         if isinstance(result, LeftOut):
             left_out.append(result)
             if result.reason == "broken":
-                _check_broken(left_out, max_bad * total, f"the first {looked_at} of {source.name}")
+                broken.append(result)
+                _check_broken(broken, max_bad * total, f"the first {looked_at} of {source.name}")
         elif twin := kept.get(result[1]):
             better = photo.held_out and not twin.held_out and not first_stays
             stays, goes = (photo, twin) if better else (twin, photo)
@@ -513,10 +514,10 @@ def _read_ahead(source: Source, size: int, workers: int) -> Generator[Read, None
         pool.shutdown()
 
 
-def _check_broken(left_out: list[LeftOut], allowed: float, files: str) -> None:
-    broken = [f"{entry.origin}: {entry.detail}" for entry in left_out if entry.reason == "broken"]
+def _check_broken(broken: list[LeftOut], allowed: float, files: str) -> None:
     if len(broken) > allowed:
-        fault = f"{len(broken)} of {files} are broken ({'; '.join(broken[:3])})"
+        some = "; ".join(f"{entry.origin}: {entry.detail}" for entry in broken[:3])
+        fault = f"{len(broken)} of {files} are broken ({some})"
         raise PhotochromError(f"{fault}: mend or remove them, or allow more with --max-bad")
 
 

@@ -214,12 +214,11 @@ class Shards:
 
         Photos lie in the shards in random order, so that any first part of them is a fair one.
         """
-        chosen, found = np.random.default_rng(seed).permutation(self.shards_of(split)), [np.arange(0)]
-        for shard in chosen:
-            if count is not None and sum(map(len, found)) >= count:
-                break
-            found.append(np.arange(self.ends[shard] - self.photos[shard], self.ends[shard]))
-        return np.concatenate(found)[:count]
+        shards = np.random.default_rng(seed).permutation(self.shards_of(split))
+        if count is not None:
+            shards = shards[: 1 + int(np.cumsum(self.photos[shards]).searchsorted(count))]
+        photos = [np.arange(self.ends[shard] - self.photos[shard], self.ends[shard]) for shard in shards]
+        return np.concatenate([np.arange(0), *photos])[:count]
 
     def photos_of_step(self, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Indices:
         """The indices of a training step's photos, or of a part of them; the shards that follow are begun to be read."""
