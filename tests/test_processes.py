@@ -341,6 +341,14 @@ def test_batches_that_do_not_go_round_are_refused(second_of_two: None, pack: Pac
         Training(config(V1, batch_size=1), pack)
 
 
+def test_more_processes_than_gpus_are_refused(second_of_two: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="more processes than GPUs on this machine, which has 1: start 1"):
+        processes.connect.__wrapped__()
+
+
 def test_what_one_process_does_is_refused_to_several(
     second_of_two: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

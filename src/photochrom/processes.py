@@ -14,7 +14,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from photochrom.errors import Elsewhere, PhotochromError
+from photochrom.errors import Elsewhere, PhotochromError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,7 +56,10 @@ def connect() -> str:
 
     device, backend = "cpu", "gloo"
     if torch.cuda.is_available():
-        device, backend = f"cuda:{os.environ['LOCAL_RANK']}", "cpu:gloo,cuda:nccl"
+        place, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if place >= gpus:
+            raise UsageError(f"more processes than GPUs on this machine, which has {gpus}: start {gpus}")
+        device, backend = f"cuda:{place}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
     return device
