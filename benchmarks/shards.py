@@ -13,6 +13,7 @@ import argparse
 import gc
 import io
 import json
+import os
 import platform
 import resource
 import tempfile
@@ -270,6 +271,7 @@ def main() -> None:
 
 Written by `python benchmarks/shards.py --data {pack.name}` on {date.today()}: {platform.machine()}, torch {torch.__version__} with
 {torch.get_num_threads()} threads, webdataset {version("webdataset")}, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}.
+Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; beyond 1 the times are too long, and ratios still hold.
 """
     parts = {
         "Shards beside the packed array": [
