@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -222,6 +223,18 @@ def test_every_field_of_the_configuration_is_a_flag(run: Run) -> None:
                 assert f"--{name} " in shown
     assert "--no-flip" in shown
     assert "64,128,256,512" in shown
+
+
+def test_the_command_of_a_card_trains_the_same(run: Run) -> None:
+    few = ("--no-flip", "--learning-rate", "5e-4", "--photos-per-epoch", "16", "--data", "demo")
+    assert run("train", "--name", "one", *TINY, *few).code == 0
+    folder = ModelFolder(Path("models/one"))
+    command = flags.as_command(folder.config, "two")
+    assert f"    {flags.as_command(folder.config, 'one')}\n" in (folder / store.CARD).read_text()
+    assert run(*shlex.split(command)[1:]).code == 0
+    again = ModelFolder(Path("models/two"))
+    assert again.config == folder.config
+    assert again.history[-1]["val_loss"] == folder.history[-1]["val_loss"]
 
 
 def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from photochrom import store
 from photochrom.config import Config
 from photochrom.errors import PhotochromError
+from photochrom.flags import as_command
 from photochrom.measures import MEASURES, SET_MEASURES
 from photochrom.store import ModelFolder, best_record
 
@@ -72,6 +73,8 @@ def model_card(
         for stage in config.stages
     )
     features = ", ".join(map(str, config.model.features))
+    sight = "sees with VGG16; " if config.model.encoder == "vgg16" else ""
+    command = f"    {as_command(config, name)}\n\n" if len(config.stages) == 1 else ""
     return f"""# {name}
 
 A diffusion model that colours grayscale photographs, trained with Photochrom.
@@ -82,7 +85,7 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 
 | | |
 |---|---|
-| network | U-Net, features {features}; chroma at 1/{config.model.chroma_scale} of luma's size |
+| network | U-Net, features {features}; {sight}chroma at 1/{config.model.chroma_scale} of luma's size |
 | diffusion | {config.diffusion.timesteps} steps, {config.diffusion.schedule} schedule, {config.diffusion.prediction}-prediction |
 | data set | {config.data.name}, photos of {config.data.size} pixels, checksum {config.data.checksum} |
 | trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours |
@@ -93,10 +96,11 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 |---|---|---|---|---|
 {stages}
 
-{_evaluation(name, history, evaluation)}## Use and limits
+{command}{_evaluation(name, history, evaluation)}## Use and limits
 
 Colours are plausible guesses, not the truth: do not take them for evidence of what something looked like. The model
-knows what its training photos showed and little else. The licence of those photos may limit how it may be used.
+knows what its training photos showed and little else; faces, flags and uniforms come out as chance has it. The licence of
+those photos may limit how it may be used: Tiny ImageNet, for instance, is for research only.
 """
 
 

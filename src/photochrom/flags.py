@@ -116,6 +116,23 @@ def resolve(
     return build(values)
 
 
+def as_command(config: Config, name: str) -> str:
+    """The command that trains the same, for a training of one stage; its network is written out, --from or not."""
+    words = ["photochrom train", f"--name {name}", *([f"--from {config.source}"] if config.source else [])]
+    for section, (_, model) in SECTIONS.items():
+        values = config.stages[0] if section == "stages" else getattr(config, section)
+        for field, info in model.model_fields.items():
+            value = getattr(values, field)
+            if f"{section}.{field}" in WITHOUT_FLAG or value == info.default:
+                continue
+            flag = RENAMED.get(f"{section}.{field}", field.replace("_", "-"))
+            if isinstance(value, bool):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+            else:
+                words.append(f"--{flag} {_as_typed(flag, value)}")
+    return " ".join(words)
+
+
 def as_before(config: Config, folder: ModelFolder) -> Config:
     """The configuration with what --minutes chose when the training began."""
     old = folder.config
