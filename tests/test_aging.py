@@ -84,7 +84,6 @@ def test_a_share_is_aged_in_ways_that_the_number_decides() -> None:
     aged = aged_luma(rgb, y, numbers, 0.3)
     changed = (aged - y).abs().amax(dim=(1, 2, 3)) > 1e-3
     assert 0.2 < changed.float().mean() < 0.4
-    assert (aged.min(), aged.max()) >= (-1, -1)
     assert aged.abs().max() <= 1
     assert torch.equal(aged_luma(rgb[50:60], y[50:60], numbers[50:60], 0.3), aged[50:60])
     assert not torch.equal(aged_luma(rgb[50:60], y[50:60], numbers[:10], 1.0), aged[50:60])

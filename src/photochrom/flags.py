@@ -98,7 +98,9 @@ def resolve(
         raise UsageError(f"recipe {recipe}: {error}") from None
     if source:
         for section in ("model", "diffusion", "data", "training"):
-            old = getattr(source, section).model_dump(mode="json", exclude={"precision"})  # which suits a machine
+            old = getattr(source, section).model_dump(
+                mode="json", exclude={"precision"}
+            )  # which suits a machine
             values[section] = old | values.get(section, {})
     if preset is not None:
         if preset not in PRESETS:
