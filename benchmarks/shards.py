@@ -271,7 +271,7 @@ def main() -> None:
 
 Written by `python benchmarks/shards.py --data {pack.name}` on {date.today()}: {platform.machine()}, torch {torch.__version__} with
 {torch.get_num_threads()} threads, webdataset {version("webdataset")}, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}.
-Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; beyond 1 the times are too long, and ratios still hold.
+Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; beyond that of this program times are too long; ratios were taken in turns.
 """
     parts = {
         "Shards beside the packed array": [
