@@ -49,6 +49,7 @@ COMMANDS = (
     "train",
     "colorize",
     "evaluate",
+    "export",
     "models",
     "models show",
     "data",

@@ -37,6 +37,7 @@ from photochrom.errors import Interrupted, PhotochromError
 from photochrom.store import ModelFolder
 from photochrom.terminal import asked_to_stop
 from photochrom.train import Progress, Training
+from photochrom.unet import UNet
 from test_stages import GAN, V1, assert_equal, frozen, staged
 from test_train import assert_same_training
 
@@ -253,7 +254,7 @@ def growth(pack: str, work: str, steps: str, photos: str) -> Values:
     training = Training(build({**CONFIG, "stages": [{**GAN, "perceptual": 0.0, "gan_delay": 0}]}), opened)
     trained = grown(int(steps), training.train_step)
     weights = {key: value.detach() for key, value in training.network.state_dict().items()}
-    colorizer = Colorizer(training.config, weights, Path(work))
+    colorizer = Colorizer(training.config, UNet.load(training.config.model, weights, Path(work)))
     photo = Path(work, "photo.png")
     Image.fromarray(opened.photos[0]).save(photo)
     coloured = grown(int(photos), lambda: colorizer(photo, steps=2))

@@ -31,7 +31,7 @@ def colorizer() -> Colorizer:
     torch.manual_seed(0)
     network = UNet(config.model)
     torch.nn.init.normal_(network.head[-1].weight, std=0.1)  # type: ignore[arg-type]
-    return Colorizer(config, network.state_dict(), Path("random"), "cpu")
+    return Colorizer(config, UNet.load(config.model, network.state_dict(), Path("random")), "cpu")
 
 
 @pytest.fixture

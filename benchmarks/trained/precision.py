@@ -20,6 +20,7 @@ from photochrom.colorizer import Colorizer
 from photochrom.data import pack
 from photochrom.encoder import Encoder
 from photochrom.precision import convolve_in_bfloat16
+from photochrom.unet import UNet
 
 REPORT = Path(__file__).parents[2] / "docs" / "precision.md"
 Array = npt.NDArray[np.float64]
@@ -29,7 +30,7 @@ def loaded(model: str, *, rounded: bool) -> Colorizer:
     """The model on the processor, in float32 or with convolutions in bfloat16, whatever is faster here."""
     weights = store.find_model(model, Path("models")) / store.WEIGHTS
     config, tensors = store.read_weights(weights)
-    colorizer = Colorizer(config, tensors, weights, device="cpu")
+    colorizer = Colorizer(config, UNet.load(config.model, tensors, weights), device="cpu")
     colorizer.network.load_state_dict(tensors, assign=True)
     colorizer.encoder = Encoder.of(config.model)
     if rounded:

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from photochrom import __version__, processes
-from photochrom.commands import colorize, data, demo, evaluate, models, serve, train
+from photochrom.commands import colorize, data, demo, evaluate, export, models, serve, train
 from photochrom.commands.shared import complain, say
 from photochrom.errors import Elsewhere, Interrupted, PhotochromError, UsageError
 
@@ -33,6 +33,7 @@ app.command()(train.train)
 app.command(no_args_is_help=True)(evaluate.evaluate)
 app.command(no_args_is_help=True)(colorize.colorize)
 app.command()(serve.serve)
+app.command(no_args_is_help=True)(export.export)
 app.add_typer(models.app, name="models")
 SHARED = ("train", "evaluate", "colorize")  # what several processes of a launcher can do together
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypedDict, Unpack, overload
+from typing import Self, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from photochrom.encoder import Encoder
 from photochrom.errors import UsageError
 from photochrom.fullsize import View, view
 from photochrom.hints import Hint, Palette, gray_mask, held_places
+from photochrom.onnx_file import OnnxNetwork, read_onnx
 from photochrom.photo import GrayPhoto, Photo, open_gray
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 from photochrom.samples import Samples
@@ -83,16 +84,10 @@ class Colorizer:
     (3, True)
     """
 
-    def __init__(
-        self, config: Config, weights: dict[str, Tensor], origin: Path, device: str | None = None
-    ) -> None:
+    def __init__(self, config: Config, network: UNet | OnnxNetwork, device: str | None = None) -> None:
         self.config = config
         self.device = pick_device(device)
-        with torch.device("meta"):  # takes no memory, however large a network a stranger's file describes
-            self.network = UNet(config.model)
-        store.check_tensors(self.network, weights, origin)
-        self.network.load_state_dict(weights, assign=True)
-        self.network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
+        self.network = network.to(self.device)
         self.diffusion = Diffusion(config.diffusion)
         encoder = Encoder.of(config.model)
         self.encoder = encoder.to(self.device) if encoder else None
@@ -102,17 +97,25 @@ class Colorizer:
                 convolve_in_bfloat16(self.encoder)
 
     @classmethod
-    def load(cls, model: str | Path, models: str | Path = "models", device: str | None = None) -> Colorizer:
-        """Load a model by name (under `models`), by its folder, or by its `model.safetensors`.
+    def load(
+        cls,
+        model: str | Path,
+        models: str | Path = "models",
+        device: str | None = None,
+        engine: str | None = None,
+    ) -> Self:
+        """Load a model by name (under `models`), by its folder, or by a file: its `model.safetensors` or `model.onnx`.
 
-        Raises PhotochromError for an unknown model (listing those there are) and for weights that do not fit.
+        engine: "torch" or "onnx", which runs the network on the processor. Raises PhotochromError for an unknown model (listing
+        those there are) and for weights that do not fit.
         """
-        path = Path(model)
-        weights = (
-            path if path.suffix == ".safetensors" else store.find_model(model, Path(models)) / store.WEIGHTS
-        )
-        config, tensors = store.read_weights(weights)
-        return cls(config, tensors, weights, device)
+        path = store.find_weights(model, Path(models), engine)
+        if path.suffix == Path(store.ONNX).suffix:
+            if device not in (None, "cpu"):
+                raise UsageError(f"device {device!r}: ONNX files run on the processor; leave the device out")
+            return cls(*read_onnx(path), "cpu")
+        config, tensors = store.read_weights(path)
+        return cls(config, UNet.load(config.model, tensors, path), device)
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a str is a sequence of str, but means one path

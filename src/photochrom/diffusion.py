@@ -8,16 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from photochrom.color import LARGEST_CHROMA
-from photochrom.config import DiffusionConfig
+from photochrom.config import DiffusionConfig, ModelConfig
 from photochrom.errors import UsageError
 from photochrom.samplers import SAMPLERS, levels
-from photochrom.unet import CHROMA_CHANNELS, UNet
+from photochrom.unet import CHROMA_CHANNELS
 
 
 def linear_betas(timesteps: int) -> Tensor:
@@ -107,9 +107,17 @@ class Held(NamedTuple):
         return torch.lerp(x0, self.c.to(x0.device), self.weight.to(x0.device))
 
 
+class Network(Protocol):
+    """What predicts v or eps of the chroma; see `UNet.forward`. Another engine may run it."""
+
+    config: ModelConfig
+
+    def __call__(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ..., /) -> Tensor: ...
+
+
 @torch.inference_mode()
 def sample(
-    network: UNet,
+    network: Network,
     diffusion: Diffusion,
     y: Tensor,
     generators: Sequence[torch.Generator],

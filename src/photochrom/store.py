@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -26,6 +26,8 @@ from photochrom.errors import PhotochromError, UsageError
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
 HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
+ONNX = "model.onnx"
+ENGINES = {"torch": WEIGHTS, "onnx": ONNX}  # what runs a network, and the file that it reads
 PART = ".part"  # how temporary files end
 SHIPPED = Path(__file__).parent / "weights"  # folders of the models that come along
 
@@ -151,12 +153,22 @@ def read_weights(path: Path) -> tuple[Config, dict[str, Tensor]]:
         raise PhotochromError(f"no weights {path}; train the model first") from None
     except (OSError, SafetensorError) as error:
         raise PhotochromError(f"{path} cannot be read: {error}") from None
+    return carried_config(metadata, path), tensors
+
+
+def carried_config(metadata: Mapping[str, str], path: Path) -> Config:
+    """The configuration that a file with weights carries, as `metadata_for` has put it there."""
     if "config" not in metadata:
         raise PhotochromError(f"{path} was not written by Photochrom: it carries no configuration")
     try:
-        return build(json.loads(metadata["config"])), tensors
+        return build(json.loads(metadata["config"]))
     except (ValueError, RecursionError, UsageError) as error:
         raise PhotochromError(f"{path} carries a configuration that cannot be read: {error}") from None
+
+
+def metadata_for(config: Config) -> dict[str, str]:
+    """What a file with weights carries, so that it alone is enough to colour with."""
+    return {"format": "photochrom-1", "config": config.model_dump_json()}
 
 
 class ModelFolder:
@@ -263,8 +275,7 @@ class ModelFolder:
     def save_weights(self, tensors: dict[str, Tensor], config: Config) -> None:
         """Write the averaged weights to share: float16 safetensors that carry their configuration."""
         half = {key: value.detach().cpu().half().contiguous() for key, value in tensors.items()}
-        metadata = {"format": "photochrom-1", "config": config.model_dump_json()}
-        write_bytes(self / WEIGHTS, safetensors.torch.save(half, metadata))
+        write_bytes(self / WEIGHTS, safetensors.torch.save(half, metadata_for(config)))
 
     def remove(self) -> None:
         """Delete the folder and all that is in it; raises PhotochromError while it is being trained."""
@@ -316,3 +327,19 @@ def find_model(name_or_path: str | Path, models: Path) -> ModelFolder:
         or "none yet; make one with `photochrom train`"
     )
     raise PhotochromError(f"no model {str(name_or_path)!r} in {models}/; there are: {known}")
+
+
+def find_weights(model: str | Path, models: Path, engine: str | None = None) -> Path:
+    """The file to colour with: `model` itself, if it is one, or that of a model by its name or folder (see `find_model`).
+
+    engine: a key of `ENGINES`; None means torch, or what the file is for. Raises UsageError for another engine and for a
+    file that is another's.
+    """
+    if engine is not None and engine not in ENGINES:
+        raise UsageError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
+    for able, file in ENGINES.items():
+        if Path(model).suffix == Path(file).suffix:
+            if engine not in (None, able):
+                raise UsageError(f"{model} is for the engine {able}, not for {engine}: leave the engine out")
+            return Path(model)
+    return find_model(model, models) / ENGINES[engine or "torch"]

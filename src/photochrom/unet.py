@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from photochrom.config import ModelConfig
+from photochrom.store import check_tensors
 
 CHROMA_CHANNELS = 2
 
@@ -140,6 +142,15 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.head[-1].bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def load(cls, config: ModelConfig, weights: dict[str, Tensor], origin: Path) -> UNet:
+        """A network to colour with; raises PhotochromError, naming `origin`, if the weights belong to another."""
+        with torch.device("meta"):  # takes no memory, however large a network a stranger's file describes
+            network = cls(config)
+        check_tensors(network, weights, origin)
+        network.load_state_dict(weights, assign=True)
+        return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @property
     def last_layer(self) -> nn.Parameter:

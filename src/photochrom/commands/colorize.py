@@ -28,7 +28,7 @@ def colorize(
             "-o", "--out", metavar="OUT", help="Folder, or a file for one photo.", show_default=False
         ),
     ],
-    model: Annotated[str, typer.Option(help="A model's name or folder.")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Option(help="A model's name, folder, or .onnx file.")] = DEFAULT_MODEL,
     models: Models = MODELS,
     steps: Annotated[int, typer.Option(help="Sampling steps; fewer are faster and paler.")] = 20,
     seed: Annotated[int, typer.Option(help="Another seed gives other plausible colours.")] = 0,
@@ -62,6 +62,13 @@ def colorize(
         bool, typer.Option("--truncated", help="Colour what there is of a photo that was cut short.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="torch|onnx",
+            help="What runs the network (default: torch, or what the model's file is for).",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Colour all, and replace files that exist.")
     ] = False,
@@ -84,7 +91,7 @@ def colorize(
     from photochrom.colorizer import Colorizer
     from photochrom.hints import Hint
     from photochrom.record import state
-    from photochrom.store import WEIGHTS, find_model
+    from photochrom.store import ENGINES, find_weights
     from photochrom.terminal import Display
     from photochrom.video import SUFFIXES as VIDEO_SUFFIXES
 
@@ -95,7 +102,7 @@ def colorize(
     if samples > 1 and average > 1:
         raise UsageError("--samples and --average together: take one (the mean of N, or N pictures)")
     processes.connect()
-    folder = find_model(model, models)
+    weights = find_weights(model, models, engine)
     wanted = album.Wanted(samples, average, uncertainty)
     options: dict[str, Any] = {
         **{"steps": steps, "seed": seed, "sampler": sampler, "strength": strength},
@@ -111,16 +118,16 @@ def colorize(
                 "videos are coloured by themselves, with --steps, --seed, --sampler, --strength and --detail alone"
             )
         kept = {key: options[key] for key in ("steps", "seed", "sampler", "strength", "detail")}
-        _color_films(Colorizer.load(folder.path, device=device), films, out, overwrite, as_json, kept)
+        _color_films(Colorizer.load(weights, device=device), films, out, overwrite, as_json, kept)
         return
-    files = [state(file) for file in (folder / WEIGHTS, hints, keep_gray, like) if file]
+    files = [state(file) for file in (weights, hints, keep_gray, like) if file]
     how = {**options, "wanted": wanted, "files": files}
     plan = processes.from_first(lambda: album.plan(inputs, out, overwrite, how, wanted))
     if len(plan.jobs) > 1 and (hint or hints or keep_gray):
         raise UsageError(
             "--hint, --hints and --keep-gray are places in one photo: colour the others separately"
         )
-    colorizer = Colorizer.load(folder.path, device=device)
+    colorizer = Colorizer.load(weights, device=device)
     written = []
     told: list[tuple[str, Path]] = []
     share = plan.share()
@@ -145,7 +152,7 @@ def colorize(
     if as_json and processes.is_first():
         print_json(
             {
-                "model": folder.name,
+                "model": weights.parent.name if weights.name in ENGINES.values() else weights.stem,
                 **{key: _plain(value) for key, value in options.items()},
                 "written": written,
                 "unchanged": [str(path) for path in plan.unchanged],

@@ -289,8 +289,7 @@ class LoadedModels:
         changed = weights.stat().st_mtime_ns
         if name not in self._loaded or self._loaded[name][0] != changed:
             self._loaded.pop(name, None)
-            config, tensors = store.read_weights(weights)
-            self._loaded[name] = changed, PreviewColorizer(config, tensors, weights, self._settings.device)
+            self._loaded[name] = changed, PreviewColorizer.load(weights, device=self._settings.device)
         self._loaded.move_to_end(name)
         while len(self._loaded) > 1 and self.bytes > self._settings.model_bytes:
             self._loaded.popitem(last=False)

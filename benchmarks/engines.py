@@ -1,0 +1,116 @@
+"""Whether onnxruntime runs the network faster than torch does on this processor.
+
+    taskset -c 1 python benchmarks/engines.py        # about two minutes; writes docs/engines.md
+
+The network with an encoder's features, at 64x64 photos and on one thread, as torch runs it in float32, as `Colorizer` has
+torch run it here, and as onnxruntime runs what `photochrom export` has written. All in one process and in turns, so that
+whatever else the machine does strikes all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from photochrom import store
+from photochrom.config import PRESETS, build
+from photochrom.encoder import Encoder
+from photochrom.onnx_file import read_onnx, write_onnx
+from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
+from photochrom.store import ModelFolder
+from photochrom.unet import UNet
+
+REPORT = Path(__file__).parents[1] / "docs" / "engines.md"
+BATCHES = (1, 8, 32)
+SIZE, ROUNDS = 64, 7
+TORCH, CHOSEN, ONNX = "torch, float32", "torch, as chosen", "onnxruntime"
+
+Evaluate = Callable[[], object]
+
+
+def contenders(preset: str, work: Path) -> dict[tuple[str, int], Evaluate]:
+    """For each engine and batch, one evaluation of the same untrained network, which costs what a trained one does."""
+    config = build({"model": {"features": PRESETS[preset], "encoder": "vgg16"}, "data": {"size": SIZE}})
+    folder = ModelFolder(work / preset)
+    folder.path.mkdir()
+    folder.save_weights(UNet(config.model).state_dict(), config)
+    write_onnx(folder / store.WEIGHTS, folder / store.ONNX)
+    _, tensors = store.read_weights(folder / store.WEIGHTS)
+    exact = UNet.load(config.model, tensors, folder.path)
+    chosen = copy.deepcopy(exact)
+    if bfloat16_is_faster():
+        convolve_in_bfloat16(chosen)
+    networks = {TORCH: exact, CHOSEN: chosen, ONNX: read_onnx(folder / store.ONNX)[1]}
+    encoder = Encoder.of(config.model)
+    assert encoder
+    found: dict[tuple[str, int], Evaluate] = {}
+    for batch in BATCHES:
+        y = torch.rand(batch, 1, SIZE, SIZE) * 2 - 1
+        xt, t, features = torch.randn(batch, 2, SIZE // 2, SIZE // 2), torch.tensor([500]), encoder(y)
+        for name, network in networks.items():
+            found[name, batch] = lambda network=network, given=(xt, t, y, features): network(*given)
+    return found
+
+
+def rate(evaluate: Evaluate, batch: int) -> float:
+    """Photos per second, over at least as many photos as the largest batch has."""
+    times = max(BATCHES) // batch
+    begun = time.perf_counter()
+    for _ in range(times):
+        evaluate()
+    return times * batch / (time.perf_counter() - begun)
+
+
+@torch.inference_mode()
+def measure(preset: str, work: Path) -> list[str]:
+    """The rows of a preset's table."""
+    evaluations = contenders(preset, work)
+    for evaluate in evaluations.values():
+        evaluate()  # kernels are chosen and memory is taken at the first
+    rates: dict[tuple[str, int], list[float]] = {key: [] for key in evaluations}
+    for _ in range(ROUNDS):
+        for key, evaluate in evaluations.items():
+            rates[key].append(rate(evaluate, key[1]))
+    rows = []
+    for batch in BATCHES:
+        cells = [f"{statistics.median(rates[name, batch]):.1f}" for name in (TORCH, CHOSEN, ONNX)]
+        for torch_way in (TORCH, CHOSEN):
+            factors = sorted(a / b for a, b in zip(rates[ONNX, batch], rates[torch_way, batch], strict=True))
+            cells.append(f"{statistics.median(factors):.2f} ({factors[0]:.2f} to {factors[-1]:.2f})")
+        rows.append(f"| `{preset}` | {batch} | {' | '.join(cells)} |")
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure, print and write."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as work:
+        rows = [row for preset in ("small", "default") for row in measure(preset, Path(work))]
+    chosen = "bfloat16" if bfloat16_is_faster() else "float32"
+    text = f"""# Engines
+
+Written by `python benchmarks/engines.py` on {date.today()}: {platform.processor() or platform.machine()}, one thread, torch
+{torch.__version__}, onnxruntime {version("onnxruntime")}. Photos of {SIZE}x{SIZE} through the network with vgg16's features, per second:
+one evaluation each, of which a colouring takes 20. `Colorizer` convolves in {chosen} here, because a measurement found that
+faster (`photochrom.precision`); onnxruntime runs in float32. Medians of {ROUNDS} rounds in turns; factors are taken within each
+round, with their range, and above 1 onnxruntime is faster.
+
+| preset | batch | {TORCH} | torch, {chosen}, as chosen here | {ONNX} | {ONNX} / {TORCH} | {ONNX} / {CHOSEN} |
+|---|---|---|---|---|---|---|
+{chr(10).join(rows)}
+"""
+    store.write_bytes(REPORT, text.encode())
+
+
+if __name__ == "__main__":
+    main()
