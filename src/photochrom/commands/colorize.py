@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from photochrom.album import Plan
     from photochrom.colorizer import Colorizer
 
+CALM, BOLDER = (
+    4,
+    1.3,
+)  # of how many colourings the mean is taken, and the strength that makes up for its paleness
+
 
 def colorize(
     inputs: Annotated[
@@ -33,10 +38,18 @@ def colorize(
     steps: Annotated[int, typer.Option(help="Sampling steps; fewer are faster and paler.")] = 20,
     seed: Annotated[int, typer.Option(help="Another seed gives other plausible colours.")] = 0,
     sampler: Annotated[str, typer.Option(metavar="ddim|dpm++|ddpm", help="How to sample.")] = "ddim",
-    strength: Annotated[float, typer.Option(help="0 is gray, 1 as the model says, above 1 bolder.")] = 1.0,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help=f"0 is gray, 1 as the model says, above 1 bolder (default: {BOLDER} for a mean, else 1)."
+        ),
+    ] = None,
     temperature: Annotated[float, typer.Option(help="Below 1: nearer to the average colours.")] = 1.0,
     samples: Annotated[int, typer.Option(help="Write this many colourings, and a sheet of them.")] = 1,
-    average: Annotated[int, typer.Option(help="Write the mean of this many colourings.")] = 1,
+    average: Annotated[
+        int | None,
+        typer.Option(help=f"Write the mean of this many colourings: calmer than one (default: {CALM})."),
+    ] = None,
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Write a map as well: white where the colour is a guess.")
     ] = False,
@@ -97,10 +110,13 @@ def colorize(
 
     if hint and hints:
         raise UsageError("--hint and --hints together: draw all hints into the picture, or type them all")
+    if samples > 1 and average is not None and average > 1:
+        raise UsageError("--samples and --average together: take one (the mean of N, or N pictures)")
+    films = [path for path in inputs if path.suffix.lower() in VIDEO_SUFFIXES]
+    average = average if average is not None else 1 if films or samples > 1 else CALM
+    strength = strength if strength is not None else BOLDER if average > 1 else 1.0
     if min(samples, average) < 1:
         raise UsageError(f"{min(samples, average)} colourings: take 1 or more")
-    if samples > 1 and average > 1:
-        raise UsageError("--samples and --average together: take one (the mean of N, or N pictures)")
     processes.connect()
     weights = find_weights(model, models, engine)
     wanted = album.Wanted(samples, average, uncertainty)
@@ -110,7 +126,6 @@ def colorize(
         "hints": [Hint.parse(text) for text in hint] if hint else hints,
         **{"max_megapixels": max_megapixels, "truncated": truncated},
     }
-    films = [path for path in inputs if path.suffix.lower() in VIDEO_SUFFIXES]
     if films:
         unused = {"temperature": 1.0, "keep_gray": None, "like": None, "hints": None, "truncated": False}
         if len(films) < len(inputs) or wanted != album.Wanted() or unused != {k: options[k] for k in unused}:
