@@ -1,0 +1,272 @@
+"""At which working size a model colours large photos best, and what each size costs.
+
+    python benchmarks/trained/detail.py photochrom-v2 [--models models]      # writes docs/detail.md and docs/detail.png
+
+The photographs of the data set `demo` (`photochrom.data.demo` tells their origin and licence), whole and at full size.
+Errors shrink as colours fade, so the sizes are also compared where they are equally colourful: each with the one strength
+that makes its colourings as colourful, on average, as those at the size of the training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy.stats import t as student
+
+from photochrom import metrics
+from photochrom.colorizer import Colorizer
+from photochrom.compare import STRENGTHS, strength_at
+from photochrom.data.demo import PHOTOS
+from photochrom.data.sources import open_photo
+from photochrom.errors import PhotochromError
+from photochrom.fullsize import lay_over
+from photochrom.measures import MEASURES
+from photochrom.metrics import Array
+from photochrom.pictures import png, sheet
+from photochrom.samples import Samples
+from photochrom.store import write_bytes
+
+DOCS = Path(__file__).parents[2] / "docs"
+TILE = 128  # pixels of a photo on the sheet
+SIDES = (48, 64, 96, 128, 192, 256)
+ENOUGH = 0.01  # share of a photo's pixels that must be almost black before it counts among the dark measures
+ERRORS = ("ab", "ciede2000", "dark_error", "false_color")
+SHOWN = ("colorfulness", *ERRORS)
+Table = dict[str, Array]  # measure -> (photos,), the mean over seeds
+
+
+class Drawn(NamedTuple):
+    """The colourings of all photos at one working size."""
+
+    samples: list[Samples]
+    seconds: float  # of the processor, for each colouring
+
+    def averaged(self) -> Drawn:
+        """The mean of each photo's colourings, as `colorize --average` draws it."""
+        means = [
+            Samples(each.photo, each.seen, each.c.mean(dim=0, keepdim=True), None) for each in self.samples
+        ]
+        return Drawn(means, self.seconds * len(self.samples[0]))
+
+
+class Compared(NamedTuple):
+    """The working sizes beside each other: for each, its measures as made, its strength, and its measures with that."""
+
+    made: dict[int, Table]
+    strengths: dict[int, float]
+    equal: dict[int, Table]
+
+
+def photographs() -> dict[str, Image.Image]:
+    """The free photographs that scikit-image and matplotlib bring along, RGB."""
+    return {name: open_photo(Path(str(files(package) / file))) for name, package, file, *_ in PHOTOS}
+
+
+def draw(colorizer: Colorizer, photos: Sequence[Image.Image], side: int, seeds: int) -> Drawn:
+    """`seeds` colourings of each photo's luma."""
+    started = time.process_time()
+    samples = [colorizer.samples(photo.convert("L"), seeds, detail=side) for photo in photos]
+    for several in samples:
+        several[:]  # the way up to full size belongs to what a colouring costs
+    return Drawn(samples, (time.process_time() - started) / (seeds * len(photos)))
+
+
+def pictures(several: Samples, strength: float) -> Array:
+    """All colourings of a photo, bolder or paler: (S,H,W,3) in [0,1]."""
+    drawn = [lay_over(several.photo.luma, several.seen, strength * c[None]) for c in several.c]
+    return np.stack([as_array(picture) for picture in drawn])
+
+
+def as_array(picture: Image.Image) -> Array:
+    """(H,W,3) float32 in [0,1]."""
+    return np.asarray(picture, dtype=np.float32) / 255
+
+
+def equal_strength(drawn: Drawn, target: float) -> float:
+    """The strength at which the mean colourfulness of all colourings is the target."""
+    curve = [0.0] + [
+        float(np.mean([metrics.colorfulness(pictures(several, strength)) for several in drawn.samples]))
+        for strength in STRENGTHS
+    ]
+    found = float(strength_at(np.array([curve]), np.array([target]))[0])
+    if np.isnan(found):
+        raise PhotochromError(
+            f"no strength makes colourfulness {target:.1f}: {STRENGTHS[-1]} makes {curve[-1]:.1f}"
+        )
+    return found
+
+
+def measured(drawn: Drawn, true: Sequence[Array], strength: float) -> Table:
+    """The measures of each photo, means over its seeds; NaN where a photo has too few dark pixels."""
+    rows = []
+    for several, truth in zip(drawn.samples, true, strict=True):
+        lab = np.repeat(metrics.lab(truth[None]), len(several), axis=0)
+        made = metrics.photo_sums(pictures(several, strength), np.repeat(truth[None], len(several), 0), lab)
+        sums = {name: float(column.mean()) for name, column in made.items()}
+        rows.append([value(name, sums, truth.shape[0] * truth.shape[1]) for name in SHOWN])
+    return dict(zip(SHOWN, np.array(rows).T, strict=True))
+
+
+def value(name: str, sums: dict[str, float], pixels: int) -> float:
+    """One measure of one photo."""
+    measure = MEASURES[name]
+    if measure.count is None:
+        return sums[name]
+    enough = sums[measure.count] >= ENOUGH * pixels
+    return measure.scale * sums[name] / sums[measure.count] if enough else float("nan")
+
+
+def difference(found: Array, other: Array) -> tuple[float, float]:
+    """Mean over photos of found - other, and how far its 95 % interval reaches (Student's t, of so many photos)."""
+    apart = (found - other)[~np.isnan(found - other)]
+    reach = student.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
+    return float(apart.mean()), float(reach)
+
+
+def told_apart(found: Table, other: Table) -> dict[str, float]:
+    """The errors that differ by more than their interval, with the difference."""
+    apart = {name: difference(found[name], other[name]) for name in ERRORS}
+    return {name: mean for name, (mean, reach) in apart.items() if abs(mean) > reach}
+
+
+def table(tables: dict[int, Table], trained: int) -> str:
+    """The errors at each size and their differences from those at the size of the training."""
+    titles = [
+        f"{MEASURES[name].title}{', ' * bool(MEASURES[name].unit)}{MEASURES[name].unit}" for name in SHOWN
+    ]
+    lines = [f"| shorter side | {' | '.join(titles)} |", "|---:|" + "---|" * len(titles)]
+    for side, found in tables.items():
+        cells = [f"{np.nanmean(found[name]):.2f}" for name in SHOWN]
+        if side != trained:
+            sure = told_apart(found, tables[trained])
+            for place, name in enumerate(ERRORS, start=1):
+                mean, reach = difference(found[name], tables[trained][name])
+                mark = "**" if name in sure else ""
+                cells[place] += f" ({mark}{mean:+.2f} ± {reach:.2f}{mark})"
+        lines.append(f"| {side} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def by_photo(tables: dict[int, Table], names: Sequence[str]) -> str:
+    """Colour distance of each photo at each size."""
+    lines = ["| shorter side | " + " | ".join(names) + " |", "|---:|" + "---:|" * len(names)]
+    for side, found in tables.items():
+        lines.append(f"| {side} | " + " | ".join(f"{distance:.1f}" for distance in found["ab"]) + " |")
+    return "\n".join(lines)
+
+
+def findings(tables: dict[int, Table], trained: int) -> str:
+    """What can be told apart from the size of the training, in words."""
+    words = [
+        f"{side} pixels are {'worse' if mean > 0 else 'better'} by {MEASURES[name].title}"
+        for side, found in tables.items()
+        for name, mean in told_apart(found, tables[trained]).items()
+    ]
+    return "; ".join(words) or f"no size can be told apart from {trained} pixels"
+
+
+def compare(drawn: dict[int, Drawn], true: Sequence[Array], trained: int) -> Compared:
+    """Measure all sizes as made, and where they are as colourful as the size of the training."""
+    made = {side: measured(each, true, 1.0) for side, each in drawn.items()}
+    goal = float(made[trained]["colorfulness"].mean())
+    strengths = {side: equal_strength(each, goal) for side, each in drawn.items()} | {trained: 1.0}
+    return Compared(
+        made, strengths, {side: measured(each, true, strengths[side]) for side, each in drawn.items()}
+    )
+
+
+def page(
+    options: argparse.Namespace, trained: int, names: Sequence[str], seconds: dict[int, float], one: Compared,
+    mean: Compared, truth: float,
+) -> str:  # fmt: skip
+    """docs/detail.md."""
+    costs = [
+        f"| {side} | {spent:.2f} | {one.strengths[side]:.2f} | {mean.strengths[side]:.2f} |"
+        for side, spent in seconds.items()
+    ]
+    return f"""# Working size
+
+Written by `python benchmarks/trained/detail.py {options.model}` on {datetime.now(UTC).date()}. The model was trained at {trained} pixels;
+`colorize --detail` shows it a photo with a shorter side of another length. {len(names)} free photographs
+({", ".join(names)}), whole, {options.seeds} seeds each, 20 steps, measured at their own size
+(colourfulness of the true ones: {truth:.1f}).
+
+At equal colourfulness, {findings(one.equal, trained)}. Of the mean of {options.seeds} colourings, {findings(mean.equal, trained)}.
+
+In brackets is the mean difference from {trained} pixels over the photos, each of them a mean over its seeds, with its 95 % interval
+(Student's t); bold where it excludes zero. {len(names)} photos are few: only large differences can show, photos of other kinds
+may answer otherwise, and of the {len(ERRORS) * (len(seconds) - 1)} comparisons in a table about one looks certain by chance. Almost black regions
+count in photos that have at least 1 % of them.
+
+## Single colourings, as colourful as at {trained} pixels
+
+{table(one.equal, trained)}
+
+Colour distance by photo:
+
+{by_photo(one.equal, names)}
+
+## The mean of {options.seeds} colourings, as colourful as at {trained} pixels
+
+{table(mean.equal, trained)}
+
+## Single colourings as made
+
+{table(one.made, trained)}
+
+## Cost
+
+Processor seconds for a single colouring, from a photo in memory to its picture at full size, and the strengths that made single
+colourings and means as colourful as at {trained} pixels.
+
+| shorter side | seconds | strength | of a mean |
+|---:|---:|---:|---:|
+{chr(10).join(costs)}
+
+![true, and coloured at each working size](detail.png)
+
+*The first seed of each, as made.*
+"""
+
+
+def main() -> None:
+    """Colour, measure and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--seeds", type=int, default=4)
+    options = parser.parse_args()
+    colorizer = Colorizer.load(options.model, options.models)
+    trained = colorizer.config.data.size or 64
+    photos = photographs()
+    true = [as_array(photo) for photo in photos.values()]
+    drawn: dict[int, Drawn] = {}
+    for side in sorted({*SIDES, trained}):
+        drawn[side] = draw(colorizer, list(photos.values()), side, options.seeds)
+        print(f"{side} pixels: {drawn[side].seconds:.2f} s for a colouring", flush=True)
+    one = compare(drawn, true, trained)
+    mean = compare({side: each.averaged() for side, each in drawn.items()}, true, trained)
+    truth = float(np.mean([metrics.colorfulness(photo[None]) for photo in true]))
+    columns = {"true": list(photos.values())}
+    columns |= {str(side): [several[0] for several in each.samples] for side, each in drawn.items()}
+    # 256 colours are enough for a small sheet, and make a third of the file
+    picture = sheet(columns, TILE).quantize(256)
+    write_bytes(DOCS / "detail.png", png(picture))
+    seconds = {side: each.seconds for side, each in drawn.items()}
+    text = page(options, trained, list(photos), seconds, one, mean, truth)
+    write_bytes(DOCS / "detail.md", text.encode())
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
