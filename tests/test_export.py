@@ -245,6 +245,12 @@ def test_wrong_exports_are_refused(models: Path) -> None:
     assert taken.read_bytes() == before
 
 
+def test_nothing_is_written_into_the_package(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SHIPPED", models)
+    message = "none comes along with Photochrom: say with -o where its ONNX file goes"
+    assert run("export", "none", "--overwrite") == (2, "", f"photochrom: error: {message}\n")
+
+
 @pytest.mark.parametrize("library", ["onnx", "onnxscript", "onnxruntime"])
 def test_without_the_libraries(models: Path, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed

@@ -79,7 +79,7 @@ def colorize(
         str | None,
         typer.Option(
             metavar="torch|onnx",
-            help="What runs the network (default: torch, or what the model's file is for).",
+            help="What runs the network (default: torch, or what the file is for). onnx is slower for many photos.",
         ),
     ] = None,
     overwrite: Annotated[

@@ -32,8 +32,9 @@ def export(
 
     Batch and size are free. The file is compared with torch first, and not
     written where they differ by more than 0.001. `photochrom colorize
-    --engine onnx` runs it; docs/onnx.md says when that is faster, and what
-    other programs have to give to the network.
+    --engine onnx` runs it: faster for one small photo at a time, slower for
+    many where torch convolves in bfloat16 (docs/engines.md). What other
+    programs have to give to the network stands in docs/onnx.md.
 
     [bold]Examples[/bold]
     $ photochrom export model_v1
@@ -47,6 +48,8 @@ def export(
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}; there is {', '.join(FORMATS)}")
     folder = store.find_model(model, models)
+    if folder.shipped and out is None:
+        raise UsageError(f"{folder.name} comes along with Photochrom: say with -o where its ONNX file goes")
     output = out or folder / store.ONNX
     if output.suffix != Path(store.ONNX).suffix:
         raise UsageError(f"-o {output}: name a file that ends in {Path(store.ONNX).suffix}")
