@@ -17,7 +17,7 @@ from PIL import Image
 import photochrom
 from photochrom import colorizer as module
 from photochrom import store
-from photochrom.colorizer import Colorizer, pick_device
+from photochrom.colorizer import Colorizer, default_detail, pick_device
 from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError, UsageError
@@ -290,6 +290,22 @@ def test_like_takes_on_the_colours_of_another_photo(colorizer: Colorizer) -> Non
 def test_detail_is_the_size_that_the_network_sees(colorizer: Colorizer) -> None:
     samples = colorizer.samples(noise("L", (90, 60)), 1, detail=32, steps=2)
     assert (samples.seen.height, samples.seen.width) == (32, 48)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size", "side"),
+    [
+        ("none", (4000, 3000), 64),
+        ("vgg16", (4000, 3000), 128),
+        ("vgg16", (100, 90), 90),
+        ("vgg16", (40, 30), 64),
+    ],
+)
+def test_an_encoder_sees_large_photos_at_twice_the_size_of_the_training(
+    encoder: str, size: tuple[int, int], side: int
+) -> None:
+    config = build({"model": {"encoder": encoder}, "data": {"size": 64}})
+    assert default_detail(config, size) == side
 
 
 def test_places_belong_to_a_single_photo(colorizer: Colorizer) -> None:

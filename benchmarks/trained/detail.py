@@ -201,6 +201,9 @@ Written by `python benchmarks/trained/detail.py {options.model}` on {datetime.no
 
 At equal colourfulness, {findings(one.equal, trained)}. Of the mean of {options.seeds} colourings, {findings(mean.equal, trained)}.
 
+By default (`default_detail` in `colorizer.py`), models with an encoder see photos at twice the size of their training, as far as
+the photos have it, and others at that size.
+
 In brackets is the mean difference from {trained} pixels over the photos, each of them a mean over its seeds, with its 95 % interval
 (Student's t); bold where it excludes zero. {len(names)} photos are few: only large differences can show, photos of other kinds
 may answer otherwise, and of the {len(ERRORS) * (len(seconds) - 1)} comparisons in a table about one looks certain by chance. Almost black regions

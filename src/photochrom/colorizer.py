@@ -38,7 +38,8 @@ class Options(TypedDict, total=False):
     steps: network evaluations for each colouring, 20. seed: 0; the same seed gives a photo the same colours, whatever
     photos are beside it (each photo has noise of its own). sampler: "ddim", "dpm++" or "ddpm".
     strength: what chroma is multiplied by, 1; 0 is gray, above 1 is bolder. temperature: what the first noise is
-    multiplied by, 1; less gives colours nearer to the average; not for "ddpm". detail: the length of the shorter side at which the network sees the photo (default: as in training).
+    multiplied by, 1; less gives colours nearer to the average; not for "ddpm". detail: the length of the shorter side
+    at which the network sees the photo (default: see `default_detail`).
     hints: places whose colour is known, as `Hint`s or as a transparent picture with strokes of colour that fits the
     photo; for a single photo. keep_gray: a picture, white where the photo stays gray; for a single photo. like: a colour
     photo whose colours, brightness by brightness, the result takes on.
@@ -184,8 +185,11 @@ class Colorizer:
             raise UsageError("hints and keep_gray are places in one photo: colour the others separately")
         grays = [open_gray(photo, max_megapixels, truncated) for photo in photos]
         model = self.config.model
-        side = detail or self.config.data.size or 64
-        views = [view(gray.luma, side, model.multiple, model.chroma_scale) for gray in grays]
+        sides = [detail or default_detail(self.config, gray.luma.size) for gray in grays]
+        views = [
+            view(gray.luma, side, model.multiple, model.chroma_scale)
+            for gray, side in zip(grays, sides, strict=True)
+        ]
         mask = None if keep_gray is None else gray_mask(keep_gray, grays[0].luma.size)
         held = None
         if hints is not None or mask is not None:
@@ -242,6 +246,15 @@ class Colorizer:
             held=held,
             features=self.encoder(y) if self.encoder else (),
         ).cpu()
+
+
+def default_detail(config: Config, size: tuple[int, int]) -> int:
+    """The shorter side at which a model sees a photo of `size` (width, height) when nothing else is asked for.
+
+    That of its training; with an encoder twice as much, as far as the photo has it: docs/detail.md has the measurements.
+    """
+    trained = config.data.size or 64
+    return trained if config.model.encoder == "none" else max(trained, min(2 * trained, *size))
 
 
 def photo_seed(luma: Image.Image, seed: int) -> int:

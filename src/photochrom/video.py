@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from photochrom.colorizer import Colorizer
+from photochrom.colorizer import Colorizer, default_detail
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.fullsize import View, lay_over, view
 from photochrom.store import write_atomically
@@ -55,7 +55,7 @@ def color_video(
             total, model = given.streams.video[0].frames, colorizer.config.model
 
             def see(luma: Image.Image) -> View:
-                side = detail or colorizer.config.data.size or 64
+                side = detail or default_detail(colorizer.config, luma.size)
                 return view(luma, side, model.multiple, model.chroma_scale)
 
             def write(file: IO[bytes]) -> None:

@@ -55,7 +55,9 @@ def colorize(
     ] = False,
     detail: Annotated[
         int | None,
-        typer.Option(help="Shorter side in pixels at which the model sees a photo (default: as trained)."),
+        typer.Option(
+            help="Shorter side in pixels at which the model sees a photo (default: as trained; with an encoder twice that)."
+        ),
     ] = None,
     hint: Annotated[
         list[str] | None,
