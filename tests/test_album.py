@@ -54,7 +54,7 @@ def photo(path: str, size: tuple[int, int] = (24, 16), seed: int = 0) -> Path:
 
 
 def colorize(models: Path, *arguments: object) -> int:
-    return call("colorize", *arguments, "--models", models, "--steps", 2)
+    return call("colorize", *arguments, "--models", models, "--model", "tiny", "--steps", 2)
 
 
 def pixels(path: str) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_samples_a_sheet_and_a_map(models: Path, capsys: pytest.CaptureFixture[s
     names = ["a-1.png", "a-2.png", "a-3.png", "a-sheet.png", "a-uncertainty.png"]
     assert capsys.readouterr().out.split() == [f"out/{name}" for name in names]
     assert np.abs(pixels("out/a-1.png") - pixels("out/a-2.png")).max() > 0
-    assert colorize(models, "a.png", "-o", "second.png", "--seed", 1) == 0
+    assert colorize(models, "a.png", "-o", "second.png", "--seed", 1, "--average", 1) == 0
     assert np.abs(pixels("second.png") - pixels("out/a-2.png")).max() <= 1
     with Image.open("out/a-uncertainty.png") as map:
         assert (map.mode, map.size) == ("L", (40, 30))
@@ -136,11 +136,22 @@ def test_samples_are_kept_too_if_they_are_there(models: Path, capsys: pytest.Cap
 def test_the_average_is_the_mean(models: Path) -> None:
     photo("a.png")
     assert colorize(models, "a.png", "-o", "out", "--samples", 4) == 0
-    assert colorize(models, "a.png", "-o", "mean.png", "--average", 4) == 0
+    assert colorize(models, "a.png", "-o", "mean.png", "--average", 4, "--strength", 1) == 0
     mean = np.mean([pixels(f"out/a-{number}.png") for number in range(1, 5)], axis=0)
     assert (
         np.abs(mean - pixels("mean.png")).mean() < 3
     )  # not the same, as each alone is compressed into the gamut
+
+
+def test_nothing_said_it_is_a_mean_made_bolder_but_for_samples(models: Path) -> None:
+    photo("a.png")
+    assert colorize(models, "a.png", "-o", "plain.png") == 0
+    assert colorize(models, "a.png", "-o", "said.png", "--average", 4, "--strength", 1.3) == 0
+    assert colorize(models, "a.png", "-o", "single.png", "--average", 1) == 0
+    assert colorize(models, "a.png", "-o", "out", "--samples", 2) == 0
+    assert np.array_equal(pixels("plain.png"), pixels("said.png"))
+    assert np.array_equal(pixels("single.png"), pixels("out/a-1.png"))
+    assert not np.array_equal(pixels("plain.png"), pixels("single.png"))
 
 
 def test_flags_reach_the_colours(models: Path) -> None:
@@ -278,7 +289,7 @@ def test_two_kinds_of_output_never_meet() -> None:
 def test_an_interrupt_leaves_whole_files_and_a_record(models: Path) -> None:
     for number in range(40):
         photo(f"album/{number:02}.png", (700, 700), seed=number)
-    command = ["colorize", "album", "-o", "out", "--models", str(models), "--steps", "1"]
+    command = ["colorize", "album", "-o", "out", "--model", str(models / "tiny"), "--steps", "1"]
     code = f"from photochrom.cli import main; main({command!r})"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
