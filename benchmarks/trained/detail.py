@@ -131,6 +131,12 @@ def difference(found: Array, other: Array) -> tuple[float, float]:
     return float(apart.mean()), float(reach)
 
 
+def few_colors(picture: Image.Image) -> Image.Image:
+    """The picture in 256 colours, dithered, which makes a third of the file; rare colours are kept."""
+    palette = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
+    return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+
 def told_apart(found: Table, other: Table) -> dict[str, float]:
     """The errors that differ by more than their interval, with the difference."""
     apart = {name: difference(found[name], other[name]) for name in ERRORS}
@@ -262,9 +268,7 @@ def main() -> None:
     truth = float(np.mean([metrics.colorfulness(photo[None]) for photo in true]))
     columns = {"true": list(photos.values())}
     columns |= {str(side): [several[0] for several in each.samples] for side, each in drawn.items()}
-    # 256 colours are enough for a small sheet, and make a third of the file
-    picture = sheet(columns, TILE).quantize(256)
-    write_bytes(DOCS / "detail.png", png(picture))
+    write_bytes(DOCS / "detail.png", png(few_colors(sheet(columns, TILE))))
     seconds = {side: each.seconds for side, each in drawn.items()}
     text = page(options, trained, list(photos), seconds, one, mean, truth)
     write_bytes(DOCS / "detail.md", text.encode())

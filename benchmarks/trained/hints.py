@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from detail import as_array, photographs
+from detail import as_array, few_colors, photographs
 from PIL import Image, ImageDraw, ImageFilter
 
 from photochrom import color, metrics
@@ -212,8 +212,7 @@ def main() -> None:
         for column, picture in zip(columns.values(), (marked(gray, case), plain[0], hinted[0]), strict=True):
             column.append(picture)
         print(case.name, found[case.name], flush=True)
-    # 256 colours are enough for a small sheet, and make a third of the file
-    write_bytes(DOCS / "hints.png", png(sheet(columns, TILE, across=2).quantize(256)))
+    write_bytes(DOCS / "hints.png", png(few_colors(sheet(columns, TILE, across=2))))
     write_bytes(DOCS / "hints.md", page(options, found).encode())
 
 
