@@ -593,7 +593,7 @@ def test_demo_leaves_a_model_and_a_picture_and_begins_anew(run: Run, monkeypatch
         assert result.out == "here/models/demo_v1\nhere/models/demo_v2\nhere/demo.png\n"
         assert ("epoch 1/1  v1" in result.err) == trains
         assert ("epoch 2/2  v2" in result.err) == trains
-        assert "photochrom colorize PHOTO.jpg -o coloured --models here/models" in result.err
+        assert "photochrom colorize PHOTO.jpg -o coloured --model here/models/demo_v2" in result.err
     with Image.open("here/demo.png") as picture:
         assert picture.width > 2 * 4 * 128
     assert sorted(path.name for path in Path("here").iterdir()) == ["data", "demo.png", "models"]

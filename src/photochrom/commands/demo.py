@@ -41,7 +41,7 @@ def demo(
     say(f"Done in {duration(time.monotonic() - begun)}. {picture} shows photos that the model never saw:")
     say("gray, as V1 and V2 coloured them, and true. They learned from four photographs, so they guess.")
     say("Next:")
-    say(f"  photochrom colorize PHOTO.jpg -o coloured --models {v2.path.parent}")
+    say(f"  photochrom colorize PHOTO.jpg -o coloured --model {v2.path}")
     say(f"  photochrom evaluate demo_v1 demo_v2 --models {v2.path.parent} --data-dir {out / 'data'}")
     say("  photochrom data import FOLDER_OF_PHOTOS --name mine")
     say("  photochrom train --data mine --preset small --minutes 60")
