@@ -1,10 +1,10 @@
 """What the server does under load, on this machine: run it when nothing else runs.
 
 50 photos of 64x64 pixels posted at once, 20 steps: every one is answered or politely refused (503 with Retry-After, after
-which it is posted again), while a prober asks for /api/health. Then how many photos per second that is, beside
-`Colorizer` on the same photos in batches; and one photo of 12 megapixels.
+which it is posted again), while a prober asks for /api/health. How many photos per second that is, beside `Colorizer` on
+the same photos in batches, in turns, since machines wobble; and one photo of 12 megapixels.
 
-    python benchmarks/load.py [--model DIR] [--photos 50] [--clients 50] [--queue 64 16]
+    python benchmarks/load.py [--model DIR] [--photos 50] [--clients 50] [--rounds 5] [--queue 64 16]
 
 Without --model, a network of the preset `small` with random weights is used: its speed is the same.
 """
@@ -138,20 +138,17 @@ def peak_megabytes(process: int) -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def batches(models: Path, name: str, photos: list[bytes]) -> float:
-    """Photos per second of `Colorizer` alone, files to files; the best of three."""
-    colorizer = Colorizer.load(name, models)
-    rates = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        for picture in colorizer([Image.open(io.BytesIO(photo)) for photo in photos], steps=STEPS):
-            picture.save(io.BytesIO(), "PNG")
-        rates.append(len(photos) / (time.perf_counter() - begun))
-    return max(rates)
+def alone(colorizer: Colorizer, photos: list[bytes]) -> float:
+    """Seconds of `Colorizer` on all photos in batches, files to files."""
+    begun = time.perf_counter()
+    for picture in colorizer([Image.open(io.BytesIO(photo)) for photo in photos], steps=STEPS):
+        picture.save(io.BytesIO(), "PNG")
+    return time.perf_counter() - begun
 
 
 def measure(models: Path, name: str, options: argparse.Namespace, queue: int) -> dict[str, Any]:
-    """Start a server, storm it, and end it."""
+    """Start a server, storm it, in turns with `Colorizer` alone, and end it."""
+    colorizer = Colorizer.load(name, models)
     command = [
         sys.executable,
         "-m",
@@ -170,12 +167,22 @@ def measure(models: Path, name: str, options: argparse.Namespace, queue: int) ->
         port = int(process.stderr.readline().split("127.0.0.1:")[1].split("/")[0])
         photos = [gray_photo((64, 64), seed, "PNG") for seed in range(options.photos)]
         post(port, name, photos[0])  # loads the model
+        alone(colorizer, photos)
         before = peak_megabytes(process.pid)
-        prober = Prober(port)
-        prober.start()
-        seconds, answers, coloured = storm(port, name, photos, options.clients)
-        prober.ended.set()
-        prober.join()
+        answers: Counter[int] = Counter()
+        rates, shares, probes, coloured = [], [], [], 0
+        for _ in range(options.rounds):
+            by_itself = alone(colorizer, photos)
+            prober = Prober(port)
+            prober.start()
+            seconds, these, done = storm(port, name, photos, options.clients)
+            prober.ended.set()
+            prober.join()
+            answers += these
+            coloured += done
+            rates.append(options.photos / seconds)
+            shares.append(by_itself / seconds)
+            probes += prober.seconds
         after = peak_megabytes(process.pid)
         large = gray_photo((4000, 3000), 0, "JPEG")
         begun = time.perf_counter()
@@ -186,13 +193,15 @@ def measure(models: Path, name: str, options: argparse.Namespace, queue: int) ->
     finally:
         process.kill()
         process.wait()
-    quantiles = statistics.quantiles(prober.seconds, n=100)
+    quantiles = statistics.quantiles(probes, n=100)
+    posted = options.photos * options.rounds
     return {
-        "photos": options.photos, "clients at once": options.clients, "places in the queue": queue,
-        "answers by status": dict(answers), "coloured": coloured, "lost": options.photos - coloured, "seconds": round(seconds, 2),
-        "photos per second": round(options.photos / seconds, 1),
+        "photos": posted, "at once": options.photos, "clients at once": options.clients, "places in the queue": queue,
+        "answers by status": dict(answers), "coloured": coloured, "lost": posted - coloured,
+        "photos per second": round(statistics.median(rates), 1),
+        "share of Colorizer alone": round(statistics.median(shares), 2), "least": round(min(shares), 2), "most": round(max(shares), 2),
         "health p50 ms": round(1000 * quantiles[49], 1), "health p99 ms": round(1000 * quantiles[98], 1),
-        "health probes": len(prober.seconds), "memory before MB": round(before), "memory after MB": round(after),
+        "health probes": len(probes), "memory before MB": round(before), "memory after MB": round(after),
         "12 megapixels": statuses, "12 megapixels, seconds": round(twelve, 2), "exit code after SIGTERM": code,
     }  # fmt: skip
 
@@ -204,6 +213,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a model folder (default: the preset small, not trained)")
     parser.add_argument("--photos", type=int, default=50)
     parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
         "--queue", type=int, nargs="*", default=[64, 16], help="places; one run for each number"
     )
@@ -217,13 +227,8 @@ def main() -> None:
         )
         if not options.model:
             random_model(ModelFolder(models / name))
-        photos = [gray_photo((64, 64), seed, "PNG") for seed in range(options.photos)]
-        alone = batches(models, name, photos)
         for queue in options.queue:
-            found = measure(models, name, options, queue)
-            found["Colorizer alone, photos per second"] = round(alone, 1)
-            found["share of that"] = round(found["photos per second"] / alone, 2)
-            print(json.dumps(found, indent=1))
+            print(json.dumps(measure(models, name, options, queue), indent=1))
 
 
 if __name__ == "__main__":

@@ -230,8 +230,8 @@ def test_the_command_of_a_card_trains_the_same(run: Run) -> None:
     few = ("--no-flip", "--learning-rate", "5e-4", "--photos-per-epoch", "16", "--data", "demo")
     assert run("train", "--name", "one", *TINY, *few).code == 0
     folder = ModelFolder(Path("models/one"))
-    command = flags.as_command(folder.config, "two")
-    assert f"    {flags.as_command(folder.config, 'one')}\n" in (folder / store.CARD).read_text()
+    command = flags.train_command(folder.config, "two")
+    assert f"    {flags.train_command(folder.config, 'one')}\n" in (folder / store.CARD).read_text()
     assert run(*shlex.split(command)[1:]).code == 0
     again = ModelFolder(Path("models/two"))
     assert again.config == folder.config

@@ -9,7 +9,7 @@ from typing import Any
 from photochrom import store
 from photochrom.config import Config
 from photochrom.errors import PhotochromError
-from photochrom.flags import as_command
+from photochrom.flags import train_command
 from photochrom.measures import MEASURES, SET_MEASURES
 from photochrom.store import ModelFolder, best_record
 
@@ -74,7 +74,7 @@ def model_card(
     )
     features = ", ".join(map(str, config.model.features))
     sight = "sees with VGG16; " if config.model.encoder == "vgg16" else ""
-    command = f"    {as_command(config, name)}\n\n" if len(config.stages) == 1 else ""
+    command = f"    {train_command(config, name)}\n\n" if len(config.stages) == 1 else ""
     return f"""# {name}
 
 A diffusion model that colours grayscale photographs, trained with Photochrom.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -118,9 +119,9 @@ def resolve(
     return build(values)
 
 
-def as_command(config: Config, name: str) -> str:
+def train_command(config: Config, name: str) -> str:
     """The command that trains the same, for a training of one stage; its network is written out, --from or not."""
-    words = ["photochrom train", f"--name {name}", *([f"--from {config.source}"] if config.source else [])]
+    words = ["photochrom", "train", "--name", name, *(["--from", config.source] if config.source else [])]
     for section, (_, model) in SECTIONS.items():
         values = config.stages[0] if section == "stages" else getattr(config, section)
         for field, info in model.model_fields.items():
@@ -131,8 +132,8 @@ def as_command(config: Config, name: str) -> str:
             if isinstance(value, bool):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
             else:
-                words.append(f"--{flag} {_as_typed(flag, value)}")
-    return " ".join(words)
+                words += [f"--{flag}", _as_typed(flag, value)]
+    return shlex.join(words)
 
 
 def as_before(config: Config, folder: ModelFolder) -> Config:

@@ -176,7 +176,7 @@ class UNet(nn.Module):
                 x = self.shrink[i - 1](x)  # (B, next, H/2, W/2)
             x = level(x + meaning[str(i)] if str(i) in meaning else x, time)
             skips.append(x)
-        skips.pop()
+        skips.pop()  # of the coarsest level, which is x itself
         for level, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             x = F.interpolate(grow(x), scale_factor=2.0, mode="nearest")  # (B, previous, 2H, 2W)
             x = level(torch.cat([x, skips.pop()], dim=1), time)

@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from PIL import Image
@@ -32,10 +33,8 @@ from photochrom.server.problems import Problem
 from photochrom.server.settings import Settings
 
 log = logging.getLogger("photochrom.server")
-BATCH = 32
-GATHER_SECONDS = (
-    0.02  # how long the next photo may take to come: a batch of its own for the first costs far more
-)
+BATCH = 64
+GATHER_SECONDS = 0.02  # in which the next photo has to come; the first one alone would cost far more
 LONGEST_GATHERING = 0.3
 SMALL = 512 * 512  # pixels; of larger photos the network's part is not what takes the time
 
@@ -179,7 +178,7 @@ class Worker:
             if batch and batch[0].size[0] * batch[0].size[1] <= SMALL and batch[0].choices.is_plain:
                 key = batch[0].batch_key
                 mates = (t for t in live if t.batch_key == key and t.size[0] * t.size[1] <= SMALL)
-                batch = [task for task, _ in zip(mates, range(BATCH), strict=False)]
+                batch = list(islice(mates, BATCH))
             self._waiting = deque(task for task in live if task not in batch)
             for task in batch:
                 task.waited = time.monotonic() - task.created
