@@ -26,7 +26,7 @@ from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 from photochrom.samples import Samples
 from photochrom.unet import UNet
 
-BATCH = 32
+BATCH = 64
 MOST_SAMPLES = 64
 BATCH_PIXELS = BATCH * 64 * 96  # of luma at working size, which bounds memory
 DETAIL = (8, 1024)  # smallest and largest working size
@@ -35,7 +35,7 @@ DETAIL = (8, 1024)  # smallest and largest working size
 class Options(TypedDict, total=False):
     """How photos are coloured. The flags of `photochrom colorize` have the same names.
 
-    steps: network evaluations for each colouring, 20. seed: 0; the same seed gives a photo the same colours, whatever
+    steps: network evaluations for each colouring (default: 20, or what the model was distilled for). seed: 0; the same seed gives a photo the same colours, whatever
     photos are beside it (each photo has noise of its own). sampler: "ddim", "dpm++" or "ddpm".
     strength: what chroma is multiplied by, 1; 0 is gray, above 1 is bolder. temperature: what the first noise is
     multiplied by, 1; less gives colours nearer to the average; not for "ddpm". detail: the length of the shorter side
@@ -47,7 +47,7 @@ class Options(TypedDict, total=False):
     was cut short. progress(done, total) counts steps over all batches; what it raises ends the colouring.
     """
 
-    steps: int
+    steps: int | None
     seed: int
     sampler: str
     strength: float
@@ -166,7 +166,7 @@ class Colorizer:
         photos: Sequence[Photo | GrayPhoto],
         count: int,
         *,
-        steps: int = 20,
+        steps: int | None = None,
         seed: int = 0,
         sampler: str = "ddim",
         strength: float = 1.0,
@@ -181,14 +181,19 @@ class Colorizer:
     ) -> list[Samples]:
         """`count` colourings of each photo; the one place where the options have their defaults."""
         _check(count, strength, temperature, detail)
+        steps = self.config.steps if steps is None else steps
         if len(photos) > 1 and (hints is not None or keep_gray is not None):
             raise UsageError("hints and keep_gray are places in one photo: colour the others separately")
         grays = [open_gray(photo, max_megapixels, truncated) for photo in photos]
         model = self.config.model
-        sides = [detail or default_detail(self.config, gray.luma.size) for gray in grays]
         views = [
-            view(gray.luma, side, model.multiple, model.chroma_scale)
-            for gray, side in zip(grays, sides, strict=True)
+            view(
+                gray.luma,
+                detail or default_detail(self.config, gray.luma.size),
+                model.multiple,
+                model.chroma_scale,
+            )
+            for gray in grays
         ]
         mask = None if keep_gray is None else gray_mask(keep_gray, grays[0].luma.size)
         held = None
@@ -222,7 +227,7 @@ class Colorizer:
         y: Tensor,
         seeds: Sequence[int],
         *,
-        steps: int = 20,
+        steps: int | None = None,
         sampler: str = "ddim",
         temperature: float = 1.0,
         held: Held | None = None,
@@ -230,7 +235,7 @@ class Colorizer:
     ) -> Tensor:
         """The chroma (B,2,H/s,W/s) of a batch of luma y (B,1,H,W) in [-1,1], on the processor.
 
-        seeds: one per photo. H and W must be multiples of `config.model.multiple`. The others: see `diffusion.sample`.
+        seeds: one per photo. steps: `config.steps` if not given. H and W must be multiples of `config.model.multiple`. The others: see `diffusion.sample`.
         """
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         y = y.to(self.device)
@@ -239,13 +244,20 @@ class Colorizer:
             self.diffusion,
             y,
             generators,
-            steps,
+            self.config.steps if steps is None else steps,
             sampler,
             callback,
             temperature=temperature,
             held=held,
-            features=self.encoder(y) if self.encoder else (),
+            features=self._features(y),
         ).cpu()
+
+    def _features(self, y: Tensor) -> list[Tensor]:
+        """What the encoder sees in luma (B,1,H,W); several colourings of a photo are looked at once."""
+        if self.encoder is None:
+            return []
+        seen, places = torch.unique(y, dim=0, return_inverse=True)
+        return [each[places] for each in self.encoder(seen)]
 
 
 def default_detail(config: Config, size: tuple[int, int]) -> int:

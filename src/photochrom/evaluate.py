@@ -120,7 +120,7 @@ def evaluate(
     split: str = "validation",
     photos: int | None = None,
     seed: int = 0,
-    steps: int = 20,
+    steps: int | None = None,
     sampler: str = "ddim",
     inception_weights: Path | None = None,
     device: str | None = None,
@@ -210,7 +210,10 @@ def conclude(
 
 
 def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
-    """Write the model's own row of a report into its folder (`evaluation.json`), and its card anew; a model that comes along is left as it is."""
+    """Write the model's own row of a report into its folder (`evaluation.json`), and its card anew.
+
+    A model that comes along is left as it is.
+    """
     if folder.shipped:
         return
     facts = result["subjects"][folder.name]

@@ -68,12 +68,14 @@ class Noisy(NamedTuple):
     xt: Tensor  # (B,2,h,w) noisy chroma
     features: Sequence[Tensor] = ()  # what the encoder sees in y, (B,C,h,w) each
     whole: Whole | None = None  # that this batch is a part of, if it is one
+    target: Tensor | None = None  # (B,2,h,w) what the network should say, if a teacher says it
 
     def only(self, where: Tensor | slice) -> Noisy:
         """The photos at these places."""
         y, x0, eps, t, xt = (tensor[where] for tensor in self[:5])
         whole = self.whole and self.whole._replace(compared=self.whole.compared[where])
-        return Noisy(y, x0, eps, t, xt, [each[where] for each in self.features], whole)
+        target = None if self.target is None else self.target[where]
+        return Noisy(y, x0, eps, t, xt, [each[where] for each in self.features], whole, target)
 
 
 def lift_shadows(rgb: Tensor, y: Tensor) -> Tensor:
@@ -128,6 +130,12 @@ class StageLoss:
             return torch.ones(len(t), device=t.device)
         return self.diffusion.alpha_bar[t.cpu()].float().to(t.device)
 
+    def target(self, batch: Noisy) -> Tensor:
+        """What the network should say, (B,2,h,w)."""
+        if batch.target is not None:
+            return batch.target
+        return self.diffusion.target(batch.x0, batch.eps, batch.t)
+
     def colours(self, batch: Noisy, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Luma, predicted RGB and true RGB at chroma's size, shadows lifted. Not clamped: see `color.to_rgb`."""
         y = F.avg_pool2d(batch.y, batch.y.shape[-1] // batch.x0.shape[-1])  # (B, 1, h, w)
@@ -149,7 +157,7 @@ class StageLoss:
         stage = self.stage
         whole = batch.whole or self.whole(batch.t)
         share = len(batch.t) / whole.photos
-        terms = {"noise": share * F.mse_loss(output, self.diffusion.target(batch.x0, batch.eps, batch.t))}
+        terms = {"noise": share * F.mse_loss(output, self.target(batch))}
         weights = {"noise": stage.noise}
         log: dict[str, float] = {}
         if (self.perceptual or self.discriminator) and whole.photos_compared:
@@ -229,8 +237,7 @@ class StageLoss:
     @torch.no_grad()
     def validation(self, batch: Noisy, output: Tensor) -> dict[str, Tensor]:
         """The terms that two epochs can be compared by, one value per photo that they act on."""
-        target = self.diffusion.target(batch.x0, batch.eps, batch.t)
-        terms = {"noise": (output - target).square().mean(dim=(1, 2, 3))}
+        terms = {"noise": (output - self.target(batch)).square().mean(dim=(1, 2, 3))}
         where = self.chosen(batch.t)
         if self.perceptual and len(where):
             _, rgb_hat, rgb = self.colours(batch.only(where), output[where])

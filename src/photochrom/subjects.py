@@ -50,7 +50,13 @@ def render(y: Tensor, c: Tensor, strength: float) -> Array:
 
 
 def model_subject(
-    model: str | Path, models: str | Path, pack: DataSet, *, steps: int, sampler: str, device: str | None
+    model: str | Path,
+    models: str | Path,
+    pack: DataSet,
+    *,
+    steps: int | None,
+    sampler: str,
+    device: str | None,
 ) -> Subject:
     """A trained model, by name or path. Raises PhotochromError if it is unknown or was trained at another size."""
     colorizer = Colorizer.load(model, models, device)
@@ -66,6 +72,7 @@ def model_subject(
     history = [] if is_file else store.ModelFolder(weights.parent).history
     best = store.best_record(history) if history else {"epoch": None, "val_loss": None}
     kept = ("epoch", "stage", "stage_began", "val_loss", "photos", "weights")
+    steps = config.steps if steps is None else steps
     facts = {
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "steps": steps,

@@ -26,9 +26,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from photochrom import color, pictures, processes, store
 from photochrom.aging import aged_luma
 from photochrom.card import write_card
-from photochrom.config import Config
+from photochrom.config import STEPS, Config
 from photochrom.data.pack import DataSet, Pack
 from photochrom.diffusion import Diffusion, sample
+from photochrom.distillation import Teacher
 from photochrom.encoder import Encoder, KeptFeatures, keep
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.health import faults
@@ -65,9 +66,8 @@ class Progress:
     record: dict[str, Any] | None = None
     best: bool = False  # whether the record's validation loss is the lowest of its stage
     notes: tuple[str, ...] = ()
-    preparing: bool = (
-        False  # before the first epoch: `step` of `steps` photos have been looked at by the encoder
-    )
+    # Before the first epoch: `step` of `steps` photos have been looked at by the encoder.
+    preparing: bool = False
 
 
 class Batch(NamedTuple):
@@ -168,6 +168,7 @@ class Training:
             begin -= stage.epochs
         self.stage, self.stage_begin = stage, begin
         self.losses = StageLoss(stage, self.config, self.device)
+        self.teacher = Teacher(self.averaged.module, self.diffusion, stage.distill) if stage.distill else None
         if carried:
             self.losses.restore(carried, Path(store.LAST))
         if self.epoch == begin and self.step_in_epoch == 0:
@@ -192,8 +193,19 @@ class Training:
             rows = photos if flip is None else photos + len(self.kept.rows) // 2 * flip.numpy()
             features = [each.to(self.device) for each in self.kept(rows)]
         elif self.encoder:
-            features = self.encoder(y)
+            with self.accelerator.autocast():
+                features = self.encoder(y)
         return Batch(y, x0, features)
+
+    def time_steps(self, count: int, generator: torch.Generator) -> Tensor:
+        """Time steps for `count` photos, (count,) int64: of all there are, or of those that a student is to take."""
+        if self.teacher:
+            return self.teacher.times(count, generator).to(self.device)
+        return stratified_steps(count, self.config.diffusion.timesteps, generator).to(self.device)
+
+    def taught(self, batch: Noisy) -> Noisy:
+        """The batch with what the teacher says of it, if there is one."""
+        return batch._replace(target=self.teacher.target(batch)) if self.teacher else batch
 
     def keep_features(self, report: Callable[[Progress], None], signal_received: Callable[[], int]) -> None:
         """Have what the encoder sees in all photos on disk, then in all of them mirrored, if it has to be and can be."""
@@ -244,7 +256,7 @@ class Training:
             torch.manual_seed(generator.initial_seed() ^ processes.number())
         photos = self.pack.photos_of_step(options.seed, self.step, options.batch_size, mine)
         flip = torch.rand(options.batch_size, generator=generator) < 0.5 if self.config.data.flip else None
-        t = stratified_steps(options.batch_size, self.config.diffusion.timesteps, generator).to(self.device)
+        t = self.time_steps(options.batch_size, generator)
         eps = torch.randn((options.batch_size, *self.chroma_shape), generator=generator)[mine].to(self.device)
         y, x0, features = self.batch(photos, None if flip is None else flip[mine], self.config.data.aged)
         xt, whole = self.diffusion.add_noise(x0, eps, t[mine]), self.losses.whole(t)
@@ -306,6 +318,7 @@ class Training:
             part = batch.only(slice(number, None, self.parts))
             with self.accelerator.autocast():
                 output = self.model(part.xt, part.t, part.y, part.features).float()
+                part = self.taught(part)
             loss, log = self.losses(part, output, self.network.last_layer, self.step_in_stage)
             self.accelerator.backward(loss)
             logs.append(log)
@@ -346,7 +359,7 @@ class Training:
         """Losses of the averaged weights over fixed photos, time steps and noise, so that two epochs compare."""
         generator = random_for(self.config.training.seed, 2)
         count = len(self.validation)
-        t = stratified_steps(count, self.config.diffusion.timesteps, generator).to(self.device)
+        t = self.time_steps(count, generator)
         found: dict[int, dict[str, Tensor]] = {}
         for number, start in enumerate(range(0, count, VALIDATION_BATCH)):
             part = slice(start, min(start + VALIDATION_BATCH, count))
@@ -357,7 +370,8 @@ class Training:
             xt = self.diffusion.add_noise(x0, eps, t[part])
             with self.accelerator.autocast():
                 output = self.averaged(xt, t[part], y, features)
-            terms = self.losses.validation(Noisy(y, x0, eps, t[part], xt, features), output.float())
+                batch = self.taught(Noisy(y, x0, eps, t[part], xt, features))
+            terms = self.losses.validation(batch, output.float())
             found[number] = {name: values.cpu() for name, values in terms.items()}
         everywhere = {number: terms for share in processes.gather(found) for number, terms in share.items()}
         batches = [everywhere[number] for number in sorted(everywhere)]
@@ -377,7 +391,7 @@ class Training:
         generators = [random_for(self.config.training.seed, 3, i) for i in range(len(y))]
         network = self.averaged.module
         assert isinstance(network, UNet)
-        steps = min(20, self.config.diffusion.timesteps)
+        steps = self.stage.distill or min(STEPS, self.config.diffusion.timesteps)
         c = sample(network, self.diffusion, y, generators, steps, features=features)
         columns = {
             "gray": pictures.to_images(y, torch.zeros_like(x0)),
@@ -437,6 +451,7 @@ class Training:
             "ema_updates": int(self.averaged.n_averaged),
             "optimizer_state_dict": self.optimizer.state_dict(),
             "loss_state_dict": self.losses.state(),
+            "teacher_state_dict": self.teacher.network.state_dict() if self.teacher else None,
             "scaler_state_dict": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
             "train_loss": last["train_loss"],
             "val_loss": last["val_loss"],
@@ -460,6 +475,8 @@ class Training:
         if anew:
             self.step_in_epoch, self.sums, self.seconds = 0, {}, 0.0
         self.begin_stage(state.get("loss_state_dict"))
+        if self.teacher and self.step_in_stage:
+            store.load_tensors(self.teacher.network, state["teacher_state_dict"], origin)
 
 
 def memory_mb(device: torch.device) -> int:

@@ -32,7 +32,7 @@ def color_video(
     source: Path,
     target: Path,
     *,
-    steps: int = 20,
+    steps: int | None = None,
     seed: int = 0,
     sampler: str = "ddim",
     strength: float = 1.0,

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from photochrom.album import Plan
     from photochrom.colorizer import Colorizer
 
-CALM, BOLDER = (
-    4,
-    1.3,
-)  # of how many colourings the mean is taken, and the strength that makes up for its paleness
+# Of how many colourings the mean is taken, and the strength that makes up for its paleness.
+CALM, BOLDER = 4, 1.3
 
 
 def colorize(
@@ -35,7 +33,10 @@ def colorize(
     ],
     model: Annotated[str, typer.Option(help="A model's name, folder, or .onnx file.")] = DEFAULT_MODEL,
     models: Models = MODELS,
-    steps: Annotated[int, typer.Option(help="Sampling steps; fewer are faster and paler.")] = 20,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Sampling steps (default: 20, or what the model was distilled for)."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other plausible colours.")] = 0,
     sampler: Annotated[str, typer.Option(metavar="ddim|dpm++|ddpm", help="How to sample.")] = "ddim",
     strength: Annotated[
@@ -145,6 +146,7 @@ def colorize(
             "--hint, --hints and --keep-gray are places in one photo: colour the others separately"
         )
     colorizer = Colorizer.load(weights, device=device)
+    options["steps"] = colorizer.config.steps if steps is None else steps
     written = []
     told: list[tuple[str, Path]] = []
     share = plan.share()

@@ -24,7 +24,10 @@ def evaluate(
     split: Annotated[str, typer.Option(metavar="validation|test", help="Which photos.")] = "validation",
     photos: Annotated[int | None, typer.Option(min=1, help="How many of them (default: all).")] = None,
     seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 20,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Sampling steps (default: 20, or what each model was distilled for)."),
+    ] = None,
     sampler: Annotated[str, typer.Option(metavar="ddim|dpm++|ddpm", help="How to sample.")] = "ddim",
     out: Annotated[
         Path | None,

@@ -87,6 +87,7 @@ class Catalogue:
             "size": config.data.size,
             "features": list(config.model.features),
             "timesteps": config.diffusion.timesteps,
+            "steps": config.steps,
             "bytes": (folder / store.WEIGHTS).stat().st_size if usable else 0,
             "changed": max(path.stat().st_mtime for path in files),
         }

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from photochrom.config import STEPS
 from photochrom.server.problems import Problem
 from photochrom.server.settings import Settings
 from photochrom.server.worker import GivenUp, Task
@@ -93,7 +94,7 @@ def task_status(task: Task) -> dict[str, Any]:
         "model": task.model,
         "state": task.state,
         "step": task.step,
-        "steps": task.steps or task.choices.steps,
+        "steps": task.steps or task.choices.steps or STEPS,
     }
     if not task.settled:
         return status

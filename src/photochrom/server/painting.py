@@ -34,8 +34,12 @@ class Choices(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    steps: int = Field(
-        20, ge=1, le=200, description="Sampling steps; fewer are faster and paler.", examples=[20]
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=200,
+        description="Sampling steps; 20, or what the model was distilled for.",
+        examples=[20],
     )
     seed: int = Field(
         0, ge=0, lt=2**31, description="Another seed gives other plausible colours.", examples=[7]

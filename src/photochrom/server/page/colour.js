@@ -4,6 +4,8 @@ import { Photo } from "./photo.js";
 
 const AT_ONCE = 4; // jobs; more would only wait at the server
 let photos = [];
+let stepsOf = {}; // by model, until somebody moves the slider
+let stepsChosen = false;
 
 export function begin() {
   $("choose").addEventListener("change", chosen);
@@ -15,6 +17,8 @@ export function begin() {
   $("zip").addEventListener("click", zip);
   $("dice").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 10000); });
   for (const id of ["steps", "strength", "samples"]) $(id).addEventListener("input", () => said(id));
+  $("steps").addEventListener("input", () => { stepsChosen = true; });
+  $("model").addEventListener("change", suggestSteps);
   $("uncertainty").addEventListener("change", () => {
     if ($("uncertainty").checked && Number($("samples").value) < 2) $("samples").value = 4;
     said("samples");
@@ -37,9 +41,18 @@ export function offer(models) {
     select.replaceChildren(...(none ? [new Option(none, "")] : []), ...names);
     if ([...select.options].some((option) => option.value === before)) select.value = before;
   }
+  stepsOf = Object.fromEntries(usable.map((model) => [model.name, model.steps]));
+  suggestSteps();
   if (!usable.length) complain("There is no model yet. Make one with photochrom train, or photochrom demo; it shows up here by itself.");
   else if ($("problem").textContent) complain("");
   changed(); // photos may have waited for the first model
+}
+
+// Shows how many steps the chosen model takes by itself.
+function suggestSteps() {
+  if (stepsChosen || !stepsOf[$("model").value]) return;
+  $("steps").value = stepsOf[$("model").value];
+  said("steps");
 }
 
 function said(id) {
@@ -75,7 +88,7 @@ function options() {
   const models = [...new Set([$("model").value, $("second").value])].filter(Boolean);
   return {
     models,
-    steps: Number($("steps").value),
+    steps: stepsChosen ? Number($("steps").value) : null,
     seed: Math.min(2147483647, Math.max(0, Math.floor(Number($("seed").value)) || 0)),
     strength: Number($("strength").value),
     samples: Number($("samples").value),
