@@ -150,6 +150,27 @@ def test_a_training_of_a_student_from_end_to_end(
     )
 
 
+def test_the_average_begins_anew_with_the_stage(
+    sepia_pack: Pack, values: Values, source: ModelFolder
+) -> None:
+    """Else its teacher, who has had thousands of steps, would stay in it for as many; the student begins as its teacher."""
+    values["training"]["ema_decay"] = 0.9999
+    state = store.read_checkpoint(source / store.LAST)
+    config = build({**distilling(values), "first_epoch": state["epoch"]})
+    training = Training(config, sepia_pack)
+    training.restore(state | {"ema_updates": 10_000}, source.path, anew=True)
+    assert training.teacher
+    for key, weight in training.network.state_dict().items():
+        assert torch.equal(weight, state["ema_state_dict"][key])
+    training.train_step()
+    averaged = training.averaged.module.state_dict()
+    assert [
+        k for k, weight in training.network.state_dict().items() if not torch.equal(weight, averaged[k])
+    ] == []
+    taught = training.teacher.network.state_dict()
+    assert [key for key in taught if not torch.equal(taught[key], averaged[key])] != []
+
+
 def test_micro_batches_are_taught_alike(sepia_pack: Pack, values: Values) -> None:
     logs = []
     for accumulate in (1, 4):

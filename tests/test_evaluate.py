@@ -42,7 +42,7 @@ def blotchy(name: str, amount: float, fade: float = 1.0) -> Subject:
             c + amount * F.interpolate(torch.stack(noise), size=c.shape[-2:], mode="bilinear")
         )
 
-    return Subject(name, paint, {"amount": amount, "fade": fade})
+    return Subject(name, paint, {"amount": amount, "fade": fade, "sampler": "none", "steps": 1})
 
 
 def run(models: Sequence[Any], pack: Pack, out: Path, page: bool = False, **options: Any) -> dict[str, Any]:

@@ -173,6 +173,10 @@ class Training:
             self.losses.restore(carried, Path(store.LAST))
         if self.epoch == begin and self.step_in_epoch == 0:
             self.best_val_loss, self.epochs_since_best = math.inf, 0
+            if self.teacher:
+                # The student begins as its teacher, whose weights would stay in a long average for thousands of steps.
+                self.network.load_state_dict(self.averaged.module.state_dict())
+                self.averaged.n_averaged.zero_()
 
     def batch(self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0) -> Batch:
         """Luma (B,1,S,S) in [-1,1], chroma (B,2,S/s,S/s) and the encoder's features of photos.
