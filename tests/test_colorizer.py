@@ -69,7 +69,7 @@ def chroma(photo: Image.Image) -> tuple[float, float]:
     return float(cb), float(cr)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++", "unipc"])
 def test_it_gives_the_colours_that_were_learned(colorizer: Colorizer, sampler: str) -> None:
     photos = [Image.new("L", (16, 16), level) for level in (80, 128, 160)]
     for photo in colorizer(photos, sampler=sampler):
@@ -144,7 +144,7 @@ def test_more_photos_than_one_batch_holds(colorizer: Colorizer) -> None:
     assert max(apart(together[i], colorizer(photos[i], steps=2)) for i in (0, 31, 32, 34)) <= 1
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpm++", "unipc"])
 def test_the_seed_decides(colorizer: Colorizer, sampler: str) -> None:
     photo, state = noise("L", (20, 16)), torch.get_rng_state()
     first = colorizer(photo, seed=1, steps=5, sampler=sampler)

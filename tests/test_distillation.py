@@ -180,6 +180,17 @@ def test_micro_batches_are_taught_alike(sepia_pack: Pack, values: Values) -> Non
     assert logs[0]["gradient"] == pytest.approx(logs[1]["gradient"], rel=1e-4)
 
 
+def test_a_student_is_no_good_beginning_and_it_says_so(
+    sepia_pack: Pack, values: Values, source: ModelFolder, tmp_path: Path
+) -> None:
+    student, other = ModelFolder(tmp_path / "student"), ModelFolder(tmp_path / "other")
+    notes: list[str] = []
+    train(build(distilling(new := values, 1)), student, sepia_pack, source=source)
+    new["stages"][0]["epochs"] = 1
+    train(build(new), other, sepia_pack, lambda progress: notes.extend(progress.notes), source=student)
+    assert any("distilled to 2 steps" in note and "(source)" in note for note in notes)
+
+
 def test_a_stage_after_it_takes_all_steps_again(sepia_pack: Pack, values: Values, tmp_path: Path) -> None:
     """And two stages of it halve twice: the second one's teacher is the first one's student."""
     values["stages"] = [

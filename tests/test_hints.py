@@ -114,7 +114,7 @@ def test_a_mask_of_another_size_but_the_same_shape_fits() -> None:
 
 
 @pytest.mark.parametrize("prediction", ["v", "epsilon"])
-@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "ddpm"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc", "ddpm"])
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_what_is_held_comes_out_of_every_sampler(prediction: str, sampler: str) -> None:
     torch.manual_seed(0)

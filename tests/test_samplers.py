@@ -11,6 +11,7 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from photochrom.config import DiffusionConfig
@@ -74,6 +75,9 @@ def scheduler_of(sampler: str, diffusion: Diffusion) -> Any:
     if sampler == "dpm++":
         zero = diffusion.config.zero_terminal_snr
         return DPMSolverMultistepScheduler(**common, rescale_betas_zero_snr=zero, final_sigmas_type="zero")
+    if sampler == "unipc":
+        zero = diffusion.config.zero_terminal_snr
+        return UniPCMultistepScheduler(**common, rescale_betas_zero_snr=zero, final_sigmas_type="zero")
     return {"ddim": DDIMScheduler, "ddpm": DDPMScheduler}[sampler](**common, clip_sample=False)
 
 
@@ -83,7 +87,7 @@ def scheduler_of(sampler: str, diffusion: Diffusion) -> Any:
 def test_every_step_is_diffusers(schedule: str, zero: bool, sampler: str, steps: int) -> None:
     diffusion = diffusion_of(schedule, zero)
     alpha_bar = diffusion.alpha_bar.tolist()
-    if sampler == "dpm++" and zero:
+    if sampler in ("dpm++", "unipc") and zero:
         alpha_bar[-1] = 2.0**-24  # what diffusers takes for 0 there
     found, expected = run(sampler, alpha_bar, steps), theirs(scheduler_of(sampler, diffusion), steps)
     assert len(found) == len(expected) == steps + 1
@@ -102,7 +106,7 @@ def test_the_path_is_that_of_diffusers(steps: int) -> None:
     assert found[-1] == CLEAN
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc"])
 @every_schedule
 def test_who_knows_the_answer_goes_straight_to_it(schedule: str, zero: bool, sampler: str) -> None:
     """With x0 known, xt is alpha x0 + sigma eps all the way, with the same eps, also where steps are uneven."""

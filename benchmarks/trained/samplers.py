@@ -3,15 +3,14 @@
     python benchmarks/trained/samplers.py --model photochrom-v2 --data tiny-imagenet-200 --photos 300
 
 Photos of the validation part, by the protocol of `photochrom evaluate`; every row is held against DDIM with 50 evaluations, the
-same noise and the same photos. Writes docs/samplers.md and docs/samplers.png. DDIM, DPM-Solver++ and DDPM are the package's;
-Heun is here, UniPC is diffusers'.
+same noise and the same photos. Writes docs/samplers.md and docs/samplers.png. Heun is here, the others are the package's.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -19,14 +18,12 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
 from photochrom import evaluate
 from photochrom.colorizer import Colorizer
 from photochrom.compare import EQUAL
 from photochrom.data.pack import find
-from photochrom.diffusion import Diffusion, noise_like
 from photochrom.samplers import CLEAN, SAMPLERS, Level, Noise, Predict
 from photochrom.store import write_bytes
 from photochrom.subjects import Subject, given_luma
@@ -42,6 +39,12 @@ SHOWN = {
     "ciede2000": "CIEDE2000 ↓",
     "pd_vgg16": "PD-VGG16 ↓",
     "fd_vgg16": "FD-VGG16 ↓",
+}
+EQUALLY = {
+    "strength": "strength",
+    "dark_error": "dark error ↓",
+    "false_color": "false colour, % ↓",
+    "ciede2000": "CIEDE2000 ↓",
 }
 
 
@@ -62,41 +65,13 @@ def heun(predict: Predict, xt: Tensor, path: Sequence[Level], noise: Noise) -> T
     return xt
 
 
-def unipc(
-    diffusion: Diffusion, steps: int, predict_output: Callable[[Tensor, int], Tensor], xt: Tensor
-) -> Tensor:
-    """diffusers' UniPC (Zhao et al. 2023), on the model's own betas."""
-    scheduler = UniPCMultistepScheduler(
-        num_train_timesteps=diffusion.config.timesteps,
-        trained_betas=diffusion.betas.tolist(),
-        prediction_type="v_prediction" if diffusion.config.prediction == "v" else "epsilon",
-        timestep_spacing="trailing",
-        rescale_betas_zero_snr=diffusion.config.zero_terminal_snr,
-        final_sigmas_type="zero",
-    )
-    scheduler.set_timesteps(steps)
-    for t in scheduler.timesteps:
-        xt = scheduler.step(predict_output(xt, int(t)), t, xt).prev_sample
-    return xt
-
-
 def subject(colorizer: Colorizer, sampler: str, steps: int) -> Subject:
     """A row: one sampler with so many evaluations."""
 
     @torch.inference_mode()
     def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         y = given_luma(rgb)
-        if sampler != "unipc":
-            return y, colorizer.chroma(y, seeds, steps=steps, sampler=sampler)
-        features = colorizer.encoder(y) if colorizer.encoder else ()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-        def output(xt: Tensor, t: int) -> Tensor:
-            answer: Tensor = colorizer.network(xt, torch.tensor([t]), y, features)
-            return answer.float()
-
-        first = noise_like(y, colorizer.config.model.chroma_scale, generators)
-        return y, unipc(colorizer.diffusion, steps, output, first)
+        return y, colorizer.chroma(y, seeds, steps=steps, sampler=sampler)
 
     scale = colorizer.config.model.chroma_scale
     facts = {"chroma_scale": scale, "steps": steps, "sampler": sampler}
@@ -104,15 +79,18 @@ def subject(colorizer: Colorizer, sampler: str, steps: int) -> Subject:
 
 
 def table(result: dict[str, Any], rows: Sequence[str]) -> str:
-    """A line for each row: its measures as made, in bold what cannot be told apart from the reference."""
+    """A line for each row: its measures as made, in bold what cannot be told apart from the reference, and at 85 %."""
     verdicts = {(d["model"], d["measure"]): d["as_made"]["verdict"] for d in result["differences"]}
-    lines = [f"| | {' | '.join(SHOWN.values())} |", "|---|" + "---:|" * len(SHOWN)]
+    titles = [*SHOWN.values(), *(f"at 85 %: {title}" for title in EQUALLY.values())]
+    lines = [f"| | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
     for row in rows:
         cells = []
         for measure in SHOWN:
             text = f"{result['rows'][row][measure]['value']:.2f}"
             same = row == REFERENCE or verdicts[row, measure] == EQUAL
             cells.append(f"**{text}**" if same else text)
+        equally = result["at_equal_colorfulness"].get(row, {}).get("85%")
+        cells += [f"{equally[measure]['value']:.2f}" if equally else "" for measure in EQUALLY]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -155,20 +133,25 @@ def main() -> None:
         result = evaluate.evaluate(
             subjects, pack, options.out, photos=options.photos, overwrite=True, progress=display.show
         )
-    rows = [f"{s} {n}" for s in samplers for n in EVALUATIONS] + [slowest, "gray", "true photos"]
-    verdicts = {(d["model"], d["measure"]) for d in result["differences"]}
-    shown = [row for row in rows if row == REFERENCE or (row, "colorfulness") in verdicts]
+    write(result, options.model, samplers, slowest)
+
+
+def write(result: dict[str, Any], model: str, samplers: Sequence[str], slowest: str) -> None:
+    """docs/samplers.md and docs/samplers.png."""
+    data = result["data"]
+    rows = [f"{s} {n}" for s in samplers for n in EVALUATIONS] + [slowest]
     text = f"""# Samplers and steps
 
-Written by `python benchmarks/trained/samplers.py` on {datetime.now(UTC).date()}: model {options.model}, {options.photos} validation
-photos of {pack.name} (checksum {pack.checksum}). Measures as made, at strength 1; errors shrink as colours fade, so they mean
-something only beside colourfulness (of the true photos: {result["rows"]["true photos"]["colorfulness"]["value"]:.2f}). Bold:
-cannot be told apart from DDIM with 50 evaluations on the same photos with the same first noise (95 % interval of the
-difference, or less than the measure resolves). Heun takes two evaluations a step and leaves out what does not fit.
+Written by `python benchmarks/trained/samplers.py` on {datetime.now(UTC).date()}: model {model}, {data["photos"]} validation
+photos of {data["name"]} (checksum {data["checksum"]}). Measures as made, at strength 1; errors shrink as colours fade, so they mean
+something only beside colourfulness (of the true photos: {result["rows"]["true photos"]["colorfulness"]["value"]:.2f}), or where
+strength makes all equally colourful (last columns, 85 % of the true photos'). Bold: cannot be told apart from DDIM with 50
+evaluations on the same photos with the same first noise (95 % interval of the difference, or less than the measure
+resolves). Heun takes two evaluations a step and leaves out what does not fit.
 
 ![measures against evaluations](samplers.png)
 
-{table(result, shown)}
+{table(result, rows)}
 """
     write_bytes(DOCS / "samplers.png", plot(result, samplers, slowest))
     write_bytes(DOCS / "samplers.md", text.encode())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -96,4 +97,40 @@ def dpm_solver_pp(predict: Predict, xt: Tensor, path: Sequence[Level], noise: No
     return xt
 
 
-SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_solver_pp}
+def unipc(predict: Predict, xt: Tensor, path: Sequence[Level], noise: Noise) -> Tensor:
+    """Source: Zhao et al. 2023 (UniPC), algorithms 1 and 2, of order 2, predicting x0, with B(h) = 1 - exp(-h).
+
+    Its prediction is DPM-Solver++ (2M). The network's answer there then corrects the step that led there, without another
+    evaluation. The first step is of first order, and so is the last, which is not corrected.
+    """
+    straight, before, slope = xt, torch.zeros_like(xt), torch.zeros_like(xt)
+    grown, weights, length_before = 0.0, (0.0, 0.0), math.inf
+    for number, (now, then) in enumerate(pairwise(path)):
+        x0 = predict(xt, now.t)
+        xt = straight + now.alpha * grown * (weights[0] * slope + weights[1] * (x0 - before))
+        length = then.log_snr - now.log_snr  # h in the paper
+        grown = 1 - now.alpha * then.sigma / (now.sigma * then.alpha)  # B(h), without its infinities
+        straight = then.sigma / now.sigma * xt + then.alpha * grown * x0
+        if number == 0 or then is CLEAN:
+            slope, weights = torch.zeros_like(xt), (0.0, 0.5)
+        else:
+            slope = length / length_before * (x0 - before)  # D1 / r1
+            weights = _corrector(length, -length_before / length)
+        xt = straight + then.alpha * grown / 2 * slope
+        before, length_before = x0, length
+    return xt
+
+
+def _corrector(h: float, r: float) -> tuple[float, float]:
+    """The weights of the differences at r and at 1, in units of h, that make UniC exact to second order.
+
+    They solve a1 + a2 = b1 and r a1 + a2 = b2 (Zhao et al. 2023, equation 4).
+    """
+    shrunk = math.expm1(-h)
+    phi = shrunk / -h - 1
+    b1, b2 = phi / shrunk, 2 * (phi / -h - 0.5) / shrunk
+    before = (b2 - b1) / (r - 1)
+    return before, b1 - before
+
+
+SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_solver_pp, "unipc": unipc}

@@ -521,6 +521,11 @@ def train(
             state, origin, skipped = found
             training.restore(state, origin, anew=not resuming)
             training.notes += [f"{sentence} (skipped: going on from {origin})" for sentence in skipped]
+            if source and not resuming and source.config.stages[-1].distill and not config.stages[0].distill:
+                training.notes.append(
+                    f"{source.name} was distilled to {source.config.steps} steps and has forgotten the others: what it was "
+                    f"distilled from ({source.config.source}) is the better beginning"
+                )
             if resuming and origin == folder / store.BEST and training.finished:
                 # Its other files may never have been written.
                 processes.from_first(lambda: save_epoch(training, folder))

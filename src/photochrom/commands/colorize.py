@@ -38,7 +38,7 @@ def colorize(
         typer.Option(help="Sampling steps (default: 20, or what the model was distilled for)."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other plausible colours.")] = 0,
-    sampler: Annotated[str, typer.Option(metavar="ddim|dpm++|ddpm", help="How to sample.")] = "ddim",
+    sampler: Annotated[str, typer.Option(metavar="ddim|unipc|dpm++|ddpm", help="How to sample.")] = "ddim",
     strength: Annotated[
         float | None,
         typer.Option(

@@ -28,7 +28,7 @@ def evaluate(
         int | None,
         typer.Option(help="Sampling steps (default: 20, or what each model was distilled for)."),
     ] = None,
-    sampler: Annotated[str, typer.Option(metavar="ddim|dpm++|ddpm", help="How to sample.")] = "ddim",
+    sampler: Annotated[str, typer.Option(metavar="ddim|unipc|dpm++|ddpm", help="How to sample.")] = "ddim",
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS)."),

@@ -44,7 +44,7 @@ class Choices(BaseModel):
     seed: int = Field(
         0, ge=0, lt=2**31, description="Another seed gives other plausible colours.", examples=[7]
     )
-    sampler: Literal["ddim", "dpm++", "ddpm"] = Field("ddim", description="How to sample.")
+    sampler: Literal["ddim", "unipc", "dpm++", "ddpm"] = Field("ddim", description="How to sample.")
     strength: float = Field(1.0, ge=0, le=2, description="0 is gray, 1 as the model made it, above bolder.")
     temperature: float = Field(
         1.0, ge=0, le=2, description="Less gives colours nearer to the average; not for ddpm."
