@@ -39,7 +39,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import photochrom
 from photochrom import store
 from photochrom.colorizer import Colorizer
-from photochrom.config import build
+from photochrom.config import DEFAULT_MODEL, build
 from photochrom.server import Settings, create_app, router, worker
 from photochrom.server.catalogue import is_training
 from photochrom.server.painting import Painted, PreviewColorizer, paint
@@ -311,10 +311,10 @@ def test_without_a_name_the_model_that_comes_along_colours(
     client: TestClient, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "SHIPPED", tmp_path)
-    shutil.copytree(models / "old", tmp_path / "photochrom-v2")
-    assert send(client, model="", format="json").json()["model"] == "photochrom-v2"
+    shutil.copytree(models / "old", tmp_path / DEFAULT_MODEL)
+    assert send(client, model="", format="json").json()["model"] == DEFAULT_MODEL
     first = client.get("/api/models").json()[0]
-    assert (first["name"], first["shipped"]) == ("photochrom-v2", True)
+    assert (first["name"], first["shipped"]) == (DEFAULT_MODEL, True)
 
 
 def test_measures_are_those_of_the_picture(client: TestClient) -> None:

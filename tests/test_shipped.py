@@ -67,7 +67,7 @@ def test_each_is_whole_and_small_and_says_what_it_is(name: str) -> None:
 def test_a_photo_is_coloured_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     gray = Image.fromarray(np.tile(np.linspace(0, 255, 96, dtype=np.uint8), (64, 1)))
-    picture = Colorizer.load(DEFAULT_MODEL)(gray, steps=4)
+    picture = Colorizer.load(DEFAULT_MODEL)(gray)
     assert picture.size == (96, 64)
     assert np.abs(np.asarray(picture.convert("L")).astype(int) - np.asarray(gray)).max() <= 1
     assert np.ptp(np.asarray(picture), axis=2).max() > 5
@@ -84,7 +84,7 @@ def test_own_models_of_other_names_are_listed_after_them(tmp_path: Path) -> None
 
 def test_training_goes_on_from_one(small: Pack, tmp_path: Path) -> None:
     """It begins at its loss, keeps its epochs, and the averaged weights do not forget it at once."""
-    source = store.find_model(DEFAULT_MODEL, tmp_path)
+    source = store.find_model("photochrom-v2", tmp_path)
     values: dict[str, Any] = {
         section: getattr(source.config, section).model_dump(mode="json") for section in ("model", "diffusion")
     }
@@ -100,7 +100,7 @@ def test_training_goes_on_from_one(small: Pack, tmp_path: Path) -> None:
     assert last["epoch"] == source.history[-1]["epoch"] + 1
     assert len(folder.history) == len(source.history) + 1
     assert last["val_loss"] == pytest.approx(loss, rel=0.02)
-    assert folder.config.source == DEFAULT_MODEL
+    assert folder.config.source == "photochrom-v2"
     tensors = torch.load(folder / store.LAST, weights_only=True)["ema_state_dict"]
     for key, true in store.read_weights(source / store.WEIGHTS)[1].items():
         assert (tensors[key] - true).abs().max() < 1e-3, key

@@ -190,7 +190,7 @@ def compare(drawn: dict[int, Drawn], true: Sequence[Array], trained: int) -> Com
 
 
 def page(
-    options: argparse.Namespace, trained: int, names: Sequence[str], seconds: dict[int, float], one: Compared,
+    options: argparse.Namespace, steps: int, trained: int, names: Sequence[str], seconds: dict[int, float], one: Compared,
     mean: Compared, truth: float,
 ) -> str:  # fmt: skip
     """docs/detail.md."""
@@ -202,7 +202,7 @@ def page(
 
 Written by `python benchmarks/trained/detail.py {options.model}` on {datetime.now(UTC).date()}. The model was trained at {trained} pixels;
 `colorize --detail` shows it a photo with a shorter side of another length. {len(names)} free photographs
-({", ".join(names)}), whole, {options.seeds} seeds each, 20 steps, measured at their own size
+({", ".join(names)}), whole, {options.seeds} seeds each, {steps} steps, measured at their own size
 (colourfulness of the true ones: {truth:.1f}).
 
 At equal colourfulness, {findings(one.equal, trained)}. Of the mean of {options.seeds} colourings, {findings(mean.equal, trained)}.
@@ -270,7 +270,7 @@ def main() -> None:
     columns |= {str(side): [several[0] for several in each.samples] for side, each in drawn.items()}
     write_bytes(DOCS / "detail.png", png(few_colors(sheet(columns, TILE))))
     seconds = {side: each.seconds for side, each in drawn.items()}
-    text = page(options, trained, list(photos), seconds, one, mean, truth)
+    text = page(options, colorizer.config.steps, trained, list(photos), seconds, one, mean, truth)
     write_bytes(DOCS / "detail.md", text.encode())
     print(text)
 
