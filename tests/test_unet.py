@@ -243,3 +243,17 @@ def test_a_wrong_configuration_is_refused_by_key_and_value(model: dict[str, Any]
     message = str(caught.value)
     assert "\n" not in message
     assert [part for part in parts if part not in message] == []
+
+
+@pytest.mark.parametrize("side", [4, 16, 20])
+def test_attention_in_bfloat16_is_the_same_to_its_digits(side: int) -> None:
+    """By the formula over small maps, and by torch's kernel over larger ones."""
+    attention = Attention(128).requires_grad_(False)
+    nn.init.normal_(attention.out.weight, std=0.1)
+    nn.init.normal_(attention.qkv.weight, std=0.2)
+    x = torch.randn(2, 128, side, side, generator=torch.Generator().manual_seed(0))
+    exact = attention(x) - x
+    attention.qkv.bfloat16()
+    attention.out.bfloat16()
+    rough = attention(x.bfloat16()).float() - x.bfloat16().float()
+    assert (rough - exact).abs().mean() < 0.03 * exact.abs().mean()
