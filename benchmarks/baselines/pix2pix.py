@@ -43,20 +43,22 @@ class Pix2Pix(Training):
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             self.discriminator = PatchDiscriminator().to(self.device)
-        self.teacher = torch.optim.Adam(self.discriminator.parameters(), lr=LEARNING_RATE, betas=BETAS)
+        self.judge_optimizer = torch.optim.Adam(
+            self.discriminator.parameters(), lr=LEARNING_RATE, betas=BETAS
+        )
 
     def gradients(self, batch: Noisy) -> dict[str, float]:
         """One step of the discriminator, and the generator's gradients; noise and time steps are not looked at."""
         with self.accelerator.autocast():
             c_hat = guess(self.model, batch.y, self.config.model.chroma_scale).float()
         rgb, rgb_hat = color.to_rgb(batch.y, batch.x0), color.to_rgb(batch.y, c_hat)  # (B, 3, H, W)
-        self.teacher.zero_grad()
+        self.judge_optimizer.zero_grad()
         true, made = self.discriminator(batch.y.repeat(2, 1, 1, 1), torch.cat([rgb, rgb_hat.detach()])).chunk(
             2
         )
         teaching = (judged(true, True) + judged(made, False)) / 2  # halved as in section 3.3
         torch.autograd.backward(teaching)
-        self.teacher.step()
+        self.judge_optimizer.step()
         self.discriminator.requires_grad_(False)
         adversarial = judged(self.discriminator(batch.y, rgb_hat), True)
         self.discriminator.requires_grad_(True)
