@@ -7,7 +7,6 @@ imported before.
 
 from __future__ import annotations
 
-import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,8 +62,6 @@ def connect() -> str:
         device, backend = f"cuda:{place}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
-    # A gloo whose peer has gone first may abort while the interpreter ends, and hide the exit code.
-    atexit.register(torch.distributed.destroy_process_group)
     return device
 
 
