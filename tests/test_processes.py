@@ -380,4 +380,6 @@ def test_one_process_meets_nobody() -> None:
 
 
 if __name__ == "__main__":
-    run_both(Path(sys.argv[1]))
+    with processes.ending():
+        run_both(Path(sys.argv[1]))
+        sys.exit()

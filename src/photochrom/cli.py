@@ -71,6 +71,7 @@ def _quit(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)  # unwinds, so that temporary files are taken away
 
 
+@processes.ending()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `photochrom`: turns errors into one line and an exit code."""
     # Torch's threads spin while they wait for each other, which beside any other work makes them several times slower;
