@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from photochrom import store
+from photochrom import store, train
 from photochrom.data.pack import Pack, import_photos
 
 # Tiny networks lose more to handing work between threads than they gain by it.
@@ -26,6 +26,14 @@ def only_own_models(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]
     """No model comes along, so that tests find the models they have made; test_shipped.py takes this back."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "SHIPPED", tmp_path_factory.getbasetemp() / "shipped")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def in_float32() -> Generator[None]:
+    """Trainings are in float32, whatever this machine is faster with, so that their numbers can be compared closely."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "for_training", lambda wanted: "fp32" if wanted == "auto" else wanted)
         yield
 
 

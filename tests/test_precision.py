@@ -1,4 +1,4 @@
-"""Arithmetic for colouring: chosen by measuring, and near the exact one."""
+"""Arithmetic: chosen by measuring, and near the exact one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from photochrom.config import DiffusionConfig, ModelConfig
+from photochrom import precision
+from photochrom.config import DiffusionConfig, ModelConfig, build
+from photochrom.data.pack import Pack
 from photochrom.diffusion import Diffusion, sample
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
+from photochrom.store import ModelFolder
+from photochrom.train import train
 from photochrom.unet import UNet
 
 
@@ -29,6 +36,31 @@ def test_a_processor_that_imitates_bfloat16_does_without() -> None:
 def test_the_choice_is_made_once() -> None:
     assert bfloat16_is_faster() is bfloat16_is_faster()
     assert bfloat16_is_faster.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("faster", [True, False])
+@pytest.mark.parametrize("device", ["cuda", "mps", "cpu"])
+def test_a_training_takes_what_is_faster_here(
+    device: str, faster: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: faster)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: device == "mps")
+    monkeypatch.setattr(precision, "bfloat16_is_faster", lambda: faster)
+    assert precision.for_training("auto") == ("bf16" if faster and device != "mps" else "fp32")
+    assert precision.for_training("fp16") == "fp16"
+    assert precision.for_training("fp32") == "fp32"
+
+
+def test_a_training_goes_on_in_another_arithmetic(tmp_path: Path, pack: Pack, values: dict[str, Any]) -> None:
+    folder = ModelFolder(tmp_path / "model")
+    for epochs, arithmetic in ((1, "fp32"), (2, "bf16"), (3, "auto")):
+        AcceleratorState._reset_state(reset_partial_state=True)  # it takes one precision for a whole process
+        values["training"]["precision"] = arithmetic
+        values["stages"][0]["epochs"] = epochs
+        train(build(values), folder, pack)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert [record["precision"] for record in folder.history] == ["fp32", "bf16", "fp32"]
 
 
 def test_only_convolutions_change() -> None:

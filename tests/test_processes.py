@@ -52,7 +52,14 @@ GAN = {**V2, "gan": True, "gan_delay": 1, "adversarial": 0.1}
 def config(*stages: Values, **training: Any) -> Config:
     """Three steps of eight photos an epoch, if nothing else is said; chroma of 16 pixels, for the discriminator's sake."""
     model = {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 1, "chroma_scale": 1}
-    usual = {"batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 2, "ema_decay": 0.9, "sample_every": 0}
+    usual = {
+        "precision": "fp32",
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "warmup_steps": 2,
+        "ema_decay": 0.9,
+        "sample_every": 0,
+    }
     diffusion = {"timesteps": 50}
     return build({"model": model, "diffusion": diffusion, "training": usual | training, "stages": stages})
 

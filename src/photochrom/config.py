@@ -150,7 +150,9 @@ class TrainingConfig(Section):
         0, ge=0, description="in the last stage, stop after this many epochs without improvement (0: never)"
     )
     sample_every: int = Field(5, ge=0, description="epochs between sheets of samples (0: only at the end)")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="arithmetic on a GPU")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="arithmetic; auto is bf16 where this machine is faster with it, otherwise fp32"
+    )
     seed: int = Field(0, ge=0, description="the same seed gives the same model")
     vgg_weights: str | None = Field(
         None, description="VGG16 weights: a safetensors file, or torchvision (default: those that come along)"

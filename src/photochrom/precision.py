@@ -1,4 +1,4 @@
-"""Whether this processor convolves faster in bfloat16, found out by doing it.
+"""Whether this machine is faster in bfloat16: of a processor it is found out by doing it.
 
 Some processors have instructions for it and take half the time; others imitate it and take many times longer.
 """
@@ -11,6 +11,8 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from photochrom import processes
 
 GAIN = 1.2  # times as fast, at least, or it is not worth the lost digits
 ROUNDS = 25  # so that even on a busy machine every process comes to the same answer
@@ -27,6 +29,17 @@ def bfloat16_is_faster() -> bool:
     # In turns, so that what else the machine does strikes both; the best of each is what it can do.
     pairs = [(_seconds(*exact), _seconds(*rounded)) for _ in range(ROUNDS)]
     return min(a for a, _ in pairs) > GAIN * min(b for _, b in pairs)
+
+
+def for_training(wanted: str) -> str:
+    """What "auto" comes to here, "bf16" or "fp32", the same in all processes; another wish stays as it is."""
+
+    def faster() -> bool:
+        if torch.cuda.is_available():
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+        return not torch.backends.mps.is_available() and bfloat16_is_faster()
+
+    return processes.from_first(lambda: "bf16" if faster() else "fp32") if wanted == "auto" else wanted
 
 
 @torch.inference_mode()

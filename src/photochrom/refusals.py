@@ -33,13 +33,13 @@ def refuse_size(config: Config, size: int) -> None:
 def refuse_another(config: Config, folder: ModelFolder) -> None:
     """Raise PhotochromError if the folder was trained with other settings than these, showing the differences.
 
-    Epochs of the last stage, patience, how often sheets are made, in how many parts batches go through the network and
-    whether features are kept may change between two runs of one training.
+    Epochs of the last stage, patience, how often sheets are made, in how many parts batches go through the network, in
+    which arithmetic, and whether features are kept may change between two runs of one training.
     """
 
     def comparable(config: Config) -> dict[str, Any]:
         values = config.model_dump(mode="json")
-        for key in ("patience", "sample_every", "accumulate"):
+        for key in ("patience", "sample_every", "accumulate", "precision"):
             del values["training"][key]
         del values["data"]["keep_features"]
         found = {key: values.pop(key) for key in ("source", "first_epoch")}

@@ -35,6 +35,7 @@ from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.health import faults
 from photochrom.losses import Noisy, StageLoss
 from photochrom.metrics import colorfulness
+from photochrom.precision import for_training
 from photochrom.randomness import Indices, random_for, stratified_steps
 from photochrom.refusals import refuse_another, refuse_other_network, refuse_size
 from photochrom.store import ModelFolder
@@ -105,8 +106,9 @@ class Training:
                 f"batch size {options.batch_size} is below the number of processes, {processes.count()}: take a larger one"
             )
         processes.connect()
+        self.precision = for_training(options.precision)
         self.accelerator = Accelerator(
-            mixed_precision={"fp32": "no"}.get(options.precision, options.precision),
+            mixed_precision={"fp32": "no"}.get(self.precision, self.precision),
             cpu=processes.count() > 1 and not torch.cuda.is_available(),  # or it would see one process
         )
         self.device = self.accelerator.device
@@ -269,7 +271,7 @@ class Training:
         log["gradient"] = float(self.accelerator.clip_grad_norm_(self.network.parameters(), options.clip))
         bad = [name for name, value in log.items() if not math.isfinite(value)]
         # With fp16 a gradient overflows now and then: its scaler skips the step and lowers the scale.
-        overflow = bad == ["gradient"] and options.precision == "fp16" and self.bad_batches < OVERFLOWS
+        overflow = bad == ["gradient"] and self.precision == "fp16" and self.bad_batches < OVERFLOWS
         if bad and not overflow:
             return self.without_this_batch(bad, photos)
         steps = self.stage.epochs * self.steps_per_epoch
@@ -430,6 +432,7 @@ class Training:
             **means,
             "weights": weights | {"adversarial": self.stage.adversarial if self.stage.use_gan else 0.0},
             "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "precision": self.precision,
             "photos": photos,
             "seconds": round(self.seconds, 2),
             "photos_per_second": round(photos / self.seconds, 2),

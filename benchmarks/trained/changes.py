@@ -1,0 +1,368 @@
+"""One change of the recipe at a time, in equal training time: what helps, and by how much.
+
+    python benchmarks/trained/changes.py pace     --data tiny-imagenet-200     # what a step of each costs, on a quiet machine
+    python benchmarks/trained/changes.py train    --data tiny-imagenet-200     # those that nobody trains yet; may run twice at once
+    python benchmarks/trained/changes.py evaluate --data tiny-imagenet-200     # writes docs/changes.md
+
+All is kept in models/changes. A change whose steps are dearer gets fewer of them, by its pace beside the base's, both on one thread.
+What the package does not offer as an option is laid over it here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor
+
+from photochrom import evaluate, train
+from photochrom.aging import aged_luma
+from photochrom.colorizer import Colorizer
+from photochrom.compare import EQUAL
+from photochrom.config import Config, build
+from photochrom.data.pack import Pack, find
+from photochrom.diffusion import Diffusion, Network
+from photochrom.errors import PhotochromError
+from photochrom.randomness import random_for, stratified_steps
+from photochrom.store import WEIGHTS, ModelFolder, write_bytes, write_json
+from photochrom.subjects import Subject, given_luma
+from photochrom.terminal import Display
+from photochrom.train import Batch, Training
+
+DOCS = Path(__file__).parents[2] / "docs"
+PHOTOS, EPOCHS = 16_000, 4
+ROUNDS, STEPS_A_ROUND = 6, 6
+SMALL = (32, 64, 128, 256)
+BASE: dict[str, dict[str, Any]] = {
+    "model": {"features": SMALL, "encoder": "vgg16"},
+    "data": {"aged": 0.3, "flip": False},
+    "training": {"batch_size": 32, "learning_rate": 8e-4, "precision": "bf16", "sample_every": 0},
+    "stage": {"perceptual": 0.0},
+}
+SHOWN = {
+    "colour distance, ΔE": ("ab", 2),
+    "CIEDE2000": ("ciede2000", 2),
+    "PSNR, dB": ("psnr", 2),
+    "dark error, ΔE": ("dark_error", 2),
+    "false colour, %": ("false_color", 1),
+}
+Patch = Callable[[], AbstractContextManager[None]]
+Seen = Callable[[Sequence[Tensor], Training], Sequence[Tensor]]
+
+
+@contextmanager
+def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
+    """owner.name is something else for a while."""
+    old = getattr(owner, name)
+    setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        setattr(owner, name, old)
+
+
+def seen(features_seen: Seen) -> Patch:
+    """While training, the network sees other features."""
+    real = Training.batch
+
+    def batch(self: Training, *arguments: Any, **named: Any) -> Batch:
+        found = real(self, *arguments, **named)
+        return found._replace(features=features_seen(found.features, self))
+
+    return lambda: replaced(Training, "batch", batch)
+
+
+def masked(*keep: int) -> Seen:
+    """Some of the encoder's layers are dark."""
+    return lambda features, _: [k * f for k, f in zip(keep, features, strict=True)]
+
+
+def dropped(features: Sequence[Tensor], training: Training) -> Sequence[Tensor]:
+    """A tenth of the photos is seen without the encoder. Source: Ho & Salimans 2022, algorithm 1."""
+    if not torch.is_grad_enabled():
+        return features
+    generator = random_for(training.config.training.seed, 9, training.step)
+    kept = (torch.rand(len(features[0]), generator=generator) > 0.1)[:, None, None, None]
+    return [f * kept for f in features]
+
+
+def steps_by(weight: Callable[[np.ndarray], np.ndarray]) -> Patch:
+    """Time steps drawn as often as weight(alpha_bar) says, which is a weighted loss without its variance."""
+
+    def drawn(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
+        share = weight(Diffusion(build({}).diffusion).alpha_bar.numpy())
+        places = (stratified_steps(count, timesteps, generator).numpy() + 0.5) / timesteps
+        return torch.from_numpy(np.searchsorted(np.cumsum(share) / share.sum(), places))
+
+    return lambda: replaced(train, "stratified_steps", drawn)
+
+
+def min_snr(alpha_bar: np.ndarray) -> np.ndarray:
+    """min(SNR, 5) / (SNR + 1), for v. Source: Hang et al. 2023, section 3.4."""
+    snr = alpha_bar / (1 - alpha_bar)
+    return np.minimum(snr, 5) / (snr + 1)
+
+
+def rising(alpha_bar: np.ndarray) -> np.ndarray:
+    """Three times as often at pure noise as at none."""
+    return np.linspace(0.5, 1.5, len(alpha_bar))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs from BASE; `keep`: layers of the encoder that are not dark; `share`: of the training time."""
+
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    patch: Patch = nullcontext
+    keep: tuple[int, ...] = ()
+    share: float = 1.0
+
+
+CHANGES: dict[str, Change] = {
+    "base": Change(),
+    "another seed": Change({"training": {"seed": 1}}),
+    "no encoder": Change({"model": {"encoder": "none"}}),
+    "relu5_3 alone": Change(patch=seen(masked(0, 0, 1)), keep=(0, 0, 1)),
+    "relu4_3 and relu5_3": Change(patch=seen(masked(0, 1, 1)), keep=(0, 1, 1)),
+    "learning rate doubled": Change({"training": {"learning_rate": 1.6e-3}}),
+    "learning rate halved": Change({"training": {"learning_rate": 4e-4}}),
+    "epsilon instead of v": Change({"diffusion": {"prediction": "epsilon"}}),
+    "linear schedule": Change({"diffusion": {"schedule": "linear"}}),
+    "min-SNR weighting": Change(patch=steps_by(min_snr)),
+    "more often at high noise": Change(patch=steps_by(rising)),
+    "encoder dropped for a tenth": Change(patch=seen(dropped)),
+    "narrower: 24, 48, 96, 192": Change({"model": {"features": (24, 48, 96, 192)}}),
+    "wider: 48, 96, 192, 384": Change({"model": {"features": (48, 96, 192, 384)}}),
+    "no attention": Change({"model": {"attention": 0}}),
+    "perceptual 0.1 from the start": Change({"stage": {"perceptual": 0.1}}),
+    "photos not aged": Change({"data": {"aged": 0.0, "keep_features": False}}),
+    "float32, as many photos": Change({"training": {"precision": "fp32"}}),
+    "average of 0.99": Change({"training": {"ema_decay": 0.99}}),
+    "twice the time": Change(share=2.0),
+    "four times the time": Change(share=4.0),
+}
+FREE, AGED = (
+    "photos not aged",
+    "aged photos",
+)  # their features are not kept, since that would take another 6 GB
+GUIDED, GUIDANCE = "encoder dropped for a tenth", "guidance "
+SCALES = (1.5, 2.5)
+
+
+def config(change: Change, photos: int = PHOTOS, **data: Any) -> Config:
+    """The whole training of a change, over so many photos."""
+    settings = {part: values | change.settings.get(part, {}) for part, values in BASE.items()}
+    settings["diffusion"] = change.settings.get("diffusion", {})
+    stage = settings.pop("stage") | {"epochs": EPOCHS}
+    settings["data"] = settings["data"] | {"photos_per_epoch": round(photos / EPOCHS)} | data
+    return build(settings | {"stages": [stage]})
+
+
+def pace(pack: Pack, out: Path) -> None:
+    """How long a step of each change takes beside one of the base, in turns on one thread; into pace.json."""
+    torch.set_num_threads(1)
+    differing = {
+        name: change
+        for name, change in CHANGES.items()
+        if name == "base" or (change.settings.keys() & {"model", "stage"})
+    }
+    trainings = {}
+    for name, change in differing.items():
+        AcceleratorState._reset_state(reset_partial_state=True)
+        trainings[name] = Training(config(change), pack)
+        trainings[name].keep_features(lambda progress: None, lambda: 0)
+        trainings[name].train_step()
+    ratios: dict[str, list[float]] = {name: [] for name in differing}
+    for _ in range(ROUNDS):
+        seconds = {}
+        for name, training in trainings.items():
+            begun = time.perf_counter()
+            for _ in range(STEPS_A_ROUND):
+                training.train_step()
+            seconds[name] = time.perf_counter() - begun
+        for name, spent in seconds.items():
+            ratios[name].append(spent / seconds["base"])
+    write_json(out / "pace.json", {name: statistics.median(each) for name, each in ratios.items()})
+    print((out / "pace.json").read_text())
+
+
+def photos_of(name: str, out: Path) -> int:
+    """How many photos make the equal time of a change."""
+    paces = json.loads((out / "pace.json").read_text())
+    return round(PHOTOS * CHANGES[name].share / paces.get(name, 1.0))
+
+
+def train_all(pack: Pack, out: Path, names: Sequence[str]) -> None:
+    """Train what is not trained yet, and what nobody else is training."""
+    torch.set_num_threads(1)
+    for name in names:
+        change = CHANGES[name]
+        folder = folder_of(name, out)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        with change.patch():
+            try:
+                train.train(config(change, photos_of(name, out), name=pack.name), folder, pack)
+            except PhotochromError as error:
+                print(f"{name}: {error}", flush=True)
+                continue
+        record = folder.history[-1]
+        seconds = sum(each["seconds"] for each in folder.history)
+        print(f"{name}: validation loss {record['val_loss']:.4f}, {seconds / 60:.1f} min", flush=True)
+
+
+class Overlaid:
+    """A network that sees some layers only (`keep`), or is guided: v + (scale - 1)(v - v without the encoder).
+
+    Source of guidance: Ho & Salimans 2022, equation 6, with scale = 1 + w.
+    """
+
+    def __init__(self, network: Network, keep: Sequence[int] = (), scale: float = 1.0) -> None:
+        self.config, self.network, self.keep, self.scale = network.config, network, keep, scale
+
+    def __call__(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
+        """See `UNet.forward`."""
+        if self.keep:
+            features = [k * f for k, f in zip(self.keep, features, strict=True)]
+        output = self.network(xt, t, y, features)
+        if self.scale == 1:
+            return output
+        blind = self.network(xt, t, y, [0 * f for f in features])
+        return blind + self.scale * (output - blind)
+
+
+def folder_of(name: str, out: Path) -> ModelFolder:
+    """Where a change is trained."""
+    return ModelFolder(out / name.translate(str.maketrans(" ", "-", ":,")))
+
+
+def subject(row: str, out: Path) -> Subject:
+    """A row of the table. On "aged photos" the network sees luma as decades leave it, and keeps its colours for the true one."""
+    name, _, how = row.partition(" | ")
+    change, colorizer = CHANGES[name], Colorizer.load(folder_of(name, out).path)
+    scale = float(how.removeprefix(GUIDANCE)) if how.startswith(GUIDANCE) else 1.0
+    if change.keep or scale != 1:
+        colorizer.network = Overlaid(colorizer.network, change.keep, scale)  # type: ignore[assignment]
+
+    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        y = given_luma(rgb)
+        seen = aged_luma(rgb, y, np.array(seeds), 1.0) if how == AGED else y
+        return y, colorizer.chroma(seen, seeds)
+
+    return Subject(row, paint, {"chroma_scale": 2, "photos": photos_of(name, out)})
+
+
+def measure(pack: Pack, out: Path, photos: int) -> None:
+    """Evaluate what is trained and not yet in a report, each beside the base."""
+    trained = [name for name in CHANGES if (folder_of(name, out) / WEIGHTS).exists()]
+    rows = [name for name in trained if name != "base"]
+    if GUIDED in trained:
+        rows += [f"{GUIDED} | {GUIDANCE}{scale:g}" for scale in SCALES]
+    groups = [("base", [row for row in rows if row not in measured(out)])]
+    if FREE in trained and f"{FREE} | {AGED}" not in measured(out):
+        groups.append((f"base | {AGED}", [f"{FREE} | {AGED}"]))
+    for base, others in groups:
+        if others:
+            with Display() as display:
+                evaluate.evaluate(
+                    [subject(row, out) for row in (base, *others)],
+                    *(pack, out / "reports" / others[0].translate(str.maketrans(" |", "--", ":,"))),
+                    photos=photos,
+                    overwrite=True,
+                    progress=display.show,
+                )
+
+
+def measured(out: Path) -> dict[str, dict[str, Any]]:
+    """The rows that are in a report, with the report."""
+    reports = [json.loads(path.read_text()) for path in sorted(out.glob("reports/*/report.json"))]
+    return {row: report for report in reports for row in report["subjects"]}
+
+
+def number(interval: dict[str, Any], digits: int) -> str:
+    """A value, its interval, and bold if that tells it from 0."""
+    text = f"{interval['value']:+.{digits}f}"
+    if interval["verdict"] not in (None, EQUAL):
+        text = f"**{text}**"
+    return f"{text} ({interval['low']:+.{digits}f} to {interval['high']:+.{digits}f})"
+
+
+def line(row: str, report: dict[str, Any]) -> str:
+    """A row of the table: photos, colourfulness, and differences to its base where both reach 85 % of the true colourfulness."""
+    found = {d["measure"]: d for d in report["differences"] if d["model"] == row}
+    cells = [f"{report['subjects'][row]['photos']:,}", f"{report['rows'][row]['colorfulness']['value']:.1f}"]
+    cells += [number(found[measure]["at"]["85%"], digits) for measure, digits in SHOWN.values()]
+    cells.append(number(found["fd_vgg16"]["as_made"], 0))
+    return f"| {row.replace(' | ', ', ')} | {' | '.join(cells)} |"
+
+
+def write(out: Path) -> None:
+    """docs/changes.md."""
+    reports = measured(out)
+    order = sorted(reports, key=lambda row: list(CHANGES).index(row.partition(" | ")[0]))
+    plain = next(report for report in reports.values() if "base" in report["subjects"])
+    base, equal = plain["rows"]["base"], plain["at_equal_colorfulness"]["base"]["85%"]
+    titles = ["photos seen", "colourfulness", *SHOWN, "FD-VGG16, as made"]
+    absolute = [f"{equal[measure]['value']:.{digits}f}" for measure, digits in SHOWN.values()]
+    head = [
+        *(f"| | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)),
+        f"| base, itself | {plain['subjects']['base']['photos']:,} | {base['colorfulness']['value']:.1f} "
+        f"| {' | '.join(absolute)} | {base['fd_vgg16']['value']:.0f} |",
+    ]
+    rows = [line(row, reports[row]) for row in order if not row.startswith("base")]
+    data, training = plain["data"], BASE["training"]
+    text = f"""# One change at a time
+
+Written by `python benchmarks/trained/changes.py` on {datetime.now(UTC).date()}. The base: V1 over {PHOTOS:,} photos of
+{data["name"]}, features {", ".join(map(str, SMALL))}, encoder vgg16, luma of 30 % aged, not mirrored, batches of {training["batch_size"]}, learning rate
+{training["learning_rate"]:g} falling to 0, {training["precision"]}, seed 0. Every other row differs from it in one thing, and was trained for the same processor time: where
+a step costs more, over fewer photos (paces measured in turns on one thread).
+
+{data["photos"]} validation photos, DDIM in 20 steps, one colouring each. Differences to the base with 95 % intervals over photos, where strength makes both
+85 % as colourful as the true photos ({plain["rows"]["true photos"]["colorfulness"]["value"]:.1f}); the last column as made. Bold: more than photos' chance. "another seed" shows what chance of
+training does; a difference not larger than that says nothing. These are young models (six minutes of one core): what pays
+in the long run may differ.
+
+{chr(10).join([*head, *rows])}
+
+`{GUIDANCE.strip()}`: the network's answer without the encoder is left behind by that factor (classifier-free guidance), for two evaluations
+a step. `{AGED}`: the model sees the luma aged; both rows of that pair.
+"""
+    write_bytes(DOCS / "changes.md", text.encode())
+
+
+def main() -> None:
+    """Do it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=("pace", "train", "evaluate"))
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--photos", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("models/changes"))
+    parser.add_argument("--only", nargs="*", default=list(CHANGES))
+    options = parser.parse_args()
+    os.makedirs(options.out, exist_ok=True)
+    pack = find(options.data, options.data_dir)
+    assert isinstance(pack, Pack)
+    if options.what == "pace":
+        pace(pack, options.out)
+    elif options.what == "train":
+        train_all(pack, options.out, options.only)
+    else:
+        measure(pack, options.out, options.photos)
+        write(options.out)
+
+
+if __name__ == "__main__":
+    main()
