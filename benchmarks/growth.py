@@ -30,6 +30,7 @@ from cost import make_model
 from photochrom.colorizer import Colorizer
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.pack import Pack, import_photos, new_pack
+from photochrom.precision import for_training
 from photochrom.store import write_bytes
 from photochrom.train import Training
 from photochrom.unet import UNet
@@ -303,7 +304,7 @@ def main() -> None:
     write_bytes(DOCS / "growth.png", plot(growths))
     text = f"""# How cost grows
 
-Written by `python benchmarks/growth.py` on {date.today()}: {platform.machine()}, torch {torch.__version__} with {torch.get_num_threads()} threads, preset
+Written by `python benchmarks/growth.py` on {date.today()}: {platform.machine()}, torch {torch.__version__}, trainings in {for_training("auto")}, with {torch.get_num_threads()} threads, preset
 `small`, 64x64 where nothing else is said. Times are processor times of all threads, the shortest of several. The exponent is that of cost = a * work ** exponent;
 the work is the number of pixels, of photos, or (for width) of multiply-adds. 1 is ideal, less means that something
 fixed is in it; the last column is the exponent between the two largest, where that is least.

@@ -31,6 +31,7 @@ from torch import Tensor
 from photochrom import processes
 from photochrom.config import PRESETS, build
 from photochrom.data.pack import find
+from photochrom.precision import for_training
 from photochrom.train import Training, train
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmark-processes.md"
@@ -148,7 +149,7 @@ def main() -> None:
         "# What a photo more and a process more cost",
         "",
         f"Written by `python benchmarks/processes.py` on {date.today()}: {platform.machine()}, {os.cpu_count()} cores, torch "
-        f"{torch.__version__}, gloo over the loopback. V1, photos of 64 pixels, medians of {arguments.steps} steps. "
+        f"{torch.__version__}, gloo over the loopback. V1 in {for_training('auto')}, photos of 64 pixels, medians of {arguments.steps} steps. "
         "Processes have a core each.",
     ]
     with tempfile.TemporaryDirectory() as scratch:

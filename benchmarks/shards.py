@@ -36,6 +36,7 @@ from photochrom.data.order import PLACES, ShardOrder
 from photochrom.data.pack import DataSet, Pack, find, import_photos, spread
 from photochrom.data.shards import SHARD_BYTES, Shards, checksum_of, new_shards, ppm_header
 from photochrom.data.sources import Photo, Pixels
+from photochrom.precision import for_training
 from photochrom.store import write_bytes
 from photochrom.train import Training
 
@@ -271,7 +272,7 @@ def main() -> None:
         }
     head = f"""# Data beyond memory and disk
 
-Written by `python benchmarks/shards.py --data {pack.name}` on {date.today()}: {platform.machine()}, torch {torch.__version__} with
+Written by `python benchmarks/shards.py --data {pack.name}` on {date.today()}: {platform.machine()}, torch {torch.__version__}, trainings in {for_training("auto")}, with
 {torch.get_num_threads()} threads, webdataset {version("webdataset")}, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}.
 Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; beyond that of this program times are too long; ratios were taken in turns.
 """

@@ -139,7 +139,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         pack = find("demo", Path(folder))
         for preset, batch in itertools.product(arguments.presets, arguments.batches):
-            config = build({"model": {"features": PRESETS[preset]}, "training": {"batch_size": batch}})
+            config = build(
+                {
+                    "model": {"features": PRESETS[preset]},
+                    "training": {"batch_size": batch, "precision": "fp32"},
+                }
+            )
             rows = table(seconds(config, pack, arguments.rounds))
             sections.append((f"Preset {preset}, batch of {batch}", rows))
             print(f"\n{sections[-1][0]}\n", *rows, sep="\n", flush=True)

@@ -240,7 +240,11 @@ class Config(Section):
     @property
     def steps(self) -> int:
         """Network evaluations that a colouring takes where nothing else is said."""
-        return self.stages[-1].distill or min(STEPS, self.diffusion.timesteps)
+        return self.steps_after(self.stages[-1])
+
+    def steps_after(self, stage: StageConfig) -> int:
+        """The same for what this stage has made."""
+        return stage.distill or min(STEPS, self.diffusion.timesteps)
 
     @property
     def last_epoch(self) -> int:

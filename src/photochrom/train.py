@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from photochrom import color, pictures, processes, store
 from photochrom.aging import aged_luma
 from photochrom.card import write_card
-from photochrom.config import STEPS, Config
+from photochrom.config import Config
 from photochrom.data.pack import DataSet, Pack
 from photochrom.diffusion import Diffusion, sample
 from photochrom.distillation import Teacher
@@ -397,7 +397,7 @@ class Training:
         generators = [random_for(self.config.training.seed, 3, i) for i in range(len(y))]
         network = self.averaged.module
         assert isinstance(network, UNet)
-        steps = self.stage.distill or min(STEPS, self.config.diffusion.timesteps)
+        steps = self.config.steps_after(self.stage)
         c = sample(network, self.diffusion, y, generators, steps, features=features)
         columns = {
             "gray": pictures.to_images(y, torch.zeros_like(x0)),
