@@ -163,7 +163,12 @@ def main() -> None:
                 "",
                 *training_rows(preset, arguments.steps, folder / "data"),
             ]
-        lines += ["", "## An album, preset small, 20 steps, start-up included", "", *album_rows(folder)]
+        lines += [
+            "",
+            "## An album, preset small, 20 steps, the mean of four colourings, start-up included",
+            "",
+            *album_rows(folder),
+        ]
     arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"\nwritten to {arguments.out}")
 
