@@ -64,10 +64,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     first, second = (make_model(models / encoder, encoder) for encoder in MODELS)
     (first / store.ONNX).write_bytes(b"precious")
     code, out, err = run("export", first.path, "--format", "onnx", "--overwrite")
-    assert (code, out) == (0, f"{first / store.ONNX}\n")
+    assert (code, out) == (0, f"{first / store.ONNX}\n"), err
     assert err.startswith("onnxruntime and torch agree within ")
     assert err.endswith("(photos: 1 x 16x16 and 3 x 8x20)\n")
-    code, out, _ = run("export", second.name, "--models", models, "--json")
+    code, out, err = run("export", second.name, "--models", models, "--json")
+    assert code == 0, err
     told = json.loads(out)
     assert (code, told["model"], told["output"]) == (0, second.name, str(second / store.ONNX))
     assert [check["photos"] for check in told["differences"]] == [1, 3]
