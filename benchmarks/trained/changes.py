@@ -337,7 +337,7 @@ in the long run may differ.
 {chr(10).join([*head, *rows])}
 
 `{GUIDANCE.strip()}`: the network's answer without the encoder is left behind by that factor (classifier-free guidance), for two evaluations
-a step. `{AGED}`: the model sees the luma aged; both rows of that pair.
+a step. `{AGED}`: both models of that pair see the luma aged. "{FREE}" saw as many photos as the base, and was not timed.
 """
     write_bytes(DOCS / "changes.md", text.encode())
 
