@@ -232,6 +232,8 @@ def plot(growths: Sequence[Growth]) -> bytes:
         ideal = max(lines, key=lambda growth: growth.work[-1] / growth.work[0])
         axis.loglog(ideal.at, np.array(ideal.work) / ideal.work[0], "k:", label="the work")
         axis.set(xlabel=unit, ylabel="times the first")
+        axis.set_xticks(ideal.at, [f"{size:,}" for size in ideal.at])
+        axis.minorticks_off()
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
     buffer = io.BytesIO()
