@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from photochrom.color import LARGEST_CHROMA
 from photochrom.config import DiffusionConfig, ModelConfig, build
-from photochrom.diffusion import Diffusion, noise_like, sample
+from photochrom.diffusion import Diffusion, guided, noise_like, sample
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.samplers import SAMPLERS
 from photochrom.unet import UNet
@@ -251,3 +251,47 @@ def test_an_unknown_sampler_is_refused(network: UNet) -> None:
     with pytest.raises(UsageError, match=r"'euler'.*ddim, ddpm, dpm\+\+") as caught:
         sample(network, diffusion, torch.zeros(1, 1, 8, 8), generators(1), 5, "euler")
     assert isinstance(caught.value, PhotochromError)
+
+
+class Sighted(UNet):
+    """Says v = a of what it is shown, and 0.1 v of that without features; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(TINY)
+        self.asked = 0
+
+    def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
+        self.asked += 1
+        return 0.1 * xt + features[0] * y[:, :, ::2, ::2]
+
+
+def test_guidance_leads_away_from_what_is_said_without_the_encoder() -> None:
+    """Ho & Salimans 2022, equation 6: (1 + w) seeing - w blind."""
+    network, xt, t = Sighted(), normal(3, 2, 4, 4), torch.tensor([9])
+    y, features = normal(3, 1, 8, 8, seed=1), [normal(3, 2, 4, 4, seed=2)]
+    seeing, blind = network(xt, t, y, features), network(xt, t, y, [torch.zeros_like(features[0])])
+    for w in (0.5, 3.0):
+        found = guided(network, xt, t, y, features, 1 + w)
+        torch.testing.assert_close(found, (1 + w) * seeing - w * blind)
+    network.asked = 0
+    assert torch.equal(guided(network, xt, t, y, features, 1.0), seeing)
+    assert network.asked == 1  # plain colouring costs no more
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_is_guided(sampler: str) -> None:
+    """The outcome moves as the prediction does: what differs from the blind one grows by the guidance, to first order."""
+    diffusion, y = Diffusion(DiffusionConfig(timesteps=50)), normal(2, 1, 8, 8)
+    features = [0.01 * normal(2, 2, 4, 4, seed=2)]
+    network = Sighted()
+
+    def drawn(guidance: float, scale: float = 1.0) -> Tensor:
+        return sample(
+            *(network, diffusion, y, generators(2), 4, sampler),
+            features=[scale * each for each in features],
+            guidance=guidance,
+        )
+
+    plain, led, blind = drawn(1.0), drawn(2.0), drawn(1.0, 0.0)
+    assert (plain - blind).abs().max() > 1e-3
+    torch.testing.assert_close(led - blind, 2 * (plain - blind), atol=1e-4, rtol=1e-3)

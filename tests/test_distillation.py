@@ -37,7 +37,7 @@ class Opinion(nn.Module):
         self.weight = nn.Parameter(torch.tensor(0.7))
 
     def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Any = ()) -> Tensor:
-        small = nn.functional.avg_pool2d(y, 2)
+        small = nn.functional.avg_pool2d(y, 2) + sum(features)
         return torch.tanh(self.weight * xt.roll(1, -1) + small + torch.sin(t.float())[:, None, None, None])
 
 
@@ -54,26 +54,29 @@ def noisy(diffusion: Diffusion, t: Tensor) -> Noisy:
     return Noisy(y, x0, eps, t, diffusion.add_noise(x0, eps, t))
 
 
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
 @pytest.mark.parametrize("prediction", ["v", "epsilon"])
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
 def test_one_step_of_the_student_leads_where_the_teacher_comes_after_several(
-    schedule: Any, prediction: Any
+    schedule: Any, prediction: Any, guidance: float
 ) -> None:
     """Both ways are gone by the package's sampler, which is tested against diffusers."""
     diffusion = Diffusion(DiffusionConfig(timesteps=60, schedule=schedule, prediction=prediction))
     network = Opinion()
-    teacher = Teacher(network, diffusion, STEPS)
+    teacher = Teacher(network, diffusion, STEPS, guidance)
     fine, coarse = (levels(diffusion.alpha_bar.tolist(), n) for n in (STRIDE * STEPS, STEPS))
     batch = noisy(diffusion, torch.tensor([level.t for level in coarse[:-1]]).repeat(2))
+    batch = batch._replace(features=[0.5 * batch.x0.roll(1, 0)])
     target = teacher.target(batch)
     for row in range(2 * STEPS):
-        y, xt = batch.y[row : row + 1], batch.xt[row : row + 1]
+        y, xt, seen = batch.y[row : row + 1], batch.xt[row : row + 1], batch.features[0][row : row + 1]
 
         def x0_by(output: Tensor, xt: Tensor, t: int) -> Tensor:
             return diffusion.predict_x0(xt, output, torch.tensor([t]))
 
-        def teachers(xt: Tensor, t: int, y: Tensor = y) -> Tensor:
-            x0 = x0_by(network(xt, torch.tensor([t]), y), xt, t)
+        def teachers(xt: Tensor, t: int, y: Tensor = y, seen: Tensor = seen) -> Tensor:
+            blind, seeing = (network(xt, torch.tensor([t]), y, [part * seen]) for part in (0, 1))
+            x0 = x0_by(guidance * seeing - (guidance - 1) * blind, xt, t)
             return x0.clamp(-LARGEST_CHROMA, LARGEST_CHROMA)
 
         def students(xt: Tensor, t: int, row: int = row) -> Tensor:
@@ -219,3 +222,33 @@ def test_a_stage_after_it_takes_all_steps_again(sepia_pack: Pack, values: Values
 def test_what_does_not_go_together_is_refused(values: Values, stage: Values, named: str) -> None:
     with pytest.raises(UsageError, match=named):
         build({**values, "stages": [stage]})
+
+
+def test_who_teaches_guided_and_whom_no_one_guides(values: Values) -> None:
+    """A student has learnt what guidance does: it is not guided when it colours, nor when it teaches."""
+    values["model"] |= {"encoder": "vgg16"}
+    values["training"] |= {"guidance": 1.7}
+    values["stages"] = [{"epochs": 1}, {"epochs": 1, "distill": 4}, {"epochs": 1, "distill": 2}]
+    config = build(values)
+    _, first, second = config.stages
+    assert (config.taught_guidance(first), config.taught_guidance(second)) == (1.7, 1.0)
+    assert (config.guidance, config.can_be_guided) == (1.0, False)
+    taught = config.model_copy(update={"stages": config.stages[:1]})
+    assert (taught.guidance, taught.can_be_guided) == (1.7, True)
+    values["training"] |= {"encoder_dropout": 0.0}
+    never_blind = build(values)
+    assert never_blind.taught_guidance(never_blind.stages[1]) == 1.0
+
+
+def test_a_student_that_is_to_teach_guided_is_refused(
+    sepia_pack: Pack, values: Values, tmp_path: Path
+) -> None:
+    values["model"] |= {"encoder": "vgg16"}
+    values["data"] |= {"keep_features": False, "photos_per_epoch": 8}
+    teacher, student = ModelFolder(tmp_path / "teacher"), ModelFolder(tmp_path / "student")
+    train(build({**values, "stages": [{"epochs": 1, "perceptual": 0}]}), teacher, sepia_pack)
+    train(build(distilling(values, 1)), student, sepia_pack, source=teacher)
+    with pytest.raises(UsageError, match="student was distilled and cannot be guided while it teaches: take"):
+        train(build(distilling(values, 1)), ModelFolder(tmp_path / "third"), sepia_pack, source=student)
+    values["training"] |= {"guidance": 1.0}
+    train(build(distilling(values, 1)), ModelFolder(tmp_path / "third"), sepia_pack, source=student)

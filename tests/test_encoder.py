@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from photochrom import color, encoder, store
@@ -102,8 +103,88 @@ def test_features_are_those_of_vgg16_about_one_in_size(pack: Pack) -> None:
     seen = Encoder(config)(2 * gray - 1)
     true = VGG16.load()(gray.expand(-1, 3, -1, -1))
     for layer, each in zip(("relu3_3", "relu4_3", "relu5_3"), seen, strict=True):
-        torch.testing.assert_close(each.square() * encoder.MEAN[layer], true[layer], rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(
+            each.square() * encoder.MEAN["vgg16"][layer], true[layer], rtol=1e-3, atol=1e-2
+        )
         assert 0.3 < each.square().mean().sqrt() < 3
+
+
+def test_the_larger_view_is_vgg16_of_the_photo_enlarged_by_pillow_or_nearly(pack: Pack) -> None:
+    """Bicubic, to twice the size; Pillow's own differs in its constant (a = -0.5, not -0.75) and its rounding."""
+    config = build({"model": {"features": (8, 8, 8, 8), "encoder": "vgg16x2"}}).model
+    assert {level: layer for level, (layer, _) in config.encoded.items()} == {1: "relu4_3", 2: "relu5_3"}
+    gray = color.luma(pack.rgb(np.arange(8)))
+    seen = Encoder(config)(2 * gray - 1)
+    assert [each.shape for each in seen] == [each.shape for each in features_of(config, 16, 8)]
+    large = torch.stack([
+        torch.from_numpy(np.asarray(Image.fromarray(each[0].numpy()).resize((32, 32), Image.Resampling.BICUBIC)).copy())
+        for each in gray
+    ])[:, None]  # fmt: skip
+    true = VGG16.load()(large.expand(-1, 3, -1, -1))
+    for layer, each in zip(("relu4_3", "relu5_3"), seen, strict=True):
+        exact = (true[layer] / encoder.MEAN["vgg16x2"][layer]).sqrt()
+        assert np.corrcoef(each.flatten(), exact.flatten())[0, 1] > 0.97
+        assert 0.3 < each.square().mean().sqrt() < 3
+
+
+def test_a_share_of_the_photos_is_learnt_from_without_the_encoder(pack: Pack, seeing: Values) -> None:
+    """As often as asked, whole photos at a time, other ones in each step, none in validation, and in parts as at once."""
+    seeing["training"] |= {"encoder_dropout": 0.5}
+    shown: list[Tensor] = []
+    rows = []
+    for accumulate in (1, 4):
+        training = Training(
+            build(seeing | {"training": seeing["training"] | {"accumulate": accumulate}}), pack
+        )
+        shown.clear()
+        training.network.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[3][0]))
+        for _ in range(6):
+            training.train_step()
+        rows.append(sorted(float(each.sum()) for part in shown for each in part))
+    dark = rows[0].count(0.0)
+    assert 12 <= dark <= 36  # of 48: a binomial is outside once in 2,000
+    assert rows[1] == pytest.approx(rows[0], rel=1e-4)
+    shown.clear()
+    training.averaged.module.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[3][0]))
+    training.validate()
+    assert all(each.sum() > 0 for part in shown for each in part)
+
+
+def test_without_dropout_no_photo_is_seen_blind_and_nothing_else_changes(pack: Pack, seeing: Values) -> None:
+    losses = {}
+    for share in (0.0, 0.9):
+        seeing["training"] |= {"encoder_dropout": share}
+        training = Training(build(seeing), pack)
+        # The network says nothing yet, so that its loss does not depend on what it sees, but on photos, noise and steps.
+        losses[share] = training.train_step()["noise"]
+    assert losses[0.0] == losses[0.9]
+
+
+def test_a_trained_model_can_be_guided_and_one_that_never_was_blind_is_refused(
+    own_pack: Pack, seeing: Values, tmp_path: Path
+) -> None:
+    seeing["stages"] = [{"epochs": 6, "perceptual": 0.0}]
+    for name, share in (("led", 0.3), ("never-blind", 0.0)):
+        seeing["training"] |= {"encoder_dropout": share, "guidance": 2.0, "learning_rate": 1e-2}
+        train(build(seeing), ModelFolder(tmp_path / name), own_pack)
+    led, plain = Colorizer.load(tmp_path / "led"), Colorizer.load(tmp_path / "never-blind")
+    assert (led.config.guidance, plain.config.guidance) == (2.0, 1.0)
+    photo = own_pack.photos[0]
+    pictures = {g: np.asarray(led(photo, steps=3, guidance=g)).astype(int) for g in (None, 1.0, 2.0)}
+    assert (pictures[None] == pictures[2.0]).all()
+    assert np.abs(pictures[1.0] - pictures[2.0]).max() > 1
+    for colorizer, guidance, why in (
+        (plain, 1.5, "guidance 1.5: this model was trained without an encoder, or without its dropout"),
+        (led, 0.5, "guidance 0.5: take 1"),
+        (led, 11.0, "guidance 11: take 1"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            colorizer(photo, steps=2, guidance=guidance)
+    folder = ModelFolder(tmp_path / "never-blind")
+    seeing["training"] |= {"encoder_dropout": 0.3}
+    student = {**seeing, "stages": [{"epochs": 1, "distill": 2}]}
+    with pytest.raises(UsageError, match="never-blind was trained with encoder_dropout = 0 and cannot be"):
+        train(build(student), ModelFolder(tmp_path / "s0"), own_pack, source=ModelFolder(folder.path))
 
 
 def test_an_encoder_without_a_level_is_refused() -> None:

@@ -481,7 +481,7 @@ def test_a_model_before_its_first_epoch_has_no_card(models: Path, capsys: pytest
 
 
 def test_a_model_sees_luma_and_nothing_else(models: Path, pack: Pack) -> None:
-    tiny = model_subject("tiny", models, pack, steps=2, sampler="ddim", device=None)
+    tiny = model_subject("tiny", models, pack, steps=2, sampler="ddim", guidance=None, device=None)
     rgb = pack.rgb([0, 1])
     gray = (given_luma(rgb) + 1).expand_as(rgb) / 2
     for one, other in zip(tiny.paint(rgb, [1, 2]), tiny.paint(gray, [1, 2]), strict=True):

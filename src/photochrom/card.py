@@ -73,7 +73,7 @@ def model_card(
         for stage in config.stages
     )
     features = ", ".join(map(str, config.model.features))
-    sight = "sees with VGG16; " if config.model.encoder == "vgg16" else ""
+    sight = {"none": "", "vgg16": "sees with VGG16; ", "vgg16x2": "sees with VGG16 at twice the size; "}
     command = f"    {train_command(config, name)}\n\n" if len(config.stages) == 1 else ""
     return f"""# {name}
 
@@ -85,7 +85,7 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 
 | | |
 |---|---|
-| network | U-Net, features {features}; {sight}chroma at 1/{config.model.chroma_scale} of luma's size |
+| network | U-Net, features {features}; {sight[config.model.encoder]}chroma at 1/{config.model.chroma_scale} of luma's size |
 | diffusion | {config.diffusion.timesteps} steps, {config.diffusion.schedule} schedule, {config.diffusion.prediction}-prediction |
 | data set | {config.data.name}, photos of {config.data.size} pixels, checksum {config.data.checksum} |
 | trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours |
@@ -108,7 +108,7 @@ def _evaluation(name: str, history: Sequence[Mapping[str, Any]], evaluation: Map
     """The card's section about an evaluation; nothing without one."""
     if not evaluation:
         return ""
-    data, rows = evaluation["data"], evaluation["rows"]
+    data, rows, guidance = evaluation["data"], evaluation["rows"], evaluation.get("guidance", 1)
     stale = (
         f"**Measured at epoch {evaluation['epoch']}; the weights have changed since: "
         f"`photochrom evaluate {name}` tells how good they are now.**\n\n"
@@ -121,7 +121,7 @@ def _evaluation(name: str, history: Sequence[Mapping[str, Any]], evaluation: Map
     return f"""## Evaluation
 
 {stale}Of {data["photos"]} {data["split"]} photos of {data["name"]} (checksum {data["checksum"]}), {evaluation["sampler"]} in
-{evaluation["steps"]} steps, seed {evaluation["seed"]}, {evaluation["date"]}, Photochrom {evaluation["photochrom"]}.
+{evaluation["steps"]} steps{f" with guidance {guidance:g}" if guidance != 1 else ""}, seed {evaluation["seed"]}, {evaluation["date"]}, Photochrom {evaluation["photochrom"]}.
 
 | measure | this model | 95 % interval | gray | true photos |
 |---|---:|---:|---:|---:|

@@ -28,6 +28,7 @@ from photochrom.unet import UNet
 
 BATCH = 64
 MOST_SAMPLES = 64
+MOST_GUIDANCE = 10
 BATCH_PIXELS = BATCH * 64 * 96  # of luma at working size, which bounds memory
 DETAIL = (8, 1024)  # smallest and largest working size
 
@@ -37,7 +38,8 @@ class Options(TypedDict, total=False):
 
     steps: network evaluations for each colouring (default: 20, or what the model was distilled for). seed: 0; the same
     seed gives a photo the same colours, whatever photos are beside it (each photo has noise of its own). sampler: "ddim",
-    "unipc", "dpm++" or "ddpm"; unipc gets as far in 8 steps as ddim in 20 (docs/samplers.md).
+    "unipc", "dpm++" or "ddpm"; unipc gets as far in 8 steps as ddim in 20 (docs/samplers.md). guidance: how far
+    the encoder leads colours from what they would be without it (default: as the model says; 1 is plain, in half the time).
     strength: what chroma is multiplied by, 1; 0 is gray, above 1 is bolder. temperature: what the first noise is
     multiplied by, 1; less gives colours nearer to the average; not for "ddpm". detail: the length of the shorter side
     at which the network sees the photo (default: see `default_detail`).
@@ -51,6 +53,7 @@ class Options(TypedDict, total=False):
     steps: int | None
     seed: int
     sampler: str
+    guidance: float | None
     strength: float
     temperature: float
     detail: int | None
@@ -170,6 +173,7 @@ class Colorizer:
         steps: int | None = None,
         seed: int = 0,
         sampler: str = "ddim",
+        guidance: float | None = None,
         strength: float = 1.0,
         temperature: float = 1.0,
         detail: int | None = None,
@@ -213,7 +217,14 @@ class Colorizer:
             y = torch.cat([views[i].y for i, _ in batch])
             seeds = [photo_seed(grays[i].luma, seed + k) for i, k in batch]
             c = self.chroma(
-                y, seeds, steps=steps, sampler=sampler, temperature=temperature, held=held, callback=step_done
+                y,
+                seeds,
+                steps=steps,
+                sampler=sampler,
+                guidance=guidance,
+                temperature=temperature,
+                held=held,
+                callback=step_done,
             )
             if palette:
                 c = palette.applied(c, y)
@@ -230,14 +241,26 @@ class Colorizer:
         *,
         steps: int | None = None,
         sampler: str = "ddim",
+        guidance: float | None = None,
         temperature: float = 1.0,
         held: Held | None = None,
         callback: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
         """The chroma (B,2,H/s,W/s) of a batch of luma y (B,1,H,W) in [-1,1], on the processor.
 
-        seeds: one per photo. steps: `config.steps` if not given. H and W must be multiples of `config.model.multiple`. The others: see `diffusion.sample`.
+        seeds: one per photo. steps, guidance: those of `config` if not given. H and W must be multiples of
+        `config.model.multiple`. The others: see `diffusion.sample`. Raises UsageError for guidance of a model that knows none.
         """
+        guidance = self.config.guidance if guidance is None else guidance
+        if not 1 <= guidance <= MOST_GUIDANCE:
+            raise UsageError(f"guidance {guidance:g}: take 1 (none) to {MOST_GUIDANCE}")
+        if guidance != 1 and not self.config.can_be_guided:
+            why = (
+                "distilled"
+                if self.config.stages[-1].distill
+                else "trained without an encoder, or without its dropout"
+            )
+            raise UsageError(f"guidance {guidance:g}: this model was {why}, leave guidance out")
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         y = y.to(self.device)
         return sample(
@@ -251,6 +274,7 @@ class Colorizer:
             temperature=temperature,
             held=held,
             features=self._features(y),
+            guidance=guidance,
         ).cpu()
 
     def _features(self, y: Tensor) -> list[Tensor]:

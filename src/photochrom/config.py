@@ -13,8 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from photochrom.errors import UsageError
 
-ENCODED = {4: ("relu3_3", 256), 8: ("relu4_3", 512), 16: ("relu5_3", 512)}
-"""By how much smaller their maps are than the photo: layers of VGG16 that can come in, and their channels."""
+ENCODED: dict[str, dict[int, tuple[str, int]]] = {
+    "none": {},
+    "vgg16": {4: ("relu3_3", 256), 8: ("relu4_3", 512), 16: ("relu5_3", 512)},
+    "vgg16x2": {4: ("relu4_3", 512), 8: ("relu5_3", 512)},
+}
+"""Layers of each encoder that can come in, and their channels, by how much smaller their maps are than the photo."""
 DEFAULT_MODEL = "photochrom-fast"
 """The model that colours where nobody names one; it comes along with the package, and is distilled from photochrom-v2."""
 STEPS = 20
@@ -43,8 +47,10 @@ class ModelConfig(Section):
     attention: int = Field(2, ge=0, description="how many of the coarsest levels have self-attention")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the residual blocks")
     chroma_scale: Literal[1, 2, 4] = Field(2, description="how much smaller chroma is than luma")
-    encoder: Literal["none", "vgg16"] = Field(
-        "none", description="network that tells what the gray photo shows: it need not be learnt from colours"
+    encoder: Literal["none", "vgg16", "vgg16x2"] = Field(
+        "none",
+        description="network that tells what the gray photo shows, so that it need not be learnt from colours; vgg16x2 looks "
+        "at twice the size",
     )
 
     @field_validator("features")
@@ -66,17 +72,17 @@ class ModelConfig(Section):
     def _encoder_has_a_place(self) -> ModelConfig:
         if self.encoder != "none" and not self.encoded:
             raise ValueError(
-                "encoder = vgg16 needs maps that are 4, 8 or 16 times smaller than the photo: take more features"
+                f"encoder = {self.encoder} needs maps that are {' or '.join(map(str, ENCODED[self.encoder]))} times smaller "
+                "than the photo: take more features"
             )
         return self
 
     @property
     def encoded(self) -> dict[int, tuple[str, int]]:
         """Levels of the network at which the encoder's features come in: layer of VGG16, and its channels."""
-        if self.encoder == "none":
-            return {}
+        layers = ENCODED[self.encoder]
         sizes = {level: self.chroma_scale * 2**level for level in range(len(self.features))}
-        return {level: ENCODED[size] for level, size in sizes.items() if size in ENCODED}
+        return {level: layers[size] for level, size in sizes.items() if size in layers}
 
     def blocks_at(self, level: int) -> int:
         """Residual blocks of a level, 0 being the finest: meaning is cheap where the map is small."""
@@ -126,7 +132,8 @@ class DataConfig(Section):
     )
     keep_features: bool = Field(
         True,
-        description="keep what the encoder sees beside the photos (106 KB for each of 64 pixels, twice that with --flip)",
+        description="keep what the encoder sees beside the photos (164 KB for each of 64 pixels with vgg16x2, 106 with vgg16, "
+        "twice that with --flip)",
     )
     photos_per_epoch: int | None = Field(
         None, ge=1, description="photos that make an epoch (default: the whole training part)"
@@ -146,6 +153,19 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(200, ge=0, description="steps over which the learning rate rises")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, per step")
+    encoder_dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the photos that is learnt from without the encoder, so that it can guide colouring",
+    )
+    guidance: float = Field(
+        1.5,
+        ge=1,
+        le=10,
+        description="how far the encoder leads colours from what they would be without it, where colorize is told nothing else, "
+        "and in what --distill teaches; 1: not beyond what it says",
+    )
     patience: int = Field(
         0, ge=0, description="in the last stage, stop after this many epochs without improvement (0: never)"
     )
@@ -245,6 +265,32 @@ class Config(Section):
     def steps_after(self, stage: StageConfig) -> int:
         """The same for what this stage has made."""
         return stage.distill or min(STEPS, self.diffusion.timesteps)
+
+    @property
+    def can_be_guided(self) -> bool:
+        """Whether the network knows what to say without its encoder; a student knows what it was taught alone."""
+        return self.drops_encoder and not self.stages[-1].distill
+
+    @property
+    def drops_encoder(self) -> bool:
+        """Whether stages that do not distil learn from some photos without the encoder."""
+        return bool(self.model.encoded) and self.training.encoder_dropout > 0
+
+    @property
+    def guidance(self) -> float:
+        """How far the encoder leads a colouring where nothing else is said."""
+        return self.guidance_after(self.stages[-1])
+
+    def guidance_after(self, stage: StageConfig) -> float:
+        """The same for what this stage has made."""
+        return self.training.guidance if self.drops_encoder and not stage.distill else 1.0
+
+    def taught_guidance(self, stage: StageConfig) -> float:
+        """How far the encoder leads the teacher of this stage, which is what the stage before it has made."""
+        number = next(number for number, each in enumerate(self.stages) if each is stage)
+        if number:
+            return self.guidance_after(self.stages[number - 1])
+        return self.training.guidance if self.drops_encoder else 1.0  # see `refuse_teacher`
 
     @property
     def last_epoch(self) -> int:

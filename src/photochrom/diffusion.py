@@ -115,6 +115,24 @@ class Network(Protocol):
     def __call__(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ..., /) -> Tensor: ...
 
 
+def guided(
+    network: Callable[..., Tensor],
+    xt: Tensor,
+    t: Tensor,
+    y: Tensor,
+    features: Sequence[Tensor],
+    guidance: float,
+) -> Tensor:
+    """The output of a `Network`, led away from what it is without the encoder: blind + guidance (seeing - blind), (B,2,h,w).
+
+    Classifier-free guidance. Source: Ho & Salimans 2022, equation 6, with guidance = 1 + w. 1 is the plain output.
+    """
+    seeing = network(xt, t, y, features)
+    if guidance == 1:
+        return seeing
+    return torch.lerp(network(xt, t, y, [torch.zeros_like(each) for each in features]), seeing, guidance)
+
+
 @torch.inference_mode()
 def sample(
     network: Network,
@@ -128,14 +146,15 @@ def sample(
     temperature: float = 1.0,
     held: Held | None = None,
     features: Sequence[Tensor] = (),
+    guidance: float = 1.0,
 ) -> Tensor:
     """Draw chroma (B,2,H/s,W/s) for luma y (B,1,H,W) in [-1,1].
 
     generators: one CPU generator per photo; nothing global is touched. sampler: a key of `SAMPLERS`. callback(step, x0),
     if given, is called after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling.
     temperature: what x_T is multiplied by; UsageError for "ddpm", which draws more noise in every step. held: see
-    `Held`. features: what the network's encoder sees in y, if it has one. Raises UsageError for an unknown sampler and for
-    more steps than the schedule has.
+    `Held`. features: what the network's encoder sees in y, if it has one. guidance: see `guided`; two evaluations a step
+    where it is not 1. Raises UsageError for an unknown sampler and for more steps than the schedule has.
     """
     if temperature != 1 and sampler == "ddpm":
         raise UsageError(
@@ -152,7 +171,7 @@ def sample(
 
     def predict(xt: Tensor, t: int) -> Tensor:
         ts = torch.tensor([t], device=y.device)  # (1,), the same for all photos
-        x0 = diffusion.predict_x0(xt, network(xt, ts, y, features), ts)
+        x0 = diffusion.predict_x0(xt, guided(network, xt, ts, y, features, guidance), ts)
         x0 = x0.clamp(-LARGEST_CHROMA, LARGEST_CHROMA)
         if held:
             x0 = held.over(x0)

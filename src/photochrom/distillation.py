@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from photochrom.color import LARGEST_CHROMA
 from photochrom.config import STRIDE
-from photochrom.diffusion import Diffusion
+from photochrom.diffusion import Diffusion, guided
 from photochrom.losses import Noisy
 from photochrom.randomness import stratified_steps
 from photochrom.samplers import levels
 
 
 class Teacher:
-    """The network as it is now, which shows what a student should say at each of its `steps` time steps."""
+    """The network as it is now, guided, which shows what a student should say at each of its `steps` time steps.
 
-    def __init__(self, network: nn.Module, diffusion: Diffusion, steps: int) -> None:
+    The student then does without the second evaluation that guidance costs. Source: Meng et al. 2023, section 3.
+    """
+
+    def __init__(self, network: nn.Module, diffusion: Diffusion, steps: int, guidance: float = 1.0) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
-        self.diffusion = diffusion
+        self.diffusion, self.guidance = diffusion, guidance
         path = levels(diffusion.alpha_bar.tolist(), STRIDE * steps)
         self.t = torch.tensor([level.t for level in path])  # (STRIDE * steps + 1,)
         self.alpha = torch.tensor([level.alpha for level in path])
@@ -54,7 +56,7 @@ class Teacher:
         xs = batch.xt
         for k, k_then in pairwise(range(STRIDE + 1)):
             t = self.t[first + k].to(device)
-            output: Any = self.network(xs, t, batch.y, batch.features)
+            output = guided(self.network, xs, t, batch.y, batch.features, self.guidance)
             x0 = self.diffusion.predict_x0(xs, output.float(), t).clamp(-LARGEST_CHROMA, LARGEST_CHROMA)
             eps = (xs - alpha[k] * x0) / sigma[k]
             xs = alpha[k_then] * x0 + sigma[k_then] * eps

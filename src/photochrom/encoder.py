@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor, nn
 
@@ -24,9 +25,14 @@ from photochrom.vgg16 import VGG16
 
 Compute = Callable[[npt.NDArray[np.int64]], Sequence[Tensor]]
 Progress = Callable[[int, int], None]  # (done, total)
-MEAN = {"relu3_3": 240.0, "relu4_3": 34.0, "relu5_3": 1.8}
-"""The mean activation of each layer over 500 gray photos of Tiny ImageNet at 64 pixels."""
-LEVELS = 16  # of a kept feature, for each unit: 255 / 16 is beyond the largest that was seen (13)
+MEAN = {
+    "vgg16": {"relu3_3": 240.0, "relu4_3": 34.0, "relu5_3": 1.8},
+    "vgg16x2": {"relu4_3": 19.5, "relu5_3": 1.1},
+}
+"""The mean activation of each layer over some hundred gray photos of Tiny ImageNet at 64 pixels."""
+SEEN_AT = {"vgg16": 1, "vgg16x2": 2}
+"""How much larger than it is each of them sees a photo: VGG16 has learnt from photos of 224 pixels."""
+LEVELS = 16  # of a kept feature, for each unit: all but a few in a million are below 255 / 16
 KEPT_AT_ONCE = 64
 SPARE = 1 << 30  # bytes of disk that are left free
 
@@ -40,6 +46,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layers = [layer for layer, _ in config.encoded.values()]
+        self.mean, self.scale = MEAN[config.encoder], SEEN_AT[config.encoder]
         self.vgg = VGG16.load()
 
     @classmethod
@@ -50,8 +57,10 @@ class Encoder(nn.Module):
     @torch.no_grad()
     def forward(self, y: Tensor) -> list[Tensor]:
         """Luma y (B,1,H,W) in [-1,1], H and W multiples of 16 -> features, each (B,C,H/stride,W/stride)."""
+        if self.scale != 1:
+            y = F.interpolate(y, scale_factor=self.scale, mode="bicubic", align_corners=False)
         found = self.vgg((y + 1).expand(-1, 3, -1, -1) / 2, last=self.layers[-1])
-        return [(found[layer] / MEAN[layer]).sqrt() for layer in self.layers]
+        return [(found[layer] / self.mean[layer]).sqrt() for layer in self.layers]
 
 
 class KeptFeatures:

@@ -122,6 +122,7 @@ def evaluate(
     seed: int = 0,
     steps: int | None = None,
     sampler: str = "ddim",
+    guidance: float | None = None,
     inception_weights: Path | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -146,7 +147,7 @@ def evaluate(
     indices = choose(pack, split, photos)
     subjects = [
         m if isinstance(m, Subject)
-        else model_subject(m, models_dir, pack, steps=steps, sampler=sampler, device=device)
+        else model_subject(m, models_dir, pack, steps=steps, sampler=sampler, guidance=guidance, device=device)
         for m in models
     ]  # fmt: skip
     scales = sorted({subject.facts.get("chroma_scale", 1) for subject in subjects})
@@ -222,7 +223,9 @@ def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
         "photochrom": __version__,
         "date": datetime.now(UTC).date().isoformat(),
         **{key: result[key] for key in ("data", "seed")},
-        **{key: facts[key] for key in ("steps", "sampler", "epoch", "val_loss", "weights_sha256")},
+        **{
+            key: facts[key] for key in ("steps", "sampler", "guidance", "epoch", "val_loss", "weights_sha256")
+        },
         "rows": {key: result["rows"][name] for key, name in rows.items()},
         "at_equal_colorfulness": result["at_equal_colorfulness"][folder.name],
     }

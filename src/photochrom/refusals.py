@@ -69,3 +69,11 @@ def refuse_other_network(config: Config, source: ModelFolder) -> None:
                 raise UsageError(
                     f"{source.name} has {key} = {old[key]}, not {new[key]}: leave that setting out"
                 )
+
+
+def refuse_teacher(config: Config, source: ModelFolder) -> None:
+    """Raise UsageError if the source is to teach guided and has not learnt to do without its encoder."""
+    stage = config.stages[0]
+    if stage.distill and config.taught_guidance(stage) != 1 and not source.config.can_be_guided:
+        how = "was distilled" if source.config.stages[-1].distill else "was trained with encoder_dropout = 0"
+        raise UsageError(f"{source.name} {how} and cannot be guided while it teaches: take --guidance 1")

@@ -56,6 +56,7 @@ def model_subject(
     *,
     steps: int | None,
     sampler: str,
+    guidance: float | None,
     device: str | None,
 ) -> Subject:
     """A trained model, by name or path. Raises PhotochromError if it is unknown or was trained at another size."""
@@ -73,10 +74,12 @@ def model_subject(
     best = store.best_record(history) if history else {"epoch": None, "val_loss": None}
     kept = ("epoch", "stage", "stage_began", "val_loss", "photos", "weights")
     steps = config.steps if steps is None else steps
+    guidance = config.guidance if guidance is None else guidance
     facts = {
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "steps": steps,
         "sampler": sampler,
+        "guidance": guidance,
         "chroma_scale": config.model.chroma_scale,
         "config": config.model_dump(mode="json"),
         "other_data": config.data.checksum != pack.checksum,
@@ -87,7 +90,7 @@ def model_subject(
 
     def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         y = given_luma(rgb)
-        return y, colorizer.chroma(y, seeds, steps=steps, sampler=sampler)
+        return y, colorizer.chroma(y, seeds, steps=steps, sampler=sampler, guidance=guidance)
 
     return Subject(path.stem if is_file else weights.parent.name, paint, facts)
 

@@ -37,7 +37,7 @@ from photochrom.losses import Noisy, StageLoss
 from photochrom.metrics import colorfulness
 from photochrom.precision import for_training
 from photochrom.randomness import Indices, random_for, stratified_steps
-from photochrom.refusals import refuse_another, refuse_other_network, refuse_size
+from photochrom.refusals import refuse_another, refuse_other_network, refuse_size, refuse_teacher
 from photochrom.store import ModelFolder
 from photochrom.unet import CHROMA_CHANNELS, UNet
 from photochrom.vgg16 import SHA256
@@ -170,7 +170,10 @@ class Training:
             begin -= stage.epochs
         self.stage, self.stage_begin = stage, begin
         self.losses = StageLoss(stage, self.config, self.device)
-        self.teacher = Teacher(self.averaged.module, self.diffusion, stage.distill) if stage.distill else None
+        self.teacher: Teacher | None = None
+        if stage.distill:
+            guidance = self.config.taught_guidance(stage)
+            self.teacher = Teacher(self.averaged.module, self.diffusion, stage.distill, guidance)
         if carried:
             self.losses.restore(carried, Path(store.LAST))
         if self.epoch == begin and self.step_in_epoch == 0:
@@ -265,6 +268,9 @@ class Training:
         t = self.time_steps(options.batch_size, generator)
         eps = torch.randn((options.batch_size, *self.chroma_shape), generator=generator)[mine].to(self.device)
         y, x0, features = self.batch(photos, None if flip is None else flip[mine], self.config.data.aged)
+        if self.config.drops_encoder and not self.teacher:
+            kept = torch.rand(options.batch_size, generator=generator) >= options.encoder_dropout
+            features = [each * kept[mine].to(self.device)[:, None, None, None] for each in features]
         xt, whole = self.diffusion.add_noise(x0, eps, t[mine]), self.losses.whole(t)
         whole = whole._replace(compared=whole.compared[mine])
         log = self.backward(Noisy(y, x0, eps, t[mine], xt, features, whole))
@@ -397,8 +403,8 @@ class Training:
         generators = [random_for(self.config.training.seed, 3, i) for i in range(len(y))]
         network = self.averaged.module
         assert isinstance(network, UNet)
-        steps = self.config.steps_after(self.stage)
-        c = sample(network, self.diffusion, y, generators, steps, features=features)
+        steps, guidance = self.config.steps_after(self.stage), self.config.guidance_after(self.stage)
+        c = sample(network, self.diffusion, y, generators, steps, features=features, guidance=guidance)
         columns = {
             "gray": pictures.to_images(y, torch.zeros_like(x0)),
             "coloured": pictures.to_images(y, c),
@@ -556,6 +562,7 @@ def begin(
         return config, folder.has_checkpoint, None
     found = source.newest_checkpoint() if source.has_checkpoint else source.weights_alone()
     refuse_other_network(config, source)
+    refuse_teacher(config, source)
     return config.model_copy(update={"first_epoch": found[0]["epoch"]}), False, found
 
 
@@ -594,7 +601,8 @@ def preparing(config: Config, done: int, total: int, pace: float) -> Progress:
 
 def feature_key(config: Config, checksum: str) -> str:
     """What kept features depend on, in a few letters: the encoder, its layers, the photos, and what is done to them."""
-    parts = (SHA256, list(config.model.encoded.values()), checksum, config.data.aged, config.data.flip)
+    model, data = config.model, config.data
+    parts = (SHA256, model.encoder, list(model.encoded.values()), checksum, data.aged, data.flip)
     return hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()
 
 

@@ -35,6 +35,7 @@ def color_video(
     steps: int | None = None,
     seed: int = 0,
     sampler: str = "ddim",
+    guidance: float | None = None,
     strength: float = 1.0,
     detail: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -67,7 +68,8 @@ def color_video(
                 while group := list(islice(lumas, BATCH)):
                     seen = [see(luma) for luma in group]
                     y = torch.cat([each.y for each in seen])
-                    c = colorizer.chroma(y, [seed] * len(group), steps=steps, sampler=sampler)
+                    seeds = [seed] * len(group)
+                    c = colorizer.chroma(y, seeds, steps=steps, sampler=sampler, guidance=guidance)
                     for luma, each, own in zip(group, seen, c.split(1), strict=True):
                         yield lay_over(luma, each, strength * steady(each, own))
                         done += 1

@@ -39,6 +39,12 @@ def colorize(
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed gives other plausible colours.")] = 0,
     sampler: Annotated[str, typer.Option(metavar="ddim|unipc|dpm++|ddpm", help="How to sample.")] = "ddim",
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="How far the encoder leads colours: 1 is plain, more is surer and bolder (default: as the model says)."
+        ),
+    ] = None,
     strength: Annotated[
         float | None,
         typer.Option(
@@ -124,7 +130,7 @@ def colorize(
     weights = find_weights(model, models, engine)
     wanted = album.Wanted(samples, average, uncertainty)
     options: dict[str, Any] = {
-        **{"steps": steps, "seed": seed, "sampler": sampler, "strength": strength},
+        **{"steps": steps, "seed": seed, "sampler": sampler, "guidance": guidance, "strength": strength},
         **{"temperature": temperature, "detail": detail, "keep_gray": keep_gray, "like": like},
         "hints": [Hint.parse(text) for text in hint] if hint else hints,
         **{"max_megapixels": max_megapixels, "truncated": truncated},
@@ -133,9 +139,9 @@ def colorize(
         unused = {"temperature": 1.0, "keep_gray": None, "like": None, "hints": None, "truncated": False}
         if len(films) < len(inputs) or wanted != album.Wanted() or unused != {k: options[k] for k in unused}:
             raise UsageError(
-                "videos are coloured by themselves, with --steps, --seed, --sampler, --strength and --detail alone"
+                "videos are coloured by themselves, with --steps, --seed, --sampler, --guidance, --strength and --detail alone"
             )
-        kept = {key: options[key] for key in ("steps", "seed", "sampler", "strength", "detail")}
+        kept = {key: options[key] for key in ("steps", "seed", "sampler", "guidance", "strength", "detail")}
         _color_films(Colorizer.load(weights, device=device), films, out, overwrite, as_json, kept)
         return
     files = [state(file) for file in (weights, hints, keep_gray, like) if file]
@@ -147,6 +153,7 @@ def colorize(
         )
     colorizer = Colorizer.load(weights, device=device)
     options["steps"] = colorizer.config.steps if steps is None else steps
+    options["guidance"] = colorizer.config.guidance if guidance is None else guidance
     written = []
     told: list[tuple[str, Path]] = []
     share = plan.share()

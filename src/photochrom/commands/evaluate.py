@@ -29,6 +29,10 @@ def evaluate(
         typer.Option(help="Sampling steps (default: 20, or what each model was distilled for)."),
     ] = None,
     sampler: Annotated[str, typer.Option(metavar="ddim|unipc|dpm++|ddpm", help="How to sample.")] = "ddim",
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="How far the encoder leads colours (default: as each model says; 1: not at all)."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS)."),
@@ -83,6 +87,7 @@ def evaluate(
             seed=seed,
             steps=steps,
             sampler=sampler,
+            guidance=guidance,
             inception_weights=inception_weights,
             device=device,
             overwrite=overwrite,

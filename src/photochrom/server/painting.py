@@ -45,6 +45,12 @@ class Choices(BaseModel):
         0, ge=0, lt=2**31, description="Another seed gives other plausible colours.", examples=[7]
     )
     sampler: Literal["ddim", "unipc", "dpm++", "ddpm"] = Field("ddim", description="How to sample.")
+    guidance: float | None = Field(
+        None,
+        ge=1,
+        le=10,
+        description="How far the encoder leads colours, where the model can be led; 1 is plain.",
+    )
     strength: float = Field(1.0, ge=0, le=2, description="0 is gray, 1 as the model made it, above bolder.")
     temperature: float = Field(
         1.0, ge=0, le=2, description="Less gives colours nearer to the average; not for ddpm."
@@ -87,8 +93,8 @@ class Choices(BaseModel):
     def options(self) -> Options:
         """What `Colorizer` takes."""
         options = Options(
-            steps=self.steps, seed=self.seed, sampler=self.sampler, strength=self.strength,
-            temperature=self.temperature, detail=self.detail,
+            steps=self.steps, seed=self.seed, sampler=self.sampler, guidance=self.guidance,
+            strength=self.strength, temperature=self.temperature, detail=self.detail,
         )  # fmt: skip
         if self.hint:
             options["hints"] = [Hint.parse(hint) for hint in self.hint]
