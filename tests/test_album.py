@@ -178,6 +178,8 @@ def test_flags_reach_the_colours(models: Path) -> None:
         (("--strength", -1), "strength -1"),
         (("--strength", "nan"), "strength nan"),
         (("--temperature", 3), "temperature 3"),
+        (("--guidance", "nan"), "guidance nan"),
+        (("--guidance", 2), "leave guidance out"),
         (("--detail", 2), "detail 2"),
         (("--max-megapixels", 0), "max_megapixels 0"),
         (("--temperature", 0.5, "--sampler", "ddpm"), "use ddim or dpm++"),

@@ -163,7 +163,7 @@ def test_a_wrong_answer_is_asked_again_with_the_reason(process: Terminal, models
         ("Features", "64,abc", "'abc': Input should be a valid integer"),
         ("Features", "64,100", "100 is not a positive multiple of 8"),
         ("Features", "64", ""),
-        ("Encoder", "resnet", "'resnet': Input should be 'none' or 'vgg16'"),
+        ("Encoder", "resnet", "'resnet': Input should be 'none', 'vgg16' or 'vgg16x2'"),
         ("Encoder", "", ""),
         ("Time embedding", "33", "33 is odd"),
         ("Time embedding", "", ""),

@@ -391,6 +391,7 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "no steps": ({"steps": "0"}, 422, "steps: "),
     "too many steps": ({"steps": "201"}, 422, "steps: "),
     "more steps than the model has": ({"steps": "51"}, 422, "trained with 50, take 1 to 50"),
+    "guidance of a model that has none": ({"guidance": "2"}, 422, "leave guidance out"),
     "steps in words": ({"steps": "many"}, 422, "steps: "),
     "a negative seed": ({"seed": "-1"}, 422, "seed: "),
     "a huge seed": ({"seed": str(2**31)}, 422, "seed: "),

@@ -35,7 +35,7 @@ from photochrom.config import Config, build
 from photochrom.data.pack import Pack, find
 from photochrom.diffusion import Diffusion, Network
 from photochrom.errors import PhotochromError
-from photochrom.randomness import random_for, stratified_steps
+from photochrom.randomness import stratified_steps
 from photochrom.store import WEIGHTS, ModelFolder, write_bytes, write_json
 from photochrom.subjects import Subject, given_luma
 from photochrom.terminal import Display
@@ -48,7 +48,10 @@ SMALL = (32, 64, 128, 256)
 BASE: dict[str, dict[str, Any]] = {
     "model": {"features": SMALL, "encoder": "vgg16"},
     "data": {"aged": 0.3, "flip": False},
-    "training": {"batch_size": 32, "learning_rate": 8e-4, "precision": "bf16", "sample_every": 0},
+    "training": {
+        **{"batch_size": 32, "learning_rate": 8e-4, "precision": "bf16", "sample_every": 0},
+        "encoder_dropout": 0.0,
+    },
     "stage": {"perceptual": 0.0},
 }
 SHOWN = {
@@ -87,15 +90,6 @@ def seen(features_seen: Seen) -> Patch:
 def masked(*keep: int) -> Seen:
     """Some of the encoder's layers are dark."""
     return lambda features, _: [k * f for k, f in zip(keep, features, strict=True)]
-
-
-def dropped(features: Sequence[Tensor], training: Training) -> Sequence[Tensor]:
-    """A tenth of the photos is seen without the encoder. Source: Ho & Salimans 2022, algorithm 1."""
-    if not torch.is_grad_enabled():
-        return features
-    generator = random_for(training.config.training.seed, 9, training.step)
-    kept = (torch.rand(len(features[0]), generator=generator) > 0.1)[:, None, None, None]
-    return [f * kept for f in features]
 
 
 def steps_by(weight: Callable[[np.ndarray], np.ndarray]) -> Patch:
@@ -142,7 +136,7 @@ CHANGES: dict[str, Change] = {
     "linear schedule": Change({"diffusion": {"schedule": "linear"}}),
     "min-SNR weighting": Change(patch=steps_by(min_snr)),
     "more often at high noise": Change(patch=steps_by(rising)),
-    "encoder dropped for a tenth": Change(patch=seen(dropped)),
+    "encoder dropped for a tenth": Change({"training": {"encoder_dropout": 0.1}}),
     "narrower: 24, 48, 96, 192": Change({"model": {"features": (24, 48, 96, 192)}}),
     "wider: 48, 96, 192, 384": Change({"model": {"features": (48, 96, 192, 384)}}),
     "no attention": Change({"model": {"attention": 0}}),
@@ -222,24 +216,15 @@ def train_all(pack: Pack, out: Path, names: Sequence[str]) -> None:
         print(f"{name}: validation loss {record['val_loss']:.4f}, {seconds / 60:.1f} min", flush=True)
 
 
-class Overlaid:
-    """A network that sees some layers only (`keep`), or is guided: v + (scale - 1)(v - v without the encoder).
+class Masked:
+    """A network that sees some layers only."""
 
-    Source of guidance: Ho & Salimans 2022, equation 6, with scale = 1 + w.
-    """
-
-    def __init__(self, network: Network, keep: Sequence[int] = (), scale: float = 1.0) -> None:
-        self.config, self.network, self.keep, self.scale = network.config, network, keep, scale
+    def __init__(self, network: Network, keep: Sequence[int]) -> None:
+        self.config, self.network, self.keep = network.config, network, keep
 
     def __call__(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
         """See `UNet.forward`."""
-        if self.keep:
-            features = [k * f for k, f in zip(self.keep, features, strict=True)]
-        output = self.network(xt, t, y, features)
-        if self.scale == 1:
-            return output
-        blind = self.network(xt, t, y, [0 * f for f in features])
-        return blind + self.scale * (output - blind)
+        return self.network(xt, t, y, [k * f for k, f in zip(self.keep, features, strict=True)])
 
 
 def folder_of(name: str, out: Path) -> ModelFolder:
@@ -251,14 +236,14 @@ def subject(row: str, out: Path) -> Subject:
     """A row of the table. On "aged photos" the network sees luma as decades leave it, and keeps its colours for the true one."""
     name, _, how = row.partition(" | ")
     change, colorizer = CHANGES[name], Colorizer.load(folder_of(name, out).path)
-    scale = float(how.removeprefix(GUIDANCE)) if how.startswith(GUIDANCE) else 1.0
-    if change.keep or scale != 1:
-        colorizer.network = Overlaid(colorizer.network, change.keep, scale)  # type: ignore[assignment]
+    guidance = float(how.removeprefix(GUIDANCE)) if how.startswith(GUIDANCE) else 1.0
+    if change.keep:
+        colorizer.network = Masked(colorizer.network, change.keep)  # type: ignore[assignment]
 
     def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         y = given_luma(rgb)
         seen = aged_luma(rgb, y, np.array(seeds), 1.0) if how == AGED else y
-        return y, colorizer.chroma(seen, seeds)
+        return y, colorizer.chroma(seen, seeds, guidance=guidance)
 
     return Subject(row, paint, {"chroma_scale": 2, "photos": photos_of(name, out)})
 

@@ -27,6 +27,7 @@ from photochrom.samples import Samples
 from photochrom.unet import UNet
 
 BATCH = 64
+ENCODED_AT_ONCE = 16
 MOST_SAMPLES = 64
 MOST_GUIDANCE = 10
 BATCH_PIXELS = BATCH * 64 * 96  # of luma at working size, which bounds memory
@@ -282,7 +283,9 @@ class Colorizer:
         if self.encoder is None:
             return []
         seen, places = torch.unique(y, dim=0, return_inverse=True)
-        return [each[places] for each in self.encoder(seen)]
+        # In parts, since its first layers take much memory.
+        parts = [self.encoder(part) for part in seen.split(ENCODED_AT_ONCE)]
+        return [torch.cat(maps)[places] for maps in zip(*parts, strict=True)]
 
 
 def default_detail(config: Config, size: tuple[int, int]) -> int:

@@ -53,7 +53,7 @@ NETWORK = (
         "model",
         "encoder",
         "Encoder",
-        "vgg16 tells the network what a photo shows: better colours, and 0.2 MB of disk for each photo",
+        "vgg16x2 tells the network what a photo shows: better colours, and 0.3 MB of disk for each photo",
     ),
     Question("model", "time_embedding", "Time embedding", "256 is right for nearly everybody"),
     Question("diffusion", "timesteps", "Timesteps", "steps from photo to noise; colouring takes 20 of them"),
