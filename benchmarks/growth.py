@@ -29,7 +29,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from cost import make_model
 from photochrom.colorizer import Colorizer
 from photochrom.config import PRESETS, ModelConfig, build
-from photochrom.data.pack import Pack, import_photos, new_pack
+from photochrom.data.importing import import_photos
+from photochrom.data.pack import Pack, new_pack
 from photochrom.precision import for_training
 from photochrom.store import write_bytes
 from photochrom.train import Training

@@ -32,8 +32,10 @@ import torch
 from PIL import Image
 
 from photochrom.config import PRESETS, build
+from photochrom.data.drawing import spread
+from photochrom.data.importing import import_photos
 from photochrom.data.order import PLACES, ShardOrder
-from photochrom.data.pack import DataSet, Pack, find, import_photos, spread
+from photochrom.data.pack import DataSet, Pack, find
 from photochrom.data.shards import SHARD_BYTES, Shards, checksum_of, new_shards, ppm_header
 from photochrom.data.sources import Photo, Pixels
 from photochrom.precision import for_training

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from photochrom import store, train
-from photochrom.data.pack import Pack, import_photos
+from photochrom.data.importing import import_photos
+from photochrom.data.pack import Pack
 
 # Tiny networks lose more to handing work between threads than they gain by it.
 torch.set_num_threads(1)

@@ -28,9 +28,11 @@ import skimage
 import torch
 from PIL import Image, ImageOps
 
-from photochrom.data import demo, pack, sources
+from photochrom.data import demo, importing, sources
 from photochrom.data.demo import make_demo
-from photochrom.data.pack import Pack, contact_sheet, find, import_photos, names, spread
+from photochrom.data.drawing import spread
+from photochrom.data.importing import import_photos
+from photochrom.data.pack import SPLITS, Pack, contact_sheet, find, names
 from photochrom.data.sources import LeftOut, Photo, Source, open_photo
 from photochrom.errors import PhotochromError, UsageError
 
@@ -749,7 +751,7 @@ class TestWriting:
         import_photos(folder, tmp_path / "d")
         code = (
             "import os, signal, sys; from pathlib import Path\n"
-            "from photochrom.data.pack import import_photos\n"
+            "from photochrom.data.importing import import_photos\n"
             "rename, left = Path.rename, [int(sys.argv[3])]\n"
             "def kill(*arguments):\n"
             "    if left[0]: left[0] -= 1; rename(*arguments)\n"
@@ -767,7 +769,7 @@ class TestWriting:
 
     def test_an_import_that_runs_is_not_swept_away(self, folder: Path, tmp_path: Path) -> None:
         def meanwhile(done: int, total: int) -> None:
-            if done == pack.CHUNK:
+            if done == importing.CHUNK:
                 import_photos(folder, tmp_path / "other", limit=5)
 
         import_photos(folder, tmp_path / "d", progress=meanwhile)
@@ -783,7 +785,7 @@ class TestWriting:
         """A real refusal of the system to write more: at most 200 kB a file, in a process of its own."""
         code = (
             "import resource, sys; from pathlib import Path\n"
-            "from photochrom.data.pack import import_photos; from photochrom.errors import PhotochromError\n"
+            "from photochrom.data.importing import import_photos; from photochrom.errors import PhotochromError\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
             "try: import_photos(Path(sys.argv[1]), Path(sys.argv[2]))\n"
             "except PhotochromError as error: print(error)"
@@ -828,7 +830,7 @@ class TestWriting:
     def test_interrupted_by_a_person(self, folder: Path, tmp_path: Path) -> None:
         """Ctrl-C in a process of its own."""
         code = (
-            "import signal, sys, time; from pathlib import Path; from photochrom.data.pack import import_photos\n"
+            "import signal, sys, time; from pathlib import Path; from photochrom.data.importing import import_photos\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which is ignored in the background
             "def progress(done, total): print(done, flush=True); time.sleep(0.5)\n"
             "import_photos(Path(sys.argv[1]), Path(sys.argv[2]), progress=progress)"
@@ -856,10 +858,10 @@ class TestWriting:
         def fail(done: int, total: int) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(pack, "read_photo", read)
+        monkeypatch.setattr(importing, "read_photo", read)
         with pytest.raises(ZeroDivisionError):
             import_photos(source, tmp_path / "d", progress=fail, workers=2)
-        assert len(begun) < 4 * pack.CHUNK  # of the five chunks handed out, two were being read
+        assert len(begun) < 4 * importing.CHUNK  # of the five chunks handed out, two were being read
         assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
         assert list(tmp_path.iterdir()) == [source]
 
@@ -875,7 +877,7 @@ class TestWriting:
             files[f"{i}.bmp"] = encoded(Image.fromarray(pixels), "BMP")
         write_folder(tmp_path / "in", files)
         code = (
-            "import sys; from pathlib import Path; from photochrom.data.pack import import_photos\n"
+            "import sys; from pathlib import Path; from photochrom.data.importing import import_photos\n"
             "import_photos(Path(sys.argv[1]), Path(sys.argv[2]), size=512, workers=2)\n"
             "assert 'torch' not in sys.modules\n"
             "print(Path('/proc/self/status').read_text())"  # ru_maxrss would tell of this process as well
@@ -909,7 +911,7 @@ class TestPack:
 
     def test_indices_part_the_whole(self, packed: Path) -> None:
         opened = Pack.open(packed)
-        parts = [opened.indices(split) for split in pack.SPLITS]
+        parts = [opened.indices(split) for split in SPLITS]
         assert all(part.dtype == np.int64 for part in parts)
         assert sorted(np.concatenate(parts).tolist()) == list(range(42))
         with pytest.raises(UsageError, match=r"no split 'val': choose one of train, validation, test"):

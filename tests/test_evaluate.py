@@ -23,7 +23,8 @@ from photochrom.card import read_evaluation
 from photochrom.cli import main
 from photochrom.compare import BETTER, EQUAL, NODES, WORSE
 from photochrom.config import build
-from photochrom.data.pack import Pack, import_photos
+from photochrom.data.importing import import_photos
+from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.metrics import Array
 from photochrom.store import ModelFolder

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from photochrom import color, losses, vgg16
 from photochrom.config import Config, build
-from photochrom.data.pack import Pack, import_photos
+from photochrom.data.importing import import_photos
+from photochrom.data.pack import Pack
 from photochrom.diffusion import Diffusion
 from photochrom.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from photochrom.errors import PhotochromError

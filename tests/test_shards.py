@@ -26,8 +26,9 @@ from conftest import smooth
 from photochrom import evaluate, store
 from photochrom.config import build
 from photochrom.data import shards as module
+from photochrom.data.importing import import_photos
 from photochrom.data.order import PLACES, ShardOrder
-from photochrom.data.pack import SPLITS, Pack, find, import_photos, names, open_data
+from photochrom.data.pack import SPLITS, Pack, find, names, open_data
 from photochrom.data.shards import INDEX, LEFT_OUT, Shards
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.store import ModelFolder

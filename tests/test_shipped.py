@@ -15,7 +15,8 @@ from photochrom import evaluate, store
 from photochrom.card import read_evaluation
 from photochrom.colorizer import Colorizer
 from photochrom.config import DEFAULT_MODEL, build
-from photochrom.data.pack import Pack, import_photos
+from photochrom.data.importing import import_photos
+from photochrom.data.pack import Pack
 from photochrom.errors import UsageError
 from photochrom.store import ModelFolder
 from photochrom.train import Training, train

@@ -46,7 +46,8 @@ def data_import(
     $ photochrom data import ~/Pictures --name mine --size 128
     $ photochrom data import tiny-imagenet-200.zip --name cats --category tabby
     """
-    from photochrom.data.pack import import_photos, open_data
+    from photochrom.data.importing import import_photos
+    from photochrom.data.pack import open_data
     from photochrom.terminal import Display
 
     own_name = source.stem if source.is_file() else source.resolve().name

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from photochrom.data.pack import ImportReport, new_pack
+from photochrom.data.importing import ImportReport
+from photochrom.data.pack import new_pack
 from photochrom.data.sources import Pixels, checksum, is_gray
 from photochrom.errors import PhotochromError
 
