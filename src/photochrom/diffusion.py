@@ -19,6 +19,9 @@ from photochrom.errors import UsageError
 from photochrom.samplers import SAMPLERS, levels
 from photochrom.unet import CHROMA_CHANNELS
 
+RESTRAINT = 1.0
+"""How much of the strength that guidance adds to a photo's colours is taken back, from 0 to 1."""
+
 
 def linear_betas(timesteps: int) -> Tensor:
     """beta from 1e-4 to 0.02 over 1000 steps, the same total noise over others. Source: Ho et al. 2020, section 4."""
@@ -115,22 +118,30 @@ class Network(Protocol):
     def __call__(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ..., /) -> Tensor: ...
 
 
-def guided(
+def guided_x0(
     network: Callable[..., Tensor],
+    diffusion: Diffusion,
     xt: Tensor,
     t: Tensor,
     y: Tensor,
-    features: Sequence[Tensor],
-    guidance: float,
+    features: Sequence[Tensor] = (),
+    guidance: float = 1.0,
 ) -> Tensor:
-    """The output of a `Network`, led away from what it is without the encoder: blind + guidance (seeing - blind), (B,2,h,w).
+    """The clean chroma that a `Network` expects, led away from what it expects without the encoder, (B,2,h,w).
 
-    Classifier-free guidance. Source: Ho & Salimans 2022, equation 6, with guidance = 1 + w. 1 is the plain output.
+    Classifier-free guidance: blind + guidance (seeing - blind). Source: Ho & Salimans 2022, equation 6, with
+    guidance = 1 + w; 1 is what the network expects. Guidance makes colours stronger than they should be; they get back the
+    strength that they had, photo by photo. Source: Lin et al. 2024, equations 15 and 16, there on the network's output.
     """
-    seeing = network(xt, t, y, features)
-    if guidance == 1:
-        return seeing
-    return torch.lerp(network(xt, t, y, [torch.zeros_like(each) for each in features]), seeing, guidance)
+    x0 = diffusion.predict_x0(xt, network(xt, t, y, features).float(), t)
+    if guidance != 1:
+        blind = network(xt, t, y, [torch.zeros_like(each) for each in features]).float()
+        led = torch.lerp(diffusion.predict_x0(xt, blind, t), x0, guidance)
+        strength, led_strength = (
+            each.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() for each in (x0, led)
+        )
+        x0 = led * (strength / led_strength.clamp_min(1e-6)) ** RESTRAINT
+    return x0.clamp(-LARGEST_CHROMA, LARGEST_CHROMA)
 
 
 @torch.inference_mode()
@@ -153,7 +164,7 @@ def sample(
     generators: one CPU generator per photo; nothing global is touched. sampler: a key of `SAMPLERS`. callback(step, x0),
     if given, is called after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling.
     temperature: what x_T is multiplied by; UsageError for "ddpm", which draws more noise in every step. held: see
-    `Held`. features: what the network's encoder sees in y, if it has one. guidance: see `guided`; two evaluations a step
+    `Held`. features: what the network's encoder sees in y, if it has one. guidance: see `guided_x0`; two evaluations a step
     where it is not 1. Raises UsageError for an unknown sampler and for more steps than the schedule has.
     """
     if temperature != 1 and sampler == "ddpm":
@@ -171,8 +182,7 @@ def sample(
 
     def predict(xt: Tensor, t: int) -> Tensor:
         ts = torch.tensor([t], device=y.device)  # (1,), the same for all photos
-        x0 = diffusion.predict_x0(xt, guided(network, xt, ts, y, features, guidance), ts)
-        x0 = x0.clamp(-LARGEST_CHROMA, LARGEST_CHROMA)
+        x0 = guided_x0(network, diffusion, xt, ts, y, features, guidance)
         if held:
             x0 = held.over(x0)
         if callback:

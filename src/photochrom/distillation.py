@@ -12,9 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from photochrom.color import LARGEST_CHROMA
 from photochrom.config import STRIDE
-from photochrom.diffusion import Diffusion, guided
+from photochrom.diffusion import Diffusion, guided_x0
 from photochrom.losses import Noisy
 from photochrom.randomness import stratified_steps
 from photochrom.samplers import levels
@@ -56,8 +55,7 @@ class Teacher:
         xs = batch.xt
         for k, k_then in pairwise(range(STRIDE + 1)):
             t = self.t[first + k].to(device)
-            output = guided(self.network, xs, t, batch.y, batch.features, self.guidance)
-            x0 = self.diffusion.predict_x0(xs, output.float(), t).clamp(-LARGEST_CHROMA, LARGEST_CHROMA)
+            x0 = guided_x0(self.network, self.diffusion, xs, t, batch.y, batch.features, self.guidance)
             eps = (xs - alpha[k] * x0) / sigma[k]
             xs = alpha[k_then] * x0 + sigma[k_then] * eps
         ratio = sigma[STRIDE] / sigma[0]
