@@ -1,0 +1,49 @@
+"""The picture at the top of the README: free photographs, gray, and as `photochrom colorize` colours them.
+
+    python benchmarks/trained/coloured.py      # writes docs/coloured.jpg
+
+Those of the data set `demo` but the motorcycle, and the photographer of scikit-image, which is gray. README and
+`photochrom.data.demo` tell origins and licences.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+from detail import photographs
+from PIL import Image, ImageOps
+
+from photochrom.cli import main as photochrom
+from photochrom.data.sources import open_photo
+
+DOCS = Path(__file__).parents[2] / "docs"
+SIDE, GAP = 200, 4
+ORDER = ("camera", "astronaut", "chelsea", "grace_hopper", "coffee", "rocket")
+
+
+def main() -> None:
+    """Colour them with the command, as anybody would, and paste them together."""
+    photos = photographs() | {"camera": open_photo(Path(str(files("skimage") / "data/camera.png")))}
+    with tempfile.TemporaryDirectory() as name:
+        gray, coloured = Path(name, "gray"), Path(name, "coloured")
+        gray.mkdir()
+        for each in ORDER:
+            photos[each].convert("L").save(gray / f"{each}.png")
+        try:
+            photochrom(["colorize", str(gray), "-o", str(coloured)])
+        except SystemExit as ended:
+            if ended.code:
+                raise
+        step = SIDE + GAP
+        picture = Image.new("RGB", (len(ORDER) * step - GAP, 2 * step - GAP), "white")
+        for row, folder in enumerate((gray, coloured)):
+            for column, each in enumerate(ORDER):
+                tile = ImageOps.fit(Image.open(folder / f"{each}.png").convert("RGB"), (SIDE, SIDE))
+                picture.paste(tile, (column * step, row * step))
+    picture.save(DOCS / "coloured.jpg", quality=90)
+
+
+if __name__ == "__main__":
+    main()
