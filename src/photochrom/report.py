@@ -6,7 +6,6 @@ Both are made of what is in `report.json` (see `evaluate`); the pictures alone c
 from __future__ import annotations
 
 import base64
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from io import StringIO
@@ -73,7 +72,7 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
     return environment.get_template("report.html.j2").render(
         r=result,
         models=models,
-        colors=dict(zip(models, itertools.cycle(COLORS), strict=False)),
+        colors={model: COLORS[number % len(COLORS)] for number, model in enumerate(models)},
         truth=TRUTH,
         gray=GRAY,
         measures={name: m for name, m in ALL.items() if name in result["rows"][models[0]]},
@@ -158,7 +157,8 @@ def curve_plot(result: Mapping[str, Any], measure: str) -> Markup:
     right = 1.3 * true  # or further, where a model as made is more colourful than that
     for share in TARGETS:
         axes.axvline(share * true, color="#999999", linewidth=0.8, linestyle=":" if share < 1 else "-")
-    for curve, color in zip(result["curves"].values(), itertools.cycle(COLORS), strict=False):
+    for number, curve in enumerate(result["curves"].values()):
+        color = COLORS[number % len(COLORS)]
         colorful = np.array([entry["value"] for entry in curve["colorfulness"]])
         near = np.append(
             True, colorful[:-1] < 1.2 * true
