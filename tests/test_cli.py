@@ -21,7 +21,7 @@ import pexpect
 import pytest
 from PIL import Image
 
-from photochrom import __version__, cli, demo, flags, store
+from photochrom import __version__, cli, demo, flags, store, trial
 from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.store import ModelFolder
@@ -323,7 +323,7 @@ def test_minutes_choose_as_many_epochs_as_fit(
     monkeypatch.setattr(Training, "train_step", lambda self: clock.append(clock.pop() + 0.1))
     monkeypatch.setattr(Training, "validate", lambda self: None)
     values["training"]["batch_size"] = 1
-    config = flags.fit_minutes(build(values), pack, minutes, lambda progress: None)
+    config = trial.fit_minutes(build(values), pack, minutes, lambda progress: None)
     assert (config.stages[0].epochs, config.data.photos_per_epoch) == (epochs, photos)
 
 

@@ -12,7 +12,7 @@ from photochrom import processes
 from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Models, say, unless_default
 from photochrom.config import PRESETS
 from photochrom.errors import UsageError
-from photochrom.flags import as_before, fit_minutes, resolve, try_out, with_config_flags
+from photochrom.flags import as_before, resolve, with_config_flags
 
 if TYPE_CHECKING:
     from photochrom.config import Config
@@ -87,6 +87,8 @@ def train(
         if exists:
             config = as_before(config, folder)
         else:
+            from photochrom.trial import fit_minutes
+
             with TrainingDisplay() as display:
                 config = fit_minutes(config, pack, minutes, display.report)
         epoch = config.data.photos_per_epoch or pack.count("train")
@@ -129,6 +131,7 @@ def _ask_what_to_train() -> list[str]:
 def _confirm(config: Config, pack: DataSet, folder: ModelFolder) -> None:
     """Say what a training will cost, by two trial steps, and go on only if that is wanted."""
     from photochrom.terminal import TrainingDisplay, duration
+    from photochrom.trial import try_out
 
     with TrainingDisplay() as display:
         trial = try_out(config, pack, display.report)
