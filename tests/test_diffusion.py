@@ -264,16 +264,14 @@ class SightedOracle(Oracle):
 
 
 def led(seeing: Tensor, blind: Tensor, w: float) -> Tensor:
-    """Ho & Salimans 2022, equation 6, and the strength of what the encoder says, photo by photo."""
-    raw = (1 + w) * seeing - w * blind
-    norms = [each.flatten(1).norm(dim=1)[:, None, None, None] for each in (seeing, raw)]
-    return raw * norms[0] / norms[1]
+    """Ho & Salimans 2022, equation 6."""
+    return (1 + w) * seeing - w * blind
 
 
 @every_kind
 @pytest.mark.parametrize("w", [0.5, 3.0])
 def test_guidance_leads_away_from_what_is_said_without_the_encoder(kind: DiffusionConfig, w: float) -> None:
-    diffusion, blind, shown = Diffusion(kind), 0.2 * normal(3, 2, 4, 4), 0.2 * normal(3, 2, 4, 4, seed=2)
+    diffusion, blind, shown = Diffusion(kind), 0.1 * normal(3, 2, 4, 4), 0.1 * normal(3, 2, 4, 4, seed=2)
     network, xt, y = SightedOracle(diffusion, blind), normal(3, 2, 4, 4, seed=3), normal(3, 1, 8, 8, seed=1)
     found = guided_x0(network, diffusion, xt, torch.tensor([30]), y, [shown], 1 + w)
     torch.testing.assert_close(found, led(blind + shown, blind, w), atol=1e-4, rtol=1e-3)
@@ -281,15 +279,6 @@ def test_guidance_leads_away_from_what_is_said_without_the_encoder(kind: Diffusi
     plain = guided_x0(network, diffusion, xt, torch.tensor([30]), y, [shown])
     torch.testing.assert_close(plain, blind + shown, atol=1e-4, rtol=1e-3)
     assert len(network.asked) == 1  # plain colouring costs no more
-
-
-def test_guidance_of_gray_by_gray_is_gray() -> None:
-    diffusion, nothing = Diffusion(KINDS[0]), torch.zeros(1, 2, 4, 4)
-    network = SightedOracle(diffusion, nothing)
-    found = guided_x0(
-        network, diffusion, nothing, torch.tensor([49]), torch.zeros(1, 1, 8, 8), [nothing], 3.0
-    )
-    assert torch.equal(found, nothing)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

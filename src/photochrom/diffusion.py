@@ -19,9 +19,6 @@ from photochrom.errors import UsageError
 from photochrom.samplers import SAMPLERS, levels
 from photochrom.unet import CHROMA_CHANNELS
 
-RESTRAINT = 1.0
-"""How much of the strength that guidance adds to a photo's colours is taken back, from 0 to 1."""
-
 
 def linear_betas(timesteps: int) -> Tensor:
     """beta from 1e-4 to 0.02 over 1000 steps, the same total noise over others. Source: Ho et al. 2020, section 4."""
@@ -130,17 +127,12 @@ def guided_x0(
     """The clean chroma that a `Network` expects, led away from what it expects without the encoder, (B,2,h,w).
 
     Classifier-free guidance: blind + guidance (seeing - blind). Source: Ho & Salimans 2022, equation 6, with
-    guidance = 1 + w; 1 is what the network expects. Guidance makes colours stronger than they should be; they get back the
-    strength that they had, photo by photo. Source: Lin et al. 2024, equations 15 and 16, there on the network's output.
+    guidance = 1 + w; 1 is what the network expects.
     """
     x0 = diffusion.predict_x0(xt, network(xt, t, y, features).float(), t)
     if guidance != 1:
         blind = network(xt, t, y, [torch.zeros_like(each) for each in features]).float()
-        led = torch.lerp(diffusion.predict_x0(xt, blind, t), x0, guidance)
-        strength, led_strength = (
-            each.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() for each in (x0, led)
-        )
-        x0 = led * (strength / led_strength.clamp_min(1e-6)) ** RESTRAINT
+        x0 = torch.lerp(diffusion.predict_x0(xt, blind, t), x0, guidance)
     return x0.clamp(-LARGEST_CHROMA, LARGEST_CHROMA)
 
 
