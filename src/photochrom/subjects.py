@@ -56,7 +56,7 @@ def model_subject(
     *,
     steps: int | None,
     sampler: str,
-    guidance: float | None,
+    guidance: float | None = None,
     device: str | None,
 ) -> Subject:
     """A trained model, by name or path. Raises PhotochromError if it is unknown or was trained at another size."""
