@@ -33,7 +33,7 @@ from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack, new_pack
 from photochrom.precision import for_training
 from photochrom.store import write_bytes
-from photochrom.train import Training
+from photochrom.training import Training
 from photochrom.unet import UNet
 
 mpl.use("Agg")

@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.demo import make_demo
 from photochrom.data.pack import Pack
-from photochrom.train import Training
+from photochrom.training import Training
 from photochrom.unet import UNet
 
 SIZE = 64

@@ -32,7 +32,8 @@ from photochrom import processes
 from photochrom.config import PRESETS, build
 from photochrom.data.pack import find
 from photochrom.precision import for_training
-from photochrom.train import Training, train
+from photochrom.train import train
+from photochrom.training import Training
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmark-processes.md"
 BATCHES = (8, 16, 32, 64)

@@ -40,7 +40,7 @@ from photochrom.data.shards import SHARD_BYTES, Shards, checksum_of, new_shards,
 from photochrom.data.sources import Photo, Pixels
 from photochrom.precision import for_training
 from photochrom.store import write_bytes
-from photochrom.train import Training
+from photochrom.training import Training
 
 REPORT = Path(__file__).parents[1] / "docs" / "data-scale.md"
 MANY = 10_000_000

@@ -27,7 +27,7 @@ from photochrom import color
 from photochrom.config import PRESETS, Config, StageConfig, build
 from photochrom.data.pack import Pack, find
 from photochrom.losses import Noisy, StageLoss, lift_shadows
-from photochrom.train import Training
+from photochrom.training import Training
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmark-stage2.md"
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from photochrom import store, train
+from photochrom import store, training
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
 
@@ -34,7 +34,7 @@ def only_own_models(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]
 def in_float32() -> Generator[None]:
     """Trainings are in float32, whatever this machine is faster with, so that their numbers can be compared closely."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "for_training", lambda wanted: "fp32" if wanted == "auto" else wanted)
+        patch.setattr(training, "for_training", lambda wanted: "fp32" if wanted == "auto" else wanted)
         yield
 
 

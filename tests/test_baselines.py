@@ -19,7 +19,8 @@ from photochrom.data.pack import Pack
 from photochrom.evaluate import photo_seeds
 from photochrom.losses import Noisy
 from photochrom.store import ModelFolder
-from photochrom.train import Training, train
+from photochrom.train import train
+from photochrom.training import Training
 
 RECIPE = """
 [model]

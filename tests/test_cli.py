@@ -26,7 +26,7 @@ from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.store import ModelFolder
 from photochrom.terminal import duration
-from photochrom.train import Training
+from photochrom.training import Training
 
 TINY = (
     *(

@@ -22,7 +22,8 @@ from photochrom.losses import Noisy
 from photochrom.samplers import ddim, levels
 from photochrom.store import ModelFolder
 from photochrom.subjects import given_luma
-from photochrom.train import Training, train
+from photochrom.train import train
+from photochrom.training import Training
 from test_train import assert_same_training, signal_at
 
 Values = dict[str, Any]

@@ -21,7 +21,8 @@ from photochrom.data.pack import Pack
 from photochrom.encoder import Encoder, keep
 from photochrom.errors import Interrupted, UsageError
 from photochrom.store import ModelFolder
-from photochrom.train import Progress, Training, train
+from photochrom.train import Progress, train
+from photochrom.training import Training
 from photochrom.unet import UNet
 from photochrom.vgg16 import VGG16
 
@@ -259,7 +260,7 @@ def test_kept_features_are_those_of_the_photo_as_it_is_shown(own_pack: Pack, see
     """Mirrored or not, aged or not: to what VGG16 sees in a mirrored photo, its mirrored maps come not near."""
     seeing["data"] = {"aged": 0.5}
     training = Training(build(seeing), own_pack)
-    training.keep_features(lambda progress: None, lambda: 0)
+    training.keep_features()
     photos = own_pack.indices("train")
     flip = torch.arange(len(photos)) % 2 == 0
     for shown, flipped, aged in ((photos, flip, 0.5), (training.validation, None, 0.0)):
@@ -279,7 +280,7 @@ def test_without_room_it_says_so_and_computes_in_every_step(
         def refuse(*arguments: Any) -> None:
             raise PermissionError(errno.EACCES, "Permission denied")
 
-        monkeypatch.setattr("photochrom.train.keep", refuse)
+        monkeypatch.setattr("photochrom.training.keep", refuse)
     notes: list[str] = []
     seen: list[Progress] = []
 

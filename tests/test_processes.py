@@ -31,7 +31,8 @@ from photochrom.config import Config, build
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.store import ModelFolder
-from photochrom.train import Batch, Progress, Training, train
+from photochrom.train import Progress, train
+from photochrom.training import Batch, Training
 from photochrom.unet import UNet
 from photochrom.vgg16 import VGG16
 from test_train import losses, signal_at

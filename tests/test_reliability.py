@@ -36,7 +36,8 @@ from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError
 from photochrom.store import ModelFolder
 from photochrom.terminal import asked_to_stop
-from photochrom.train import Progress, Training
+from photochrom.train import Progress
+from photochrom.training import Training
 from photochrom.unet import UNet
 from test_stages import GAN, V1, assert_equal, frozen, staged
 from test_train import assert_same_training

@@ -19,7 +19,8 @@ from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
 from photochrom.errors import UsageError
 from photochrom.store import ModelFolder
-from photochrom.train import Training, train
+from photochrom.train import train
+from photochrom.training import Training
 
 WEIGHTS = Path(store.__file__).parent / "weights"
 NAMES = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))

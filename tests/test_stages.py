@@ -19,7 +19,8 @@ from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.health import faults
 from photochrom.store import ModelFolder
-from photochrom.train import Progress, Training, train
+from photochrom.train import Progress, train
+from photochrom.training import Training
 from photochrom.unet import UNet
 from photochrom.vgg16 import VGG16
 from test_train import assert_same_training, losses, signal_at

@@ -20,12 +20,8 @@ from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.randomness import photos_of_step, random_for, stratified_steps
 from photochrom.store import ModelFolder
-from photochrom.train import (
-    Progress,
-    Training,
-    learning_rate,
-    train,
-)
+from photochrom.train import Progress, train
+from photochrom.training import Training, learning_rate
 
 Values = dict[str, Any]
 

@@ -46,7 +46,7 @@ from photochrom.errors import PhotochromError
 from photochrom.store import ModelFolder
 from photochrom.subjects import Subject, given_luma, model_subject, references
 from photochrom.terminal import Display
-from photochrom.train import Training
+from photochrom.training import Training
 
 HOME = Path(__file__).parents[2]
 SHEET_PHOTOS = 8

@@ -20,7 +20,7 @@ from photochrom.data.pack import Pack
 from photochrom.discriminator import PatchDiscriminator
 from photochrom.losses import Noisy
 from photochrom.subjects import given_luma
-from photochrom.train import Training
+from photochrom.training import Training
 
 L1_WEIGHT, LEARNING_RATE, BETAS = 100.0, 2e-4, (0.5, 0.999)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from photochrom.losses import Noisy
 from photochrom.subjects import given_luma
-from photochrom.train import Training
+from photochrom.training import Training
 from photochrom.unet import CHROMA_CHANNELS
 
 

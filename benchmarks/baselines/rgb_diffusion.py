@@ -18,7 +18,7 @@ from photochrom.config import Config, DiffusionConfig
 from photochrom.data.pack import Pack
 from photochrom.randomness import Indices
 from photochrom.subjects import given_luma
-from photochrom.train import Batch, Training
+from photochrom.training import Batch, Training
 
 
 def classic(config: Config) -> Config:

@@ -27,7 +27,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from photochrom import evaluate, train
+from photochrom import evaluate, train, training
 from photochrom.aging import aged_luma
 from photochrom.colorizer import Colorizer
 from photochrom.compare import EQUAL
@@ -39,7 +39,7 @@ from photochrom.randomness import stratified_steps
 from photochrom.store import WEIGHTS, ModelFolder, write_bytes, write_json
 from photochrom.subjects import Subject, given_luma
 from photochrom.terminal import Display
-from photochrom.train import Batch, Training
+from photochrom.training import Batch, Training
 
 DOCS = Path(__file__).parents[2] / "docs"
 PHOTOS, EPOCHS = 16_000, 4
@@ -100,7 +100,7 @@ def steps_by(weight: Callable[[np.ndarray], np.ndarray]) -> Patch:
         places = (stratified_steps(count, timesteps, generator).numpy() + 0.5) / timesteps
         return torch.from_numpy(np.searchsorted(np.cumsum(share) / share.sum(), places))
 
-    return lambda: replaced(train, "stratified_steps", drawn)
+    return lambda: replaced(training, "stratified_steps", drawn)
 
 
 def min_snr(alpha_bar: np.ndarray) -> np.ndarray:
@@ -176,15 +176,15 @@ def pace(pack: Pack, out: Path) -> None:
     for name, change in differing.items():
         AcceleratorState._reset_state(reset_partial_state=True)
         trainings[name] = Training(config(change), pack)
-        trainings[name].keep_features(lambda progress: None, lambda: 0)
+        trainings[name].keep_features()
         trainings[name].train_step()
     ratios: dict[str, list[float]] = {name: [] for name in differing}
     for _ in range(ROUNDS):
         seconds = {}
-        for name, training in trainings.items():
+        for name, trial in trainings.items():
             begun = time.perf_counter()
             for _ in range(STEPS_A_ROUND):
-                training.train_step()
+                trial.train_step()
             seconds[name] = time.perf_counter() - begun
         for name, spent in seconds.items():
             ratios[name].append(spent / seconds["base"])

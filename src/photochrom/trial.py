@@ -10,7 +10,8 @@ from typing import NamedTuple
 from photochrom import processes
 from photochrom.config import Config
 from photochrom.data.pack import DataSet
-from photochrom.train import Progress, Training, memory_mb
+from photochrom.train import Progress, encoding
+from photochrom.training import Training, memory_mb
 
 Report = Callable[[Progress], None]
 
@@ -35,7 +36,7 @@ def try_out(config: Config, pack: DataSet, report: Report, seconds: float = 0.0)
     What the encoder sees is computed before, if it is to be kept.
     """
     trial = Training(config, pack)
-    trial.keep_features(report, lambda: 0)
+    trial.keep_features(encoding(config, report))
     trial.train_step()  # the first step allocates and warms up
     steps, begun = 0, time.perf_counter()
     while steps < 2 or processes.largest(time.perf_counter() - begun < seconds):

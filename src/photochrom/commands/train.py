@@ -66,8 +66,8 @@ def train(
     from photochrom import store
     from photochrom.data.pack import find
     from photochrom.terminal import TrainingDisplay, asked_to_stop
-    from photochrom.train import Training
     from photochrom.train import train as run
+    from photochrom.training import Training
 
     origin = store.find_model(source, models) if source else None
     folder = store.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
