@@ -27,8 +27,9 @@ from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.metrics import Array
+from photochrom.samples import agreed
 from photochrom.store import ModelFolder
-from photochrom.subjects import Subject, given_luma, model_subject, references, render
+from photochrom.subjects import APART, Subject, given_luma, model_subject, references, render
 from photochrom.train import train
 from photochrom.unet import UNet
 
@@ -487,6 +488,25 @@ def test_a_model_sees_luma_and_nothing_else(models: Path, pack: Pack) -> None:
     gray = (given_luma(rgb) + 1).expand_as(rgb) / 2
     for one, other in zip(tiny.paint(rgb, [1, 2]), tiny.paint(gray, [1, 2]), strict=True):
         assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_what_colourings_agree_on_is_measured_as_colorize_makes_it(
+    models: Path, pack: Pack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, four = (
+        model_subject("tiny", models, pack, steps=2, sampler="ddim", average=count, device=None)
+        for count in (1, 4)
+    )
+    rgb, seeds = pack.rgb([0, 1]), [5, 8]
+    drawn = [one.paint(rgb, [seed + APART * k for seed in seeds])[1] for k in range(4)]
+    assert torch.allclose(four.paint(rgb, seeds)[1], agreed(torch.stack(drawn)), atol=1e-6)
+    assert {(5 + APART * k) % 2 for k in range(4)} == {0, 1}  # of both sides of the photo
+    where = ("--models", models, "--data", pack.folder, "--steps", 2, "-o", tmp_path / "report")
+    assert call("evaluate", "tiny", "--average", 65, *where) == 2
+    assert "average 65: take 1 (single colourings) to 64" in capsys.readouterr().err
+    assert call("evaluate", "tiny", "--average", 3, *where) == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["subjects"]["tiny"]["average"] == 3
 
 
 def test_painted_pictures_keep_their_luma(pack: Pack) -> None:

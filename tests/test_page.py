@@ -201,10 +201,28 @@ def test_a_hint_is_drawn_removed_and_coloured_with(
     assert entry.locator(".hint").count() == 1
 
 
-def test_samples_and_where_they_disagree(page: Any) -> None:
+def test_nothing_said_colours_are_calm_and_tell_where_they_guess(page: Any) -> None:
     page.wait_for_selector("#model option", state="attached")
     page.get_by_label("Show where it is guessing").check()
+    assert page.locator("#samples").input_value() == "1"
+    entry = choose(page, file(photo()))
+    finished(entry)
+    assert "what 4 colourings agree on" in entry.locator(".facts").inner_text()
+    entry.get_by_text("Guesses").click()
+    assert entry.get_by_alt_text("White where the samples disagree").is_visible()
+    page.get_by_label("Calm colours").uncheck()
+    assert not page.get_by_label("Show where it is guessing").is_checked()
+    entry.get_by_role("button", name="Colour again").click()
+    finished(entry)
+    assert "seed 0" in entry.locator(".facts").inner_text()
+
+
+def test_samples_and_where_they_disagree(page: Any) -> None:
+    page.wait_for_selector("#model option", state="attached")
+    page.get_by_label("Calm colours").uncheck()
+    page.get_by_label("Show where it is guessing").check()
     assert page.locator("#samples").input_value() == "4"
+    assert page.get_by_label("Calm colours").is_disabled()
     page.locator("#samples").fill("3")
     page.locator("#seed").fill("7")
     entry = choose(page, file(photo()))

@@ -277,6 +277,18 @@ def test_a_photo_is_coloured_as_the_colorizer_does_it(client: TestClient, models
     assert np.ptp(np.asarray(expected).astype(int), axis=-1).max() > 5  # there is colour to compare
 
 
+def test_the_answer_can_be_what_several_colourings_agree_on(client: TestClient, models: Path) -> None:
+    content = photo((16, 16))
+    samples = Colorizer.load("old", models, "cpu").samples(opened(content), 4, steps=3)
+    response = send(client, content, average="4")
+    assert np.array_equal(np.asarray(opened(response.content)), np.asarray(samples.average()))
+    answer = send(client, content, average="4", uncertainty="true", format="json").json()
+    assert len(answer["measures"]) == 1
+    calm, map = (np.asarray(opened(base64.b64decode(picture))) for picture in answer["pictures"])
+    assert np.array_equal(calm, np.asarray(samples.average()))
+    assert np.array_equal(map, np.asarray(samples.uncertainty()))
+
+
 def test_the_answer_can_be_a_jpeg(client: TestClient) -> None:
     response = send(client, photo((40, 24), mode="RGBA"), format="jpeg")
     assert response.headers["content-type"] == "image/jpeg"
@@ -401,6 +413,12 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "temperature for ddpm": ({"sampler": "ddpm", "temperature": "0.5"}, 422, "temperature is not for"),
     "too many samples": ({"samples": "9", "format": "json"}, 422, "samples: "),
     "several samples in a PNG": ({"samples": "2"}, 422, "do not fit into one picture"),
+    "samples and their average": (
+        {"samples": "2", "average": "4", "format": "json"},
+        422,
+        "take one (N pictures, or what N agree on)",
+    ),
+    "too much to agree on": ({"average": "9"}, 422, "average: "),
     "uncertainty of one": ({"uncertainty": "true"}, 422, "set samples to 2 or more"),
     "an unknown format": ({"format": "gif"}, 422, "format: "),
     "a hint in words": ({"hint": "red"}, 422, "write x,y,#rrggbb"),

@@ -31,7 +31,7 @@ from photochrom.fullsize import lay_over
 from photochrom.measures import MEASURES
 from photochrom.metrics import Array
 from photochrom.pictures import png, sheet
-from photochrom.samples import Samples
+from photochrom.samples import Samples, agreed
 from photochrom.store import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -50,11 +50,9 @@ class Drawn(NamedTuple):
     seconds: float  # of the processor, for each colouring
 
     def averaged(self) -> Drawn:
-        """The mean of each photo's colourings, as `colorize --average` draws it."""
-        means = [
-            Samples(each.photo, each.seen, each.c.mean(dim=0, keepdim=True), None) for each in self.samples
-        ]
-        return Drawn(means, self.seconds * len(self.samples[0]))
+        """What each photo's colourings agree on, as `colorize --average` draws it."""
+        calm = [Samples(each.photo, each.seen, agreed(each.c[:, None])) for each in self.samples]
+        return Drawn(calm, self.seconds * len(self.samples[0]))
 
 
 class Compared(NamedTuple):

@@ -1,4 +1,4 @@
-"""What guidance on the encoder, and the mean of several colourings, do to the colours of trained models.
+"""What guidance on the encoder, and taking what several colourings agree on, do to the colours of trained models.
 
     python benchmarks/trained/guidance.py photochrom-v2 --data tiny-imagenet-200 --guidance 1 1.25 1.5 2
     python benchmarks/trained/guidance.py photochrom-fast --data tiny-imagenet-200 --average 1 4
@@ -10,38 +10,31 @@ intervals is in reports/guidance. Validation photos are for choosing by; --split
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from photochrom import evaluate
-from photochrom.colorizer import Colorizer
-from photochrom.data.pack import find
-from photochrom.subjects import Subject, given_luma
+from photochrom.data.pack import DataSet, find
+from photochrom.subjects import Subject, model_subject
 from photochrom.terminal import Display
 
 SHOWN = ("ab", "ciede2000", "psnr", "dark_error", "false_color")
-APART = 1_000_003  # between the seeds of one photo's colourings
 
 
-def subject(model: str, models: Path, guidance: float | None, average: int) -> Subject:
-    """A model, guided by so much, as the mean of so many colourings."""
-    colorizer = Colorizer.load(model, models)
-
-    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        y = given_luma(rgb)
-        drawn = [
-            colorizer.chroma(y, [seed + APART * k for seed in seeds], guidance=guidance)
-            for k in range(average)
-        ]
-        return y, torch.stack(drawn).mean(dim=0)
-
-    led = colorizer.config.guidance if guidance is None else guidance
-    facts = {"chroma_scale": colorizer.config.model.chroma_scale, "guidance": led, "average": average}
-    name = f"{Path(model).name}, guidance {led:g}, {f'mean of {average}' if average > 1 else 'one'}"
-    return Subject(name, paint, facts)
+def subject(model: str, models: Path, pack: DataSet, guidance: float | None, average: int) -> Subject:
+    """A model, guided by so much, and what so many of its colourings agree on."""
+    found = model_subject(
+        model,
+        models,
+        pack,
+        steps=None,
+        sampler="ddim",
+        guidance=guidance,
+        average=average,
+        device=None,
+    )
+    calm = f"what {average} agree on" if average > 1 else "one"
+    return replace(found, name=f"{found.name}, guidance {found.facts['guidance']:g}, {calm}")
 
 
 def main() -> None:
@@ -57,8 +50,9 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("reports/guidance"))
     options = parser.parse_args()
+    pack = find(options.data, options.data_dir)
     subjects = [
-        subject(model, options.models_dir, guidance, average)
+        subject(model, options.models_dir, pack, guidance, average)
         for model in options.models
         for guidance in options.guidance
         for average in options.average
@@ -66,7 +60,7 @@ def main() -> None:
     with Display() as display:
         result = evaluate.evaluate(
             subjects,
-            find(options.data, options.data_dir),
+            pack,
             options.out,
             split=options.split,
             photos=options.photos,

@@ -25,7 +25,7 @@ SHEET_SIDE = 384
 
 
 class Wanted(NamedTuple):
-    """What is written for each photo: one colouring, the mean of several, or several and a sheet; and a map."""
+    """What is written for each photo: one colouring, what several agree on, or several and a sheet; and a map."""
 
     samples: int = 1
     average: int = 1

@@ -109,6 +109,7 @@ def _evaluation(name: str, history: Sequence[Mapping[str, Any]], evaluation: Map
     if not evaluation:
         return ""
     data, rows, guidance = evaluation["data"], evaluation["rows"], evaluation.get("guidance", 1)
+    average = evaluation.get("average", 1)
     stale = (
         f"**Measured at epoch {evaluation['epoch']}; the weights have changed since: "
         f"`photochrom evaluate {name}` tells how good they are now.**\n\n"
@@ -121,7 +122,7 @@ def _evaluation(name: str, history: Sequence[Mapping[str, Any]], evaluation: Map
     return f"""## Evaluation
 
 {stale}Of {data["photos"]} {data["split"]} photos of {data["name"]} (checksum {data["checksum"]}), {evaluation["sampler"]} in
-{evaluation["steps"]} steps{f" with guidance {guidance:g}" if guidance != 1 else ""}, seed {evaluation["seed"]}, {evaluation["date"]}, Photochrom {evaluation["photochrom"]}.
+{evaluation["steps"]} steps{f" with guidance {guidance:g}" if guidance != 1 else ""}, {f"what {average} colourings agree on, " if average > 1 else ""}seed {evaluation["seed"]}, {evaluation["date"]}, Photochrom {evaluation["photochrom"]}.
 
 | measure | this model | 95 % interval | gray | true photos |
 |---|---:|---:|---:|---:|

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self, TypedDict, Unpack, overload
 
@@ -38,10 +39,11 @@ class Options(TypedDict, total=False):
     """How photos are coloured. The flags of `photochrom colorize` have the same names.
 
     steps: network evaluations for each colouring (default: 20, or what the model was distilled for). seed: 0; the same
-    seed gives a photo the same colours, whatever photos are beside it (each photo has noise of its own). sampler: "ddim",
+    seed gives a photo the same colours, whatever photos are beside it (each photo has noise of its own); for an odd one the
+    model sees the photo mirrored, so that several colourings have two looks at it. sampler: "ddim",
     "unipc", "dpm++" or "ddpm"; unipc gets as far in 8 steps as ddim in 20 (docs/samplers.md). guidance: how far
     the encoder leads colours from what they would be without it (default: as the model says; 1 is plain, in half the time).
-    strength: what chroma is multiplied by, 1; 0 is gray, above 1 is bolder. temperature: what the first noise is
+    strength: what chroma is multiplied by, but for hints, 1; 0 is gray, above 1 is bolder. temperature: what the first noise is
     multiplied by, 1; less gives colours nearer to the average; not for "ddpm". detail: the length of the shorter side
     at which the network sees the photo (default: see `default_detail`).
     hints: places whose colour is known, as `Hint`s or as a transparent picture with strokes of colour that fits the
@@ -141,8 +143,8 @@ class Colorizer:
     ) -> Image.Image | list[Image.Image]:
         """Colour one photo or several; each keeps its size, and its luma within one level of 255.
 
-        photos: paths, Pillow images, or arrays (H,W), (H,W,3) or (H,W,4). average: of how many
-        colourings, those of `seed` and the next ones, the mean is taken. options: see `Options`. Returns RGB images
+        photos: paths, Pillow images, or arrays (H,W), (H,W,3) or (H,W,4). average: how many colourings, those of `seed` and
+        the next ones, the result is to agree with (`samples.agreed`); 4 are calm. options: see `Options`. Returns RGB images
         (RGBA where a photo is partly transparent), one or a list as given; `info` holds what EXIF, ICC profile and
         resolution the photo had.
         """
@@ -227,11 +229,20 @@ class Colorizer:
                 held=held,
                 callback=step_done,
             )
-            if palette:
-                c = palette.applied(c, y)
-            drawn |= {job: strength * c[row : row + 1] for row, job in enumerate(batch)}
+            drawn |= {job: c[row : row + 1] for row, job in enumerate(batch)}
+
+        def finish(c: Tensor, seen: View) -> Tensor:
+            c = strength * (palette.applied(c, seen.y) if palette else c)
+            return held.over(c) if held else c
+
         return [
-            Samples(gray, seen, torch.cat([drawn[i, k] for k in range(count)]), mask)
+            Samples(
+                gray,
+                seen,
+                torch.cat([drawn[i, k] for k in range(count)]),
+                partial(finish, seen=seen),
+                mask,
+            )
             for i, (gray, seen) in enumerate(zip(grays, views, strict=True))
         ]
 
@@ -249,8 +260,8 @@ class Colorizer:
     ) -> Tensor:
         """The chroma (B,2,H/s,W/s) of a batch of luma y (B,1,H,W) in [-1,1], on the processor.
 
-        seeds: one per photo. steps, guidance: those of `config` if not given. H and W must be multiples of
-        `config.model.multiple`. The others: see `diffusion.sample`. Raises UsageError for guidance of a model that knows none.
+        seeds: one per photo; those with an odd one are seen mirrored. steps, guidance: those of `config` if not given. H and W
+        must be multiples of `config.model.multiple`. The others: see `diffusion.sample`. Raises UsageError for guidance of a model that knows none.
         """
         guidance = self.config.guidance if guidance is None else guidance
         if not 1 <= guidance <= MOST_GUIDANCE:
@@ -263,20 +274,26 @@ class Colorizer:
             )
             raise UsageError(f"guidance {guidance:g}: this model was {why}, leave guidance out")
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        y = y.to(self.device)
-        return sample(
+        odd = torch.tensor([seed % 2 == 1 for seed in seeds])[:, None, None, None]
+
+        def mirrored(x: Tensor) -> Tensor:
+            return torch.where(odd.to(x.device), x.flip(-1), x)
+
+        seen = mirrored(y.to(self.device))
+        c = sample(
             self.network,
             self.diffusion,
-            y,
+            seen,
             generators,
             self.config.steps if steps is None else steps,
             sampler,
-            callback,
+            (lambda step, x0: callback(step, mirrored(x0))) if callback else None,
             temperature=temperature,
-            held=held,
-            features=self._features(y),
+            held=Held(*map(mirrored, held)) if held else None,
+            features=self._features(seen),
             guidance=guidance,
-        ).cpu()
+        )
+        return mirrored(c).cpu()
 
     def _features(self, y: Tensor) -> list[Tensor]:
         """What the encoder sees in luma (B,1,H,W); several colourings of a photo are looked at once."""
@@ -298,12 +315,12 @@ def default_detail(config: Config, size: tuple[int, int]) -> int:
 
 
 def photo_seed(luma: Image.Image, seed: int) -> int:
-    """The seed of one photo's noise, a function of the photo and of `seed`.
+    """The seed of one photo's noise, a function of the photo and of `seed`; odd if `seed` is.
 
     Noise decides among plausible tints; the same for a whole album would give all its photos the same ones.
     """
     digest = hashlib.blake2b(luma.tobytes(), digest_size=8, key=str(seed).encode()).digest()
-    return int.from_bytes(digest) >> 1  # a torch seed has 63 bits that are not the sign
+    return (int.from_bytes(digest) >> 2 << 1) + seed % 2  # a torch seed has 63 bits that are not the sign
 
 
 def _check(count: int, strength: float, temperature: float, detail: int | None) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from photochrom import __version__, card, metrics, processes, report, store
 from photochrom.advice import advise
-from photochrom.colorizer import pick_device
+from photochrom.colorizer import MOST_SAMPLES, pick_device
 from photochrom.compare import AS_MADE, GRAY, STRENGTHS, TRUTH, Results, summary
 from photochrom.data.pack import DataSet
 from photochrom.errors import PhotochromError, UsageError
@@ -123,6 +124,7 @@ def evaluate(
     steps: int | None = None,
     sampler: str = "ddim",
     guidance: float | None = None,
+    average: int = 1,
     inception_weights: Path | None = None,
     device: str | None = None,
     overwrite: bool = False,
@@ -131,7 +133,8 @@ def evaluate(
     """Evaluate models on a data set; write `report.json` and `report.html` into the folder `out`, return the former.
 
     models: names, folders, or Subjects of other origin; the others are compared with the first. photos: how many, in a fixed
-    order, so that few are a part of many. seed: of the sampling. progress(done, total, text) counts photos times
+    order, so that few are a part of many. seed: of the sampling. average: of each photo, what so many colourings agree on is
+    measured. progress(done, total, text) counts photos times
     models; what it raises ends the evaluation, and the same call goes on where it was.
 
     Raises PhotochromError for models and data sets that do not fit, for a part without photos, and for a folder `out` that
@@ -139,17 +142,25 @@ def evaluate(
     """
     if not models or seed < 0:
         raise UsageError("give at least one model" if not models else f"seed {seed}: give 0 or more")
+    if not 1 <= average <= MOST_SAMPLES:
+        raise UsageError(f"average {average}: take 1 (single colourings) to {MOST_SAMPLES}")
     if pack.size < SMALLEST:
         raise PhotochromError(
             f"photos of {pack.size} pixels are too small for VGG16: import them with --size {SMALLEST}"
         )
     processes.connect()
     indices = choose(pack, split, photos)
-    subjects = [
-        m if isinstance(m, Subject)
-        else model_subject(m, models_dir, pack, steps=steps, sampler=sampler, guidance=guidance, device=device)
-        for m in models
-    ]  # fmt: skip
+    painted_by = partial(
+        model_subject,
+        models=models_dir,
+        pack=pack,
+        steps=steps,
+        sampler=sampler,
+        guidance=guidance,
+        average=average,
+        device=device,
+    )
+    subjects = [m if isinstance(m, Subject) else painted_by(m) for m in models]
     scales = sorted({subject.facts.get("chroma_scale", 1) for subject in subjects})
     rows = [*subjects, *references(pack, scales)]
     names = [row.name for row in rows]
@@ -224,7 +235,8 @@ def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         **{key: result[key] for key in ("data", "seed")},
         **{
-            key: facts[key] for key in ("steps", "sampler", "guidance", "epoch", "val_loss", "weights_sha256")
+            key: facts[key]
+            for key in ("steps", "sampler", "guidance", "average", "epoch", "val_loss", "weights_sha256")
         },
         "rows": {key: result["rows"][name] for key, name in rows.items()},
         "at_equal_colorfulness": result["at_equal_colorfulness"][folder.name],

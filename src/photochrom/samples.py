@@ -1,8 +1,8 @@
-"""Several colourings of one photo: each of them, their mean, and where they disagree."""
+"""Several colourings of one photo: each of them, what they agree on, and where they disagree."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import overload
 
 import torch
@@ -14,15 +14,46 @@ from photochrom.fullsize import View, lay_over
 from photochrom.photo import GrayPhoto
 
 WIDEST = 0.15  # root mean square distance of (Cb,Cr) from their mean that an uncertainty map shows as white
+MOST_BOLDER = 3.0  # times that what colourings agree on is made bolder, at most
+
+
+def agreed(c: Tensor) -> Tensor:
+    """What N colourings c (N,B,2,h,w) of B photos agree on, as colourful as they are themselves: (B,2,h,w).
+
+    Their mean is weighted at each place by how alike they are there: the mean product of two different colourings over
+    their mean square, which is 1 where all are equal and 0 where they have nothing in common. So colours of chance become
+    gray, not brown. Then each photo gets back the mean length that the chroma of its colourings has, by a
+    factor of MOST_BOLDER at most. docs/recipe.md has the measurements.
+    """
+    count = len(c)
+    if count == 1:
+        return c[0]
+    mean, square = c.mean(dim=0), c.square().sum(dim=2, keepdim=True).mean(dim=0)
+    # Over all pairs j != k: sum of c_j c_k = |sum of c_k|^2 - sum of |c_k|^2.
+    product = (count * mean.square().sum(dim=1, keepdim=True) - square) / (count - 1)
+    kept = mean * product.clamp(min=0) / square.clamp(min=1e-9)
+    wanted, found = (each.norm(dim=-3, keepdim=True).mean(dim=(-2, -1), keepdim=True) for each in (c, kept))
+    return kept * (wanted.mean(dim=0) / found.clamp(min=1e-9)).clamp(max=MOST_BOLDER)
 
 
 class Samples(Sequence[Image.Image]):
-    """Colourings of one photo. Kept as chroma at working size; a full picture is made each time one is asked for."""
+    """Colourings of one photo. Kept as chroma at working size; a full picture is made each time one is asked for.
 
-    def __init__(self, photo: GrayPhoto, seen: View, c: Tensor, keep_gray: Image.Image | None) -> None:
+    c: as the model drew them (N,2,h,w). finish: makes of such chroma (1,2,h,w) what is shown: its strength, palette and hints.
+    """
+
+    def __init__(
+        self,
+        photo: GrayPhoto,
+        seen: View,
+        c: Tensor,
+        finish: Callable[[Tensor], Tensor] = lambda c: c,
+        keep_gray: Image.Image | None = None,
+    ) -> None:
         self.photo = photo
         self.seen = seen
-        self.c = c  # (N, 2, h, w)
+        self.c = c
+        self._finish = finish
         self._keep_gray = keep_gray
 
     def __len__(self) -> int:
@@ -39,8 +70,8 @@ class Samples(Sequence[Image.Image]):
         return self._picture(self.c[place][None])
 
     def average(self) -> Image.Image:
-        """The mean of all colourings: what they agree on; where they do not, it is pale."""
-        return self._picture(self.c.mean(dim=0, keepdim=True))
+        """What all colourings agree on; where they do not, it is gray. See `agreed`."""
+        return self._picture(agreed(self.c[:, None]))
 
     def uncertainty(self) -> Image.Image:
         """Where the colourings disagree, of the photo's size, mode L: black where all are equal, so none is a guess.
@@ -55,7 +86,7 @@ class Samples(Sequence[Image.Image]):
         return small.resize(self.photo.luma.size, Image.Resampling.BILINEAR, box=box)
 
     def _picture(self, c: Tensor) -> Image.Image:
-        picture = lay_over(self.photo.luma, self.seen, c, self._keep_gray)
+        picture = lay_over(self.photo.luma, self.seen, self._finish(c), self._keep_gray)
         if self.photo.alpha:
             picture.putalpha(self.photo.alpha)
         picture.info = dict(self.photo.info)

@@ -18,8 +18,10 @@ from photochrom.compare import GRAY, TRUTH
 from photochrom.data.pack import DataSet
 from photochrom.errors import PhotochromError
 from photochrom.metrics import Array
+from photochrom.samples import agreed
 
 MEAN_COLOR_PHOTOS = 2000
+APART = 1_000_003  # between the seeds of the colourings that are to agree; odd, as every other one sees photos mirrored
 Paint = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
 
@@ -57,9 +59,13 @@ def model_subject(
     steps: int | None,
     sampler: str,
     guidance: float | None = None,
+    average: int = 1,
     device: str | None,
 ) -> Subject:
-    """A trained model, by name or path. Raises PhotochromError if it is unknown or was trained at another size."""
+    """A trained model, by name or path, or what so many of its colourings agree on.
+
+    Raises PhotochromError if it is unknown or was trained at another size.
+    """
     colorizer = Colorizer.load(model, models, device)
     path = Path(model)
     is_file = path.suffix == ".safetensors"
@@ -80,6 +86,7 @@ def model_subject(
         "steps": steps,
         "sampler": sampler,
         "guidance": guidance,
+        "average": average,
         "chroma_scale": config.model.chroma_scale,
         "config": config.model_dump(mode="json"),
         "other_data": config.data.checksum != pack.checksum,
@@ -90,7 +97,13 @@ def model_subject(
 
     def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         y = given_luma(rgb)
-        return y, colorizer.chroma(y, seeds, steps=steps, sampler=sampler, guidance=guidance)
+        drawn = [
+            colorizer.chroma(
+                y, [seed + APART * k for seed in seeds], steps=steps, sampler=sampler, guidance=guidance
+            )
+            for k in range(average)
+        ]
+        return y, agreed(torch.stack(drawn))
 
     return Subject(path.stem if is_file else weights.parent.name, paint, facts)
 

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from photochrom.album import Plan
     from photochrom.colorizer import Colorizer
 
-# Of how many colourings the mean is taken, and the strength that makes up for its paleness.
-CALM, BOLDER = 4, 1.3
+CALM = 4  # colourings that a photo's colours are to agree with
 
 
 def colorize(
@@ -45,17 +44,14 @@ def colorize(
             help="How far the encoder leads colours: 1 is plain, more is surer and bolder (default: as the model says)."
         ),
     ] = None,
-    strength: Annotated[
-        float | None,
-        typer.Option(
-            help=f"0 is gray, 1 as the model says, above 1 bolder (default: {BOLDER} for a mean, else 1)."
-        ),
-    ] = None,
+    strength: Annotated[float, typer.Option(help="0 is gray, 1 as the model says, above 1 bolder.")] = 1.0,
     temperature: Annotated[float, typer.Option(help="Below 1: nearer to the average colours.")] = 1.0,
     samples: Annotated[int, typer.Option(help="Write this many colourings, and a sheet of them.")] = 1,
     average: Annotated[
         int | None,
-        typer.Option(help=f"Write the mean of this many colourings: calmer than one (default: {CALM})."),
+        typer.Option(
+            help=f"Write what this many colourings agree on: calmer than one, gray where they do not (default: {CALM})."
+        ),
     ] = None,
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Write a map as well: white where the colour is a guess.")
@@ -120,10 +116,9 @@ def colorize(
     if hint and hints:
         raise UsageError("--hint and --hints together: draw all hints into the picture, or type them all")
     if samples > 1 and average is not None and average > 1:
-        raise UsageError("--samples and --average together: take one (the mean of N, or N pictures)")
+        raise UsageError("--samples and --average together: take one (what N agree on, or N pictures)")
     films = [path for path in inputs if path.suffix.lower() in VIDEO_SUFFIXES]
     average = average if average is not None else 1 if films or samples > 1 else CALM
-    strength = strength if strength is not None else BOLDER if average > 1 else 1.0
     if min(samples, average) < 1:
         raise UsageError(f"{min(samples, average)} colourings: take 1 or more")
     processes.connect()

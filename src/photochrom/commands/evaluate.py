@@ -33,6 +33,9 @@ def evaluate(
         float | None,
         typer.Option(help="How far the encoder leads colours (default: as each model says; 1: not at all)."),
     ] = None,
+    average: Annotated[
+        int, typer.Option(help="Measure what this many colourings agree on; colorize takes 4.")
+    ] = 1,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS)."),
@@ -88,6 +91,7 @@ def evaluate(
             steps=steps,
             sampler=sampler,
             guidance=guidance,
+            average=average,
             inception_weights=inception_weights,
             device=device,
             overwrite=overwrite,

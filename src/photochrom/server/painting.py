@@ -61,7 +61,16 @@ class Choices(BaseModel):
     samples: int = Field(
         1, ge=1, le=MAX_SAMPLES, description="How many different colourings, of seed, seed + 1, ..."
     )
-    uncertainty: bool = Field(False, description="Also draw where the samples disagree; needs two or more.")
+    average: int = Field(
+        1,
+        ge=1,
+        le=MAX_SAMPLES,
+        description="Give what so many colourings agree on, instead of one: calmer, gray where they do not. 4 is good.",
+    )
+    uncertainty: bool = Field(
+        False,
+        description="Also draw where colourings disagree; needs two or more samples, or an average of them.",
+    )
     hint: tuple[str, ...] = Field(
         (), max_length=MAX_HINTS, description="Known colours, x,y,#rrggbb each, in pixels of the upright photo.",
         examples=[["120,80,#c03020"]],
@@ -79,7 +88,9 @@ class Choices(BaseModel):
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
-        if self.uncertainty and self.samples < 2:
+        if self.samples > 1 and self.average > 1:
+            raise ValueError("samples and average together: take one (N pictures, or what N agree on)")
+        if self.uncertainty and self.samples == self.average == 1:
             raise ValueError("uncertainty is where samples disagree: set samples to 2 or more")
         if self.temperature != 1 and self.sampler == "ddpm":
             raise ValueError("temperature is not for the sampler ddpm: use ddim or dpm++")
@@ -88,7 +99,7 @@ class Choices(BaseModel):
     @property
     def is_plain(self) -> bool:
         """Whether photos can be coloured together with others."""
-        return self.samples == 1 and not self.hint
+        return self.samples == 1 and not self.hint and not self.uncertainty
 
     def options(self) -> Options:
         """What `Colorizer` takes."""
@@ -169,9 +180,10 @@ def paint(
     options = choices.options()
     options["progress"] = step_done
     if choices.is_plain:
-        return [[picture] for picture in colorizer(photos, **options)]
-    found = colorizer.samples(photos[0], choices.samples, **options)
-    return [[*found, *([found.uncertainty()] if choices.uncertainty else [])]]
+        return [[picture] for picture in colorizer(photos, average=choices.average, **options)]
+    found = colorizer.samples(photos[0], max(choices.samples, choices.average), **options)
+    pictures = [found.average()] if choices.average > 1 else list(found)
+    return [[*pictures, *([found.uncertainty()] if choices.uncertainty else [])]]
 
 
 @dataclass

@@ -212,10 +212,11 @@ class Worker:
             if all(task.settled for task in tasks):
                 raise GivenUp
             previews = colorizer.previews() if any(task.watched for task in tasks) else []
+            each = tasks[0].choices.average if len(tasks) > 1 else 1
             for place, task in enumerate(tasks):
                 task.steps, task.step = steps, step
-                if len(previews) >= len(tasks):  # of one photo's samples, the first is shown
-                    task.preview = previews[place]
+                if len(previews) >= each * len(tasks):  # of a photo's colourings, the first is shown
+                    task.preview = previews[each * place]
 
         results = paint(colorizer, photos, tasks[0].choices, step_done)
         seconds = time.monotonic() - begun

@@ -3,6 +3,7 @@ import { $ } from "./dom.js";
 import { Photo } from "./photo.js";
 
 const AT_ONCE = 4; // jobs; more would only wait at the server
+const CALM = 4; // colourings that calm colours are to agree with
 let photos = [];
 let stepsOf = {}; // by model, until somebody moves the slider
 let stepsChosen = false;
@@ -20,16 +21,18 @@ export function begin() {
   $("steps").addEventListener("input", () => { stepsChosen = true; });
   $("model").addEventListener("change", suggestSteps);
   $("uncertainty").addEventListener("change", () => {
-    if ($("uncertainty").checked && Number($("samples").value) < 2) $("samples").value = 4;
+    if ($("uncertainty").checked && colourings() < 2) $("samples").value = CALM;
     said("samples");
+    fitTogether();
   });
-  $("samples").addEventListener("input", () => { if (Number($("samples").value) < 2) $("uncertainty").checked = false; });
+  for (const id of ["samples", "calm"]) $(id).addEventListener("input", fitTogether);
   document.addEventListener("paste", (event) => add(event.clipboardData?.files ?? []));
   document.addEventListener("dragover", (event) => { event.preventDefault(); $("drop").classList.add("over"); });
   document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) $("drop").classList.remove("over"); });
   document.addEventListener("drop", (event) => { event.preventDefault(); $("drop").classList.remove("over"); add(event.dataTransfer.files); });
   window.addEventListener("pagehide", () => photos.forEach((photo) => photo.cancel()));
   ["steps", "strength", "samples"].forEach(said); // a browser may remember what was set
+  fitTogether();
 }
 
 // Fills the two lists of models, keeping what is chosen.
@@ -53,6 +56,17 @@ function suggestSteps() {
   if (stepsChosen || !stepsOf[$("model").value]) return;
   $("steps").value = stepsOf[$("model").value];
   said("steps");
+}
+
+// How many colourings of a photo are drawn.
+function colourings() {
+  const samples = Number($("samples").value);
+  return samples === 1 && $("calm").checked ? CALM : samples;
+}
+
+function fitTogether() {
+  $("calm").disabled = Number($("samples").value) > 1;
+  if (colourings() < 2) $("uncertainty").checked = false;
 }
 
 function said(id) {
@@ -92,7 +106,8 @@ function options() {
     seed: Math.min(2147483647, Math.max(0, Math.floor(Number($("seed").value)) || 0)),
     strength: Number($("strength").value),
     samples: Number($("samples").value),
-    uncertainty: $("uncertainty").checked && Number($("samples").value) > 1,
+    average: Number($("samples").value) === 1 ? colourings() : 1,
+    uncertainty: $("uncertainty").checked && colourings() > 1,
   };
 }
 

@@ -95,7 +95,7 @@ export class Photo {
     const form = new FormData();
     form.append("photo", this.file, this.name);
     for (const model of options.models) form.append("model", model);
-    for (const name of ["seed", "strength", "samples", "uncertainty"]) form.append(name, options[name]);
+    for (const name of ["seed", "strength", "samples", "average", "uncertainty"]) form.append(name, options[name]);
     if (options.steps) form.append("steps", options.steps); // else as many as each model wants
     for (const hint of this.hints) form.append("hint", `${hint.x},${hint.y},${hint.color}`);
     return form;
@@ -189,10 +189,11 @@ export class Photo {
         stage.show(result.urls[sample]);
         download.href = result.urls[sample];
         download.download = this.fileName(result, sample);
-        const { seed } = result.options;
+        const { seed, average } = result.options;
+        const drawn = average > 1 ? `what ${average} colourings agree on` : `seed ${seed + sample}`;
         const measures = result.status.measures[sample];
         facts.replaceChildren(
-          h("span", {}, `seed ${seed + sample}, ${result.status.steps} steps, ${duration(result.seconds)}, colourfulness ${measures.colorfulness.toFixed(0)}`),
+          h("span", {}, `${drawn}, ${result.status.steps} steps, ${duration(result.seconds)}, colourfulness ${measures.colorfulness.toFixed(0)}`),
           h("span", { class: "dark-figure" }, darkFigure(measures)),
           h("span", { class: "map-legend" }, "White: the samples disagree, so the colour is a guess. Black: they agree."));
         this.look(this.view);
