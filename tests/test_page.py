@@ -210,7 +210,7 @@ def test_nothing_said_colours_are_calm_and_tell_where_they_guess(page: Any) -> N
     assert "what 4 colourings agree on" in entry.locator(".facts").inner_text()
     entry.get_by_text("Guesses").click()
     assert entry.get_by_alt_text("White where the samples disagree").is_visible()
-    page.get_by_label("Calm colours").uncheck()
+    page.locator("#calm").uncheck()
     assert not page.get_by_label("Show where it is guessing").is_checked()
     entry.get_by_role("button", name="Colour again").click()
     finished(entry)
@@ -219,10 +219,10 @@ def test_nothing_said_colours_are_calm_and_tell_where_they_guess(page: Any) -> N
 
 def test_samples_and_where_they_disagree(page: Any) -> None:
     page.wait_for_selector("#model option", state="attached")
-    page.get_by_label("Calm colours").uncheck()
+    page.locator("#calm").uncheck()
     page.get_by_label("Show where it is guessing").check()
     assert page.locator("#samples").input_value() == "4"
-    assert page.get_by_label("Calm colours").is_disabled()
+    assert page.locator("#calm").is_disabled()
     page.locator("#samples").fill("3")
     page.locator("#seed").fill("7")
     entry = choose(page, file(photo()))
@@ -247,7 +247,7 @@ def test_the_dark_view_counts_as_the_evaluation_does(page: Any, server: Address)
     page.wait_for_selector("canvas[data-dark]")
     canvas = entry.locator("canvas")
     picture = page.request.post(
-        f"{server.url}api/colorize", multipart={"photo": file(gray), "model": "old", "steps": "20"}
+        f"{server.url}api/colorize", multipart={"photo": file(gray), "model": "old", "steps": "20", "average": "4"}
     )
     found = lab(np.asarray(Image.open(io.BytesIO(picture.body())))[None].astype(np.float32) / 255)[0]
     true = lab(np.asarray(Image.open(io.BytesIO(gray)).convert("RGB"))[None].astype(np.float32) / 255)[0]
