@@ -118,7 +118,7 @@ def main() -> None:
 
 Written by `python benchmarks/cost.py` on {date.today()}: {platform.processor() or platform.machine()}, {os.cpu_count()} cores,
 torch {torch.__version__}, convolutions in {arithmetic} (which `photochrom.precision` measured to be faster here). Preset
-`small`, 20 steps, and {DEFAULT_MODEL}, 4 steps. File to file with `photochrom colorize`, which takes the mean of four colourings,
+`small`, 20 steps, and {DEFAULT_MODEL}, 4 steps. File to file with `photochrom colorize`, which draws four colourings,
 start-up included, the best of three.
 
 | photo | seconds | memory, MB | with the encoder vgg16: seconds | memory, MB | {DEFAULT_MODEL}: seconds | memory, MB |

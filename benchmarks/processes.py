@@ -166,7 +166,7 @@ def main() -> None:
             ]
         lines += [
             "",
-            "## An album, preset small, 20 steps, the mean of four colourings, start-up included",
+            "## An album, preset small, 20 steps, four colourings each, start-up included",
             "",
             *album_rows(folder),
         ]

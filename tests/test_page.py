@@ -247,7 +247,8 @@ def test_the_dark_view_counts_as_the_evaluation_does(page: Any, server: Address)
     page.wait_for_selector("canvas[data-dark]")
     canvas = entry.locator("canvas")
     picture = page.request.post(
-        f"{server.url}api/colorize", multipart={"photo": file(gray), "model": "old", "steps": "20", "average": "4"}
+        f"{server.url}api/colorize",
+        multipart={"photo": file(gray), "model": "old", "steps": "20", "average": "4"},
     )
     found = lab(np.asarray(Image.open(io.BytesIO(picture.body())))[None].astype(np.float32) / 255)[0]
     true = lab(np.asarray(Image.open(io.BytesIO(gray)).convert("RGB"))[None].astype(np.float32) / 255)[0]

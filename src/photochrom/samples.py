@@ -14,16 +14,19 @@ from photochrom.fullsize import View, lay_over
 from photochrom.photo import GrayPhoto
 
 WIDEST = 0.15  # root mean square distance of (Cb,Cr) from their mean that an uncertainty map shows as white
-MOST_BOLDER = 3.0  # times that what colourings agree on is made bolder, at most
+CHANCE = 0.1  # agreement (1: equal, 0: nothing in common) at which about half of the colour stays
+BOLDER = (
+    1.5  # times that what colourings agree on is made bolder, at most, since a mean is paler than its parts
+)
 
 
 def agreed(c: Tensor) -> Tensor:
     """What N colourings c (N,B,2,h,w) of B photos agree on, as colourful as they are themselves: (B,2,h,w).
 
-    Their mean is weighted at each place by how alike they are there: the mean product of two different colourings over
-    their mean square, which is 1 where all are equal and 0 where they have nothing in common. So colours of chance become
+    How alike they are at a place, is the mean product of two different ones over their mean square: 1 where all are equal,
+    0 where they have nothing in common. Where that is near CHANCE or below, their mean fades, so that colours of chance become
     gray, not brown. Then each photo gets back the mean length that the chroma of its colourings has, by a
-    factor of MOST_BOLDER at most. docs/recipe.md has the measurements.
+    factor of BOLDER at most. docs/recipe.md has the measurements.
     """
     count = len(c)
     if count == 1:
@@ -31,9 +34,10 @@ def agreed(c: Tensor) -> Tensor:
     mean, square = c.mean(dim=0), c.square().sum(dim=2, keepdim=True).mean(dim=0)
     # Over all pairs j != k: sum of c_j c_k = |sum of c_k|^2 - sum of |c_k|^2.
     product = (count * mean.square().sum(dim=1, keepdim=True) - square) / (count - 1)
-    kept = mean * product.clamp(min=0) / square.clamp(min=1e-9)
+    alike = product.clamp(min=0) / square.clamp(min=1e-9)
+    kept = mean * (1 + CHANCE) * alike / (alike + CHANCE)
     wanted, found = (each.norm(dim=-3, keepdim=True).mean(dim=(-2, -1), keepdim=True) for each in (c, kept))
-    return kept * (wanted.mean(dim=0) / found.clamp(min=1e-9)).clamp(max=MOST_BOLDER)
+    return kept * (wanted.mean(dim=0) / found.clamp(min=1e-9)).clamp(max=BOLDER)
 
 
 class Samples(Sequence[Image.Image]):
