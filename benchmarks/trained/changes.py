@@ -276,7 +276,7 @@ def measured(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def number(interval: dict[str, Any], digits: int) -> str:
-    """A value, its interval, and bold if that tells it from 0."""
+    """A difference with its interval, bold if chance does not explain it."""
     text = f"{interval['value']:+.{digits}f}"
     if interval["verdict"] not in (None, EQUAL):
         text = f"**{text}**"

@@ -1,0 +1,145 @@
+"""One colouring, the mean of several, or what they agree on: which is nearest to the truth, and at what price.
+
+    python benchmarks/trained/agreement.py photochrom-fast --data tiny-imagenet-200 --split test --photos 500
+
+All rows are made of the same eight colourings of each photo, four of them of the mirrored photo. Writes docs/agreement.md. Which
+way `photochrom colorize` takes was chosen on validation photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from changes import number
+from torch import Tensor
+
+from photochrom import evaluate
+from photochrom.colorizer import Colorizer
+from photochrom.data.pack import find
+from photochrom.samples import agreed
+from photochrom.store import write_bytes
+from photochrom.subjects import Subject, given_luma
+from photochrom.terminal import Display
+
+DOCS = Path(__file__).parents[2] / "docs"
+DRAWS = 8
+SHOWN = {
+    "colour distance": ("ab", 2),
+    "CIEDE2000": ("ciede2000", 2),
+    "PSNR, dB": ("psnr", 2),
+    "dark error": ("dark_error", 2),
+    "false colour, %": ("false_color", 1),
+}
+Way = Callable[
+    [Tensor], Tensor
+]  # of colourings (8,B,2,h,w), every other one of the mirrored photo, to one (B,2,h,w)
+ONE = "one colouring"
+WAYS: dict[str, Way] = {
+    ONE: lambda c: c[0],
+    "one of the mirrored photo": lambda c: c[1],
+    "mean of 4, none mirrored": lambda c: c[0::2].mean(dim=0),
+    "mean of 4, two mirrored": lambda c: c[:4].mean(dim=0),
+    "what 4 agree on, none mirrored": lambda c: agreed(c[0::2]),
+    "**what 4 agree on**, as `colorize`": lambda c: agreed(c[:4]),
+    "what 8 agree on": agreed,
+    "mean of 8": lambda c: c.mean(dim=0),
+}
+
+
+class Drawn:
+    """The colourings of a batch, drawn once for all rows."""
+
+    def __init__(self, colorizer: Colorizer) -> None:
+        self.colorizer = colorizer
+        self.found: dict[tuple[int, ...], Tensor] = {}
+
+    def __call__(self, y: Tensor, seeds: Sequence[int]) -> Tensor:
+        """(8,B,2,h,w); a photo is seen mirrored for odd seeds, which is every other one here."""
+        key = tuple(seeds)
+        if key not in self.found:
+            each = [self.colorizer.chroma(y, [DRAWS * seed + k for seed in seeds]) for k in range(DRAWS)]
+            self.found[key] = torch.stack(each)
+        return self.found[key]
+
+
+def subject(name: str, way: Way, drawn: Drawn) -> Subject:
+    """A row of the table."""
+
+    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        y = given_luma(rgb)
+        return y, way(drawn(y, seeds))
+
+    return Subject(name, paint, {"chroma_scale": drawn.colorizer.config.model.chroma_scale})
+
+
+def page(report: dict[str, Any], model: str) -> str:
+    """docs/agreement.md."""
+    data, rows, equal = report["data"], report["rows"], report["at_equal_colorfulness"]
+    made = [f"| | colourfulness | FD-VGG16 | {' | '.join(SHOWN)} |", "|---|" + "---:|" * (2 + len(SHOWN))]
+    at = [f"| | strength | {' | '.join(SHOWN)} |", "|---|" + "---:|" * (1 + len(SHOWN))]
+    less = [f"| | {' | '.join(SHOWN)} |", "|---|" + "---:|" * len(SHOWN)]
+    for name in (*WAYS, "gray", "true photos"):
+        row = rows[name]
+        values = [f"{row[measure]['value']:.{digits}f}" for measure, digits in SHOWN.values()]
+        made.append(
+            f"| {name} | {row['colorfulness']['value']:.1f} | {row['fd_vgg16']['value']:.0f} | {' | '.join(values)} |"
+        )
+    for name in WAYS:
+        there = equal[name]["85%"]
+        values = [f"{there[measure]['value']:.{digits}f}" for measure, digits in SHOWN.values()]
+        at.append(f"| {name} | {there['strength']['value']:.2f} | {' | '.join(values)} |")
+        found = {d["measure"]: d for d in report["differences"] if d["model"] == name}
+        if found:
+            cells = [number(found[measure]["at"]["85%"], digits) for measure, digits in SHOWN.values()]
+            less.append(f"| {name} | {' | '.join(cells)} |")
+    return f"""# What colourings agree on
+
+Written by `python benchmarks/trained/agreement.py {model}` on {datetime.now(UTC).date()}. {data["photos"]} photos of the {data["split"]} part of
+{data["name"]}, {data["size"]} pixels; every row is made of the same eight colourings of each photo, four of them of the mirrored photo.
+
+As made:
+
+{chr(10).join(made)}
+
+Where strength makes all 85 % as colourful as the true photos:
+
+{chr(10).join(at)}
+
+There, differences to one colouring, with 95 % intervals over photos; bold: more than photos' chance.
+
+{chr(10).join(less)}
+"""
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--models-dir", type=Path, default=Path("models"))
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--photos", type=int, default=500)
+    parser.add_argument("--out", type=Path, default=Path("reports/agreement"))
+    options = parser.parse_args()
+    drawn = Drawn(Colorizer.load(options.model, options.models_dir))
+    with Display() as display:
+        report = evaluate.evaluate(
+            [subject(name, way, drawn) for name, way in WAYS.items()],
+            find(options.data, options.data_dir),
+            options.out,
+            split=options.split,
+            photos=options.photos,
+            overwrite=True,
+            progress=display.show,
+        )
+    write_bytes(DOCS / "agreement.md", page(report, options.model).encode())
+
+
+if __name__ == "__main__":
+    main()
