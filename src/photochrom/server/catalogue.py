@@ -10,6 +10,7 @@ from typing import Any
 
 from photochrom import store
 from photochrom.card import SHOWN, is_current, read_evaluation
+from photochrom.config import DEFAULT_MODEL
 from photochrom.errors import PhotochromError
 from photochrom.measures import MEASURES, SET_MEASURES
 from photochrom.server.problems import Problem
@@ -41,7 +42,7 @@ class Catalogue:
         return folder
 
     def all(self) -> list[dict[str, Any]]:
-        """Every model's facts: those that come along, then the one changed last first.
+        """Every model's facts: the default one, others that come along, then the one changed last first.
 
         A folder that cannot be read is listed with the reason.
         """
@@ -60,7 +61,11 @@ class Catalogue:
                         "error": str(error),
                     }
                 )
-        return sorted(facts, key=lambda fact: (fact["shipped"], fact["changed"]), reverse=True)
+
+        def rank(fact: dict[str, Any]) -> tuple[bool, bool, float]:
+            return fact["name"] == DEFAULT_MODEL, fact["shipped"], fact["changed"]
+
+        return sorted(facts, key=rank, reverse=True)
 
     def facts(self, folder: ModelFolder) -> dict[str, Any]:
         """A line about one model."""
