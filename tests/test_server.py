@@ -325,7 +325,8 @@ def test_without_a_name_the_model_that_comes_along_colours(
     monkeypatch.setattr(store, "SHIPPED", tmp_path)
     shutil.copytree(models / "old", tmp_path / DEFAULT_MODEL)
     assert send(client, model="", format="json").json()["model"] == DEFAULT_MODEL
-    shutil.copytree(models / "old", tmp_path / "other")  # changed after it
+    for file in shutil.copytree(models / "old", tmp_path / "other").iterdir():
+        file.touch()  # changed after it
     first, second = client.get("/api/models").json()[:2]
     assert (first["name"], first["shipped"]) == (DEFAULT_MODEL, True)
     assert (second["name"], second["shipped"]) == ("other", True)
