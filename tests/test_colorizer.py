@@ -22,8 +22,9 @@ from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.diffusion import sample
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.hints import Hint
-from photochrom.samples import BOLDER, CHANCE, agreed
+from photochrom.fullsize import lay_over
+from photochrom.hints import Hint, Palette
+from photochrom.samples import agreed
 from photochrom.store import ModelFolder
 from photochrom.train import train
 
@@ -262,45 +263,6 @@ def test_an_odd_seed_sees_the_photo_mirrored(colorizer: Colorizer) -> None:
     assert module.photo_seed(Image.new("L", (4, 4)), 7) % 2 == 1
 
 
-def test_colourings_agree_where_pairs_of_them_are_alike() -> None:
-    """The weight against its definition, the mean over all pairs, and the factor against the lengths."""
-    generator = torch.Generator().manual_seed(1)
-    c = 0.2 * torch.randn(5, 2, 2, 8, 8, generator=generator) + torch.tensor([0.3, -0.1]).view(2, 1, 1)
-    pairs = [(j, k) for j in range(5) for k in range(5) if j != k]
-    product = sum((c[j] * c[k]).sum(dim=1, keepdim=True) for j, k in pairs) / len(pairs)
-    square = sum((one**2).sum(dim=1, keepdim=True) for one in c) / 5
-    alike = (product / square).clamp(min=0)
-    kept = c.mean(dim=0) * (1 + CHANCE) / (1 + CHANCE / alike)
-    lengths = [each.norm(dim=-3).mean(dim=(-2, -1)) for each in (c, kept)]
-    factor = (lengths[0].mean(dim=0) / lengths[1]).clamp(max=BOLDER)
-    assert 1 < factor.min() < factor.max() < BOLDER
-    assert torch.allclose(agreed(c), factor.view(2, 1, 1, 1) * kept, atol=1e-6)
-
-
-def test_what_all_agree_on_is_as_each_of_them() -> None:
-    one = torch.randn(1, 3, 2, 6, 6, generator=torch.Generator().manual_seed(2))
-    assert torch.equal(agreed(one), one[0])
-    assert torch.allclose(agreed(one.expand(4, -1, -1, -1, -1)), one[0], atol=1e-5)
-    assert torch.allclose(agreed(0.5 * one.expand(4, -1, -1, -1, -1)), 0.5 * one[0], atol=1e-5)
-    assert torch.equal(agreed(torch.zeros(4, 1, 2, 6, 6)), torch.zeros(1, 2, 6, 6))
-    assert torch.equal(agreed(torch.cat([one, -one])), torch.zeros_like(one[0]))  # nothing in common: gray
-
-
-def test_chance_colour_goes_and_agreed_colour_is_as_bold_as_before() -> None:
-    """The left half of a photo is red in all colourings, the right one of another hue in each."""
-    generator = torch.Generator().manual_seed(3)
-    c = torch.zeros(4, 1, 2, 16, 16)
-    c[:, :, 1, :, :8] = 0.4
-    angle = 2 * np.pi * torch.rand(4, 1, 16, 8, generator=generator)
-    c[:, :, :, :, 8:] = 0.4 * torch.stack([angle.cos(), angle.sin()], dim=2)
-    calm = agreed(c)
-    sure, chance = (half.norm(dim=1).mean().item() for half in calm.split(8, dim=-1))
-    plain_sure, plain_chance = (half.norm(dim=1).mean().item() for half in c.mean(dim=0).split(8, dim=-1))
-    assert sure > plain_sure
-    assert chance / sure < 0.5 * plain_chance / plain_sure
-    assert 0.4 < sure <= 0.4 * BOLDER + 1e-6
-
-
 def test_strength_leaves_hints_as_they_are_and_so_does_agreement(colorizer: Colorizer) -> None:
     photo = Image.new("L", (64, 64), 110)
     hints = [Hint(32, 32, (150, 100, 90))]
@@ -309,12 +271,15 @@ def test_strength_leaves_hints_as_they_are_and_so_does_agreement(colorizer: Colo
         assert np.abs(pixel - (150, 100, 90)).max() <= 8, options  # the luma stays the photo's
 
 
-def test_a_palette_is_laid_on_what_is_shown(colorizer: Colorizer) -> None:
-    blue = Image.new("RGB", (16, 16), (90, 110, 170))
-    photos = [noise("L", (32, 32)), Image.new("L", (32, 32), 120)]
-    for photo in photos:
-        wanted = chroma(blue)
-        assert chroma(colorizer(photo, like=blue, average=4, steps=2)) == pytest.approx(wanted, abs=0.05)
+def test_a_palette_is_laid_on_what_is_agreed_on(colorizer: Colorizer) -> None:
+    """Not on each colouring before: then what they agree on would have other colours than the reference."""
+    photo, like = noise("L", (32, 32)), noise("RGB", (24, 24), seed=1)
+    plain = colorizer.samples(photo, 4, steps=2)
+    c = Palette(like).applied(agreed(plain.c[:, None]), plain.seen.y)
+    wanted = lay_over(photo, plain.seen, 0.8 * c)
+    found = colorizer(photo, average=4, like=like, strength=0.8, steps=2)
+    assert apart(found, wanted) <= 1
+    assert apart(plain.average(), wanted) > 20
 
 
 def test_uncertainty_is_where_samples_disagree(colorizer: Colorizer) -> None:

@@ -58,6 +58,9 @@ def run(models: Sequence[Any], pack: Pack, out: Path, page: bool = False, **opti
 # Intervals
 
 
+# --- Intervals and verdicts ------------------------------------------------------------------------------------------
+
+
 def test_the_bootstrap_of_a_mean_is_the_textbooks_interval() -> None:
     values = np.random.default_rng(5).normal(10, 2, size=(400, 1))
     weights = compare.resampling(400, resamples=4000)
@@ -161,6 +164,9 @@ def verdicts(result: dict[str, Any], measure: str) -> tuple[str, str | None]:
     """(overall, as made)"""
     found = next(entry for entry in result["differences"] if entry["measure"] == measure)
     return found["verdict"], found["as_made"]["verdict"]
+
+
+# --- One model against another ---------------------------------------------------------------------------------------
 
 
 def test_a_model_with_fewer_blotches_is_better_and_its_mirror_image_worse(pack: Pack, tmp_path: Path) -> None:
@@ -400,6 +406,9 @@ def call(*arguments: object) -> int:
     return ended.value.code
 
 
+# --- A model's own figures -------------------------------------------------------------------------------------------
+
+
 def test_a_models_own_figures_stay_with_it(
     trained: ModelFolder, pack: Pack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -482,6 +491,9 @@ def test_a_model_before_its_first_epoch_has_no_card(models: Path, capsys: pytest
     assert "there are: large, tiny" in capsys.readouterr().err
 
 
+# --- What is painted -------------------------------------------------------------------------------------------------
+
+
 def test_a_model_sees_luma_and_nothing_else(models: Path, pack: Pack) -> None:
     tiny = model_subject("tiny", models, pack, steps=2, sampler="ddim", guidance=None, device=None)
     rgb = pack.rgb([0, 1])
@@ -521,6 +533,9 @@ def test_the_true_photos_are_painted_as_they_are(pack: Pack) -> None:
     rgb = pack.rgb(range(8))
     truth = references(pack, [1])[0]
     assert (render(*truth.paint(rgb, range(8)), 1.0) == rgb.permute(0, 2, 3, 1).numpy()).all()
+
+
+# --- Parts, and going on ---------------------------------------------------------------------------------------------
 
 
 def test_few_photos_are_a_part_of_many_with_the_same_colours(pack: Pack, tmp_path: Path) -> None:
@@ -605,6 +620,9 @@ def test_progress_counts_photos_times_models(pack: Pack, tmp_path: Path) -> None
 
 
 # Bad input
+
+
+# --- Few photos, and what is refused ---------------------------------------------------------------------------------
 
 
 def test_one_photo_has_values_but_no_intervals(pack: Pack, tmp_path: Path) -> None:

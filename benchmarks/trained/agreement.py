@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from changes import number
+from changes import SHOWN, number
 from torch import Tensor
 
 from photochrom import evaluate
@@ -28,13 +28,6 @@ from photochrom.terminal import Display
 
 DOCS = Path(__file__).parents[2] / "docs"
 DRAWS = 8
-SHOWN = {
-    "colour distance": ("ab", 2),
-    "CIEDE2000": ("ciede2000", 2),
-    "PSNR, dB": ("psnr", 2),
-    "dark error": ("dark_error", 2),
-    "false colour, %": ("false_color", 1),
-}
 Way = Callable[
     [Tensor], Tensor
 ]  # of colourings (8,B,2,h,w), every other one of the mirrored photo, to one (B,2,h,w)

@@ -261,7 +261,8 @@ class Colorizer:
         """The chroma (B,2,H/s,W/s) of a batch of luma y (B,1,H,W) in [-1,1], on the processor.
 
         seeds: one per photo; those with an odd one are seen mirrored. steps, guidance: those of `config` if not given. H and W
-        must be multiples of `config.model.multiple`. The others: see `diffusion.sample`. Raises UsageError for guidance of a model that knows none.
+        must be multiples of `config.model.multiple`. The others: see `diffusion.sample`. Raises UsageError for guidance of a
+        model that knows none.
         """
         guidance = self.config.guidance if guidance is None else guidance
         if not 1 <= guidance <= MOST_GUIDANCE:

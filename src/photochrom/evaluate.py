@@ -133,9 +133,9 @@ def evaluate(
     """Evaluate models on a data set; write `report.json` and `report.html` into the folder `out`, return the former.
 
     models: names, folders, or Subjects of other origin; the others are compared with the first. photos: how many, in a fixed
-    order, so that few are a part of many. seed: of the sampling. average: of each photo, what so many colourings agree on is
-    measured. progress(done, total, text) counts photos times
-    models; what it raises ends the evaluation, and the same call goes on where it was.
+    order, so that few are a part of many. seed: of the sampling. average: how many colourings of a photo have to agree on what
+    is measured. progress(done, total, text) counts photos times models; what it raises ends the evaluation, and the
+    same call goes on where it was.
 
     Raises PhotochromError for models and data sets that do not fit, for a part without photos, and for a folder `out` that
     holds something else, or a report and no `overwrite`.

@@ -91,7 +91,7 @@ class Choices(BaseModel):
         if self.samples > 1 and self.average > 1:
             raise ValueError("samples and average together: take one (N pictures, or what N agree on)")
         if self.uncertainty and self.samples == self.average == 1:
-            raise ValueError("uncertainty is where samples disagree: set samples to 2 or more")
+            raise ValueError("uncertainty is where samples disagree: set samples to 2 or more, or average")
         if self.temperature != 1 and self.sampler == "ddpm":
             raise ValueError("temperature is not for the sampler ddpm: use ddim or dpm++")
         return self
@@ -99,7 +99,7 @@ class Choices(BaseModel):
     @property
     def is_plain(self) -> bool:
         """Whether photos can be coloured together with others."""
-        return self.samples == 1 and not self.hint and not self.uncertainty
+        return self.samples == 1 and not self.hint
 
     def options(self) -> Options:
         """What `Colorizer` takes."""
@@ -179,11 +179,11 @@ def paint(
     """
     options = choices.options()
     options["progress"] = step_done
-    if choices.is_plain:
-        return [[picture] for picture in colorizer(photos, average=choices.average, **options)]
-    found = colorizer.samples(photos[0], max(choices.samples, choices.average), **options)
-    pictures = [found.average()] if choices.average > 1 else list(found)
-    return [[*pictures, *([found.uncertainty()] if choices.uncertainty else [])]]
+    results = []
+    for drawn in colorizer.samples(photos, max(choices.samples, choices.average), **options):
+        pictures = list(drawn) if choices.samples > 1 else [drawn.average()]
+        results.append([*pictures, drawn.uncertainty()] if choices.uncertainty else pictures)
+    return results
 
 
 @dataclass
