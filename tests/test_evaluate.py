@@ -519,6 +519,7 @@ def test_what_colourings_agree_on_is_measured_as_colorize_makes_it(
     assert call("evaluate", "tiny", "--average", 3, *where) == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["subjects"]["tiny"]["average"] == 3
+    assert "2 steps, what 3 colourings agree on" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_painted_pictures_keep_their_luma(pack: Pack) -> None:
