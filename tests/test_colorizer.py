@@ -20,7 +20,6 @@ from photochrom import store
 from photochrom.colorizer import Colorizer, default_detail, pick_device
 from photochrom.config import build
 from photochrom.data.pack import Pack
-from photochrom.diffusion import sample
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.fullsize import lay_over
 from photochrom.hints import Hint, Palette
@@ -245,22 +244,6 @@ def test_samples_are_the_colourings_of_the_next_seeds(colorizer: Colorizer) -> N
     several = colorizer.samples([photo, photo.convert("RGB")], 2, seed=5, steps=4)
     assert [len(each) for each in several] == [2, 2]
     assert apart(several[1][1], samples[1]) <= 1
-
-
-def test_an_odd_seed_sees_the_photo_mirrored(colorizer: Colorizer) -> None:
-    """So the colours of any seed are those that the sampler draws, of the one or of the other side."""
-    y = torch.rand(3, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    drawn = colorizer.chroma(y, [4, 7, 8], steps=3)
-    for number, (seed, seen) in enumerate([(4, y[:1]), (7, y[1:2].flip(-1)), (8, y[2:])]):
-        generator = torch.Generator().manual_seed(seed)
-        alone = sample(colorizer.network, colorizer.diffusion, seen, [generator], 3)
-        assert torch.allclose(
-            drawn[number : number + 1], alone.flip(-1) if seed % 2 else alone, atol=0.02
-        )  # bfloat16, where it is faster, rounds a batch otherwise
-    y = y.flip(-1)
-    assert (drawn[1] - colorizer.chroma(y, [4, 7, 8], steps=3)[1]).abs().max() > 0.1  # it does see them
-    assert module.photo_seed(Image.new("L", (4, 4)), 6) % 2 == 0
-    assert module.photo_seed(Image.new("L", (4, 4)), 7) % 2 == 1
 
 
 def test_strength_leaves_hints_as_they_are_and_so_does_agreement(colorizer: Colorizer) -> None:

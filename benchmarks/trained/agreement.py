@@ -2,8 +2,8 @@
 
     python benchmarks/trained/agreement.py photochrom-fast --data tiny-imagenet-200 --split test --photos 500
 
-All rows are made of the same eight colourings of each photo, four of them of the mirrored photo. Writes docs/agreement.md. Which
-way `photochrom colorize` takes was chosen on validation photos.
+All rows are made of the same colourings of each photo: eight, and two of the mirrored photo. Writes docs/agreement.md. Which way
+`photochrom colorize` takes was chosen on validation photos.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from photochrom.subjects import Subject, given_luma
 from photochrom.terminal import Display
 
 DOCS = Path(__file__).parents[2] / "docs"
-DRAWS = 8
+DRAWS, MIRRORED = 8, 2
 Way = Callable[
     [Tensor], Tensor
-]  # of colourings (8,B,2,h,w), every other one of the mirrored photo, to one (B,2,h,w)
+]  # of colourings (10,B,2,h,w), the last two of the mirrored photo, to one (B,2,h,w)
+TWO_EACH = [0, 1, DRAWS, DRAWS + 1]
 ONE = "one colouring"
 WAYS: dict[str, Way] = {
     ONE: lambda c: c[0],
-    "one of the mirrored photo": lambda c: c[1],
-    "mean of 4, none mirrored": lambda c: c[0::2].mean(dim=0),
-    "mean of 4, two mirrored": lambda c: c[:4].mean(dim=0),
-    "what 4 agree on, none mirrored": lambda c: agreed(c[0::2]),
+    "mean of 4": lambda c: c[:4].mean(dim=0),
+    "mean of 4, two of the mirrored photo": lambda c: c[TWO_EACH].mean(dim=0),
+    "mean of 8": lambda c: c[:DRAWS].mean(dim=0),
     "**what 4 agree on**, as `colorize`": lambda c: agreed(c[:4]),
-    "what 8 agree on": agreed,
-    "mean of 8": lambda c: c.mean(dim=0),
+    "what 4 agree on, two of the mirrored photo": lambda c: agreed(c[TWO_EACH]),
+    "what 8 agree on": lambda c: agreed(c[:DRAWS]),
 }
 
 
@@ -52,11 +52,14 @@ class Drawn:
         self.found: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, y: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(8,B,2,h,w); a photo is seen mirrored for odd seeds, which is every other one here."""
+        """(10,B,2,h,w), the last two seen mirrored and turned back."""
         key = tuple(seeds)
         if key not in self.found:
-            each = [self.colorizer.chroma(y, [DRAWS * seed + k for seed in seeds]) for k in range(DRAWS)]
-            self.found[key] = torch.stack(each)
+            number = DRAWS + MIRRORED
+            several = [[number * seed + k for seed in seeds] for k in range(number)]
+            plain = [self.colorizer.chroma(y, each) for each in several[:DRAWS]]
+            mirrored = [self.colorizer.chroma(y.flip(-1), each).flip(-1) for each in several[DRAWS:]]
+            self.found[key] = torch.stack(plain + mirrored)
         return self.found[key]
 
 
@@ -93,7 +96,7 @@ def page(report: dict[str, Any], model: str) -> str:
     return f"""# What colourings agree on
 
 Written by `python benchmarks/trained/agreement.py {model}` on {datetime.now(UTC).date()}. {data["photos"]} photos of the {data["split"]} part of
-{data["name"]}, {data["size"]} pixels; every row is made of the same eight colourings of each photo, four of them of the mirrored photo.
+{data["name"]}, {data["size"]} pixels; every row is made of the same colourings of each photo.
 
 As made:
 

@@ -39,8 +39,7 @@ class Options(TypedDict, total=False):
     """How photos are coloured. The flags of `photochrom colorize` have the same names.
 
     steps: network evaluations for each colouring (default: 20, or what the model was distilled for). seed: 0; the same
-    seed gives a photo the same colours, whatever photos are beside it (each photo has noise of its own); for an odd one the
-    model sees the photo mirrored, so that several colourings have two looks at it. sampler: "ddim",
+    seed gives a photo the same colours, whatever photos are beside it (each photo has noise of its own). sampler: "ddim",
     "unipc", "dpm++" or "ddpm"; unipc gets as far in 8 steps as ddim in 20 (docs/samplers.md). guidance: how far
     the encoder leads colours from what they would be without it (default: as the model says; 1 is plain, in half the time).
     strength: what chroma is multiplied by, but for hints, 1; 0 is gray, above 1 is bolder. temperature: what the first noise is
@@ -260,9 +259,8 @@ class Colorizer:
     ) -> Tensor:
         """The chroma (B,2,H/s,W/s) of a batch of luma y (B,1,H,W) in [-1,1], on the processor.
 
-        seeds: one per photo; those with an odd one are seen mirrored. steps, guidance: those of `config` if not given. H and W
-        must be multiples of `config.model.multiple`. The others: see `diffusion.sample`. Raises UsageError for guidance of a
-        model that knows none.
+        seeds: one per photo. steps, guidance: those of `config` if not given. H and W must be multiples of
+        `config.model.multiple`. The others: see `diffusion.sample`. Raises UsageError for guidance of a model that knows none.
         """
         guidance = self.config.guidance if guidance is None else guidance
         if not 1 <= guidance <= MOST_GUIDANCE:
@@ -275,26 +273,21 @@ class Colorizer:
             )
             raise UsageError(f"guidance {guidance:g}: this model was {why}, leave guidance out")
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        odd = torch.tensor([seed % 2 == 1 for seed in seeds])[:, None, None, None]
-
-        def mirrored(x: Tensor) -> Tensor:
-            return torch.where(odd.to(x.device), x.flip(-1), x)
-
-        seen = mirrored(y.to(self.device))
+        y = y.to(self.device)
         c = sample(
             self.network,
             self.diffusion,
-            seen,
+            y,
             generators,
             self.config.steps if steps is None else steps,
             sampler,
-            (lambda step, x0: callback(step, mirrored(x0))) if callback else None,
+            callback,
             temperature=temperature,
-            held=Held(*map(mirrored, held)) if held else None,
-            features=self._features(seen),
+            held=held,
+            features=self._features(y),
             guidance=guidance,
         )
-        return mirrored(c).cpu()
+        return c.cpu()
 
     def _features(self, y: Tensor) -> list[Tensor]:
         """What the encoder sees in luma (B,1,H,W); several colourings of a photo are looked at once."""
@@ -316,12 +309,12 @@ def default_detail(config: Config, size: tuple[int, int]) -> int:
 
 
 def photo_seed(luma: Image.Image, seed: int) -> int:
-    """The seed of one photo's noise, a function of the photo and of `seed`; odd if `seed` is.
+    """The seed of one photo's noise, a function of the photo and of `seed`.
 
     Noise decides among plausible tints; the same for a whole album would give all its photos the same ones.
     """
     digest = hashlib.blake2b(luma.tobytes(), digest_size=8, key=str(seed).encode()).digest()
-    return (int.from_bytes(digest) >> 2 << 1) + seed % 2  # a torch seed has 63 bits that are not the sign
+    return int.from_bytes(digest) >> 1  # a torch seed has 63 bits that are not the sign
 
 
 def _check(count: int, strength: float, temperature: float, detail: int | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ def png(picture: Image.Image) -> bytes:
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """Training and validation loss by epoch, with a line where each stage begins; the bytes of a PNG file."""
+    """Training and validation loss by epoch, stage by stage, since each adds up other losses; the bytes of a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # pyplot would keep global state
     from matplotlib.ticker import MaxNLocator
@@ -70,20 +70,26 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    epochs = [record["epoch"] for record in history]
-    for key, label in (("train_loss", "training"), ("val_loss", "validation (averaged weights)")):
-        axes.plot(epochs, [record[key] for record in history], marker=".", label=label)
-    for before, record in pairwise(history):
-        if record.get("stage_began") != before.get("stage_began"):
-            axes.axvline(before["epoch"] + 0.5, color="gray", linestyle="--")
-            axes.text(before["epoch"] + 0.6, axes.get_ylim()[1], record["stage"], va="top", color="gray")
+    stages = [list(records) for _, records in groupby(history, lambda record: record.get("stage_began"))]
+    for number, (key, label) in enumerate(
+        (("train_loss", "training"), ("val_loss", "validation (averaged weights)"))
+    ):
+        for records in stages:
+            epochs, losses = [record["epoch"] for record in records], [record[key] for record in records]
+            named = label if records is stages[0] else None  # one line in the legend is enough
+            axes.plot(epochs, losses, marker=".", color=f"C{number}", label=named)
+    for before, records in pairwise(stages):
+        border = before[-1]["epoch"] + 0.5
+        axes.axvline(border, color="gray", linestyle="--")
+        axes.text(border, 1.01, records[0]["stage"], color="gray", transform=axes.get_xaxis_transform())
     values = np.array([record["train_loss"] for record in history])
     if values.max() > 5 * values.min() > 0:
         axes.set_yscale("log")
-    axes.set(xlabel="epoch", ylabel="loss", title="Loss by epoch")
+    axes.set(xlabel="epoch", ylabel="loss")
+    figure.suptitle("Loss by epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

@@ -21,7 +21,7 @@ from photochrom.metrics import Array
 from photochrom.samples import agreed
 
 MEAN_COLOR_PHOTOS = 2000
-APART = 1_000_003  # between the seeds of the colourings that are to agree; odd, as every other one sees photos mirrored
+APART = 1_000_003  # between the seeds of the colourings that are to agree, further than photos are counted
 Paint = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
 
@@ -97,13 +97,12 @@ def model_subject(
 
     def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         y = given_luma(rgb)
-        drawn = [
-            colorizer.chroma(
-                y, [seed + APART * k for seed in seeds], steps=steps, sampler=sampler, guidance=guidance
-            )
-            for k in range(average)
-        ]
-        return y, agreed(torch.stack(drawn))
+        several = [seed + APART * k for k in range(average) for seed in seeds]
+        # All at once, so that the encoder looks at each photo once.
+        c = colorizer.chroma(
+            y.repeat(average, 1, 1, 1), several, steps=steps, sampler=sampler, guidance=guidance
+        )
+        return y, agreed(c.unflatten(0, (average, len(seeds))))
 
     return Subject(path.stem if is_file else weights.parent.name, paint, facts)
 
