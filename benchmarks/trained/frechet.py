@@ -1,0 +1,115 @@
+"""How far FD-VGG16 depends on the number of photos, and what is left of it for ever more of them.
+
+    python benchmarks/trained/frechet.py photochrom-fast photochrom-v2 --data tiny-imagenet-200      # writes docs/frechet.md
+
+A Frechet distance between two finite sets is above zero even where both come from one source, by a share that falls as 1 / N. So
+it is measured for nested sets of photos and extrapolated along a line in 1 / N (Chong & Forsyth 2020, section 4).
+"""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from photochrom import metrics
+from photochrom.data.pack import DataSet, find
+from photochrom.evaluate import choose, photo_seeds
+from photochrom.metrics import Array, Moments, frechet_distance
+from photochrom.store import write_bytes
+from photochrom.subjects import Subject, model_subject, references, render
+from photochrom.terminal import Display
+from photochrom.vgg16 import VGG16
+
+DOCS = Path(__file__).parents[2] / "docs"
+COUNTS = (300, 400, 600, 800, 1200)  # of 256 channels; all photos are added to these
+BATCH = 50
+UNIT = 1e-3  # of reports
+TRUTH, OTHERS = "true photos", "other true photos"
+
+
+def features(subject: Subject, rgb: Tensor, seeds: list[int], vgg: VGG16) -> Array:
+    """What VGG16 sees in a batch that a subject has coloured, (B,256)."""
+    return metrics.frechet_features(metrics.vgg_features(vgg, render(*subject.paint(rgb, seeds), 1.0)))
+
+
+def distances(found: Array, true: Array, counts: list[int]) -> list[float]:
+    """The distance between the two for so many photos, in the unit of reports, the mean over all parts of that size."""
+    values = []
+    for count in counts:
+        starts = range(0, len(true) - count + 1, count)
+        each = [frechet_distance(Moments(true[i : i + count]), Moments(found[i : i + count])) for i in starts]
+        values.append(UNIT * float(np.mean(each)))
+    return values
+
+
+def page(rows: dict[str, list[float]], counts: list[int], data: str, command: str) -> str:
+    """docs/frechet.md; a row may be short of the last counts."""
+    lines = [
+        f"| | {' | '.join(f'{count:,} photos' for count in counts)} | for ever more |",
+        "|---|" + "---:|" * (len(counts) + 1),
+    ]
+    for name, values in rows.items():
+        limit = np.polyfit(1 / np.array(counts[: len(values)]), values, 1)[1]
+        cells = [f"{value:,.0f}" for value in values] + [""] * (len(counts) - len(values))
+        lines.append(f"| {name} | {' | '.join(cells)} | {max(0.0, limit):,.0f} |")
+    return f"""# FD-VGG16 and the number of photos
+
+Written by `{command}` on {datetime.now(UTC).date()}. {data}. FD-VGG16 between coloured and true photos; below the full
+number the mean over disjoint parts; "for ever more": where a line in 1 / N through all of these ends. "{OTHERS}" are compared with as many
+that they share nothing with: what chance alone makes of that many photos. Colourings are of the very photos that they are compared with, so less of theirs is chance.
+
+{chr(10).join(lines)}
+"""
+
+
+def measured(pack: DataSet, split: str, photos: int | None, subjects: list[Subject]) -> dict[str, Array]:
+    """Features of the photos of a part by subject, (N,256), in one order that was drawn by seed."""
+    indices = choose(pack, split, photos)
+    vgg = VGG16.load()
+    found: dict[str, list[Array]] = {subject.name: [] for subject in subjects}
+    with Display() as display:
+        for first in range(0, len(indices), BATCH):
+            part = indices[first : first + BATCH]
+            rgb, seeds = pack.rgb(part), photo_seeds(part, 0)
+            for subject in subjects:
+                found[subject.name].append(features(subject, rgb, seeds, vgg))
+            display.show(first + len(part), len(indices), "photos")
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--models-dir", type=Path, default=Path("models"))
+    parser.add_argument("--split", default="validation")
+    parser.add_argument(
+        "--photos", type=int, help="default: all, which is more than twice the largest of the other counts"
+    )
+    options = parser.parse_args()
+    pack = find(options.data, options.data_dir)
+    subjects = [
+        model_subject(name, options.models_dir, pack, steps=None, sampler="ddim", device=None)
+        for name in options.models
+    ]
+    subjects += [each for each in references(pack, [2]) if each.name != "mean colour"]
+    found = measured(pack, options.split, options.photos, subjects)
+    true = found.pop(TRUTH)
+    counts = [*(count for count in COUNTS if count < len(true)), len(true)]
+    rows = {name: distances(values, true, counts) for name, values in found.items()}
+    half = len(true) // 2
+    few = [count for count in counts if count <= half]
+    rows[OTHERS] = distances(true[half : 2 * half], true[:half], few)
+    command = f"python benchmarks/trained/frechet.py {' '.join(options.models)}"
+    data = f"The {len(true):,} photos of the {options.split} part of {pack.name}, {pack.size} pixels"
+    write_bytes(DOCS / "frechet.md", page(rows, counts, data, command).encode())
+
+
+if __name__ == "__main__":
+    main()
