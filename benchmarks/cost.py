@@ -46,7 +46,9 @@ MANY = 256
 
 def make_model(models: Path, encoder: str) -> None:
     """A model folder as a training leaves it, untrained, by the name of its encoder."""
-    config = build({"model": {"features": PRESETS["small"], "encoder": encoder}, "data": {"size": 64}})
+    config = build(
+        {"model": {"features": PRESETS["small"].features, "encoder": encoder}, "data": {"size": 64}}
+    )
     folder = ModelFolder(models / encoder)
     folder.path.mkdir(parents=True)
     store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))

@@ -39,7 +39,9 @@ Evaluate = Callable[[], object]
 
 def contenders(preset: str, work: Path) -> dict[tuple[str, int], Evaluate]:
     """For each engine and batch, one evaluation of the same untrained network, which costs what a trained one does."""
-    config = build({"model": {"features": PRESETS[preset], "encoder": "vgg16"}, "data": {"size": SIZE}})
+    config = build(
+        {"model": {"features": PRESETS[preset].features, "encoder": "vgg16"}, "data": {"size": SIZE}}
+    )
     folder = ModelFolder(work / preset)
     folder.path.mkdir()
     folder.save_weights(UNet(config.model).state_dict(), config)

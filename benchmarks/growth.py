@@ -105,7 +105,7 @@ def training_step(size: int, batch: int, features: Sequence[int]) -> Callable[[]
 
 
 def network(
-    size: int, batch: int = 1, features: Sequence[int] = PRESETS["small"], attention: int = 2
+    size: int, batch: int = 1, features: Sequence[int] = PRESETS["small"].features, attention: int = 2
 ) -> Callable[[], object]:
     """One evaluation of the network, as sampling does it."""
     unet = UNet(ModelConfig(features=tuple(features), attention=attention)).eval()
@@ -249,7 +249,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     ).parse_args()
     torch.manual_seed(0)
-    small = PRESETS["small"]
+    small = PRESETS["small"].features
     widths = (16, 32, 64, 128)
 
     def wide(first: int) -> tuple[int, ...]:

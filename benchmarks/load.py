@@ -52,7 +52,7 @@ def gray_photo(size: tuple[int, int], seed: int, format: str) -> bytes:
 
 def random_model(folder: ModelFolder) -> None:
     """The preset `small`, not trained."""
-    config = build({"model": {"features": PRESETS["small"]}, "data": {"size": 64}})
+    config = build({"model": {"features": PRESETS["small"].features}, "data": {"size": 64}})
     folder.path.mkdir(parents=True)
     store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
     folder.save_weights(UNet(config.model).state_dict(), config)

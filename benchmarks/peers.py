@@ -35,7 +35,7 @@ from photochrom.training import Training
 from photochrom.unet import UNet
 
 SIZE = 64
-FEATURES = PRESETS["default"]
+FEATURES = PRESETS["default"].features
 OURS, DIFFUSERS, LUCIDRAINS = "Photochrom", "diffusers `UNet2DModel`", "denoising-diffusion-pytorch `Unet`"
 GOALS = {DIFFUSERS: 10, LUCIDRAINS: 8}
 READING_GOAL = 20
@@ -200,12 +200,12 @@ def compare_with_convolution(batch: int, repetitions: int) -> str:
     steps: dict[str, tuple[Step, float]] = {}
     compiling: dict[str, float] = {}
     for arithmetic in ARITHMETIC:
-        network, predict = ours(batch, features=PRESETS["small"])
+        network, predict = ours(batch, features=PRESETS["small"].features)
         with FlopCounterMode(display=False) as counter:
             predict()
         worth = 3 * counter.get_total_flops() / 2  # a backward pass takes twice a forward's
         steps[f"training step | {arithmetic}"] = (training_step(network, predict, arithmetic), worth)
-        compiled = training_step(*ours(batch, features=PRESETS["small"], compiled=True), arithmetic)
+        compiled = training_step(*ours(batch, features=PRESETS["small"].features, compiled=True), arithmetic)
         compiling[arithmetic] = seconds(compiled)
         steps[f"training step, torch.compile | {arithmetic}"] = (compiled, worth)
         for name, layout in (
@@ -239,7 +239,7 @@ def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
     """How many photos per second are read at random, beside how many the small preset trains on."""
     stage = {"perceptual": 0.0}
     options = {"batch_size": batch, "precision": "fp32"}
-    values = {"model": {"features": PRESETS["small"]}, "training": options, "stages": [stage]}
+    values = {"model": {"features": PRESETS["small"].features}, "training": options, "stages": [stage]}
     training = Training(build(values), pack)
     number = iter(range(10**9))
 
@@ -258,7 +258,7 @@ def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
             "| | photos/s |",
             "|---|---|",
             f"| reading batches at random from {pack.count('train'):,} packed photos | {median_of(reading, 0)} |",
-            f"| a training step of the small preset ({', '.join(map(str, PRESETS['small']))}) | {median_of(trained)} |",
+            f"| a training step of the small preset ({', '.join(map(str, PRESETS['small'].features))}) | {median_of(trained)} |",
             "",
             verdict(f"{READING_GOAL} times as fast as training", ratio, READING_GOAL),
         ]
@@ -301,7 +301,7 @@ column is what a user gets who leaves it to the program. Factors of the column b
 
 ## Beside a bare convolution
 
-A training step of the small preset ({", ".join(map(str, PRESETS["small"]))}), batches of {2 * batch}, and a 3x3 convolution of 64 channels over maps of {SIZE // 2}x{SIZE // 2},
+A training step of the small preset ({", ".join(map(str, PRESETS["small"].features))}), batches of {2 * batch}, and a 3x3 convolution of 64 channels over maps of {SIZE // 2}x{SIZE // 2},
 forward and backward: multiply-adds a second. What is lost goes into normalisation, activations, the optimiser, and
 convolutions of 32 channels, which are slower by themselves.
 

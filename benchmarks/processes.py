@@ -42,7 +42,7 @@ ALBUM = 256  # photos of 64 pixels
 
 def measure(preset: str, batch: int, steps: int, data: Path) -> None:
     """What each process of a row does: train; the first prints seconds per step, and how many of them went to exchange."""
-    config = build({"model": {"features": PRESETS[preset]}, "training": {"batch_size": batch},
+    config = build({"model": {"features": PRESETS[preset].features}, "training": {"batch_size": batch},
                     "stages": [{"perceptual": 0.0}]})  # fmt: skip
     training = Training(config, find("demo", data))
     exchanged, add_up = [0.0], processes.add_up
@@ -95,7 +95,7 @@ def training_rows(preset: str, steps: int, data: Path) -> list[str]:
     row(1, 2, 32)
     same, _ = row(2, 1, 32)
     double, _ = row(2, 1, 64)
-    weights = sum(p.numel() for p in Training(build({"model": {"features": PRESETS[preset]}, "stages": [{"perceptual": 0.0}]}), find("demo", data)).network.parameters())  # fmt: skip
+    weights = sum(p.numel() for p in Training(build({"model": {"features": PRESETS[preset].features}, "stages": [{"perceptual": 0.0}]}), find("demo", data)).network.parameters())  # fmt: skip
     return [
         *rows,
         "",
@@ -108,7 +108,7 @@ def training_rows(preset: str, steps: int, data: Path) -> list[str]:
 
 def album_rows(folder: Path) -> list[str]:
     """Markdown: an album coloured by the command, start-up included, by one process and by two."""
-    config = build({"model": {"features": PRESETS["small"]}, "data": {"photos_per_epoch": 16},
+    config = build({"model": {"features": PRESETS["small"].features}, "data": {"photos_per_epoch": 16},
                     "stages": [{"epochs": 1, "perceptual": 0.0}]})  # fmt: skip
     from photochrom.store import ModelFolder
 

@@ -84,7 +84,10 @@ def reader(data: DataSet, batches: int) -> Iterator[float]:
 
 def trainer(data: DataSet) -> Iterator[float]:
     """Photos per second of training with the preset small."""
-    values: dict[str, Any] = {"model": {"features": PRESETS["small"]}, "training": {"batch_size": BATCH}}
+    values: dict[str, Any] = {
+        "model": {"features": PRESETS["small"].features},
+        "training": {"batch_size": BATCH},
+    }
     training = Training(build(values | {"stages": [{"perceptual": 0.0}]}), data)
     training.train_step()
     while True:

@@ -141,7 +141,7 @@ def main() -> None:
         for preset, batch in itertools.product(arguments.presets, arguments.batches):
             config = build(
                 {
-                    "model": {"features": PRESETS[preset]},
+                    "model": {"features": PRESETS[preset].features},
                     "training": {"batch_size": batch, "precision": "fp32"},
                 }
             )

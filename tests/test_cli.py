@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pexpect
 import pytest
+import typer
 from PIL import Image
 
 from photochrom import __version__, cli, demo, flags, store, trial
@@ -226,7 +227,7 @@ def test_every_field_of_the_configuration_is_a_flag(run: Run) -> None:
     assert "64,128,256,512" in shown
 
 
-def test_the_command_of_a_card_trains_the_same(run: Run) -> None:
+def test_the_command_of_a_card_trains_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     few = ("--no-flip", "--learning-rate", "5e-4", "--photos-per-epoch", "16", "--data", "demo")
     assert run("train", "--name", "one", *TINY, *few).code == 0
     folder = ModelFolder(Path("models/one"))
@@ -236,6 +237,9 @@ def test_the_command_of_a_card_trains_the_same(run: Run) -> None:
     again = ModelFolder(Path("models/two"))
     assert again.config == folder.config
     assert again.history[-1]["val_loss"] == folder.history[-1]["val_loss"]
+    monkeypatch.setattr("typer.confirm", lambda *question, **how: True)
+    finishing = run("train", "--name", "two", "--ask")  # as the questions do it: with its own settings
+    assert (finishing.code, "All epochs are done" in finishing.err) == (0, True)
 
 
 def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
@@ -250,8 +254,13 @@ def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Pa
     assert config.data.flip is False
     assert (config.training.seed, config.training.batch_size) == (5, build({}).training.batch_size)
     assert (config.stages[0].epochs, config.stages[0].noise) == (9, 2.0)
-    assert flags.resolve(recipe, "small", {}).model.features == (32, 64, 128, 256)
-    assert flags.resolve(recipe, "small", {"model__features": "8,24"}).model.features == (8, 24)
+    recipe.write_text("[model]\nfeatures = [8, 16]\n[training]\nseed = 5\nbatch_size = 7\n")
+    small = flags.resolve(recipe, "small", {})
+    assert small.model.features == (32, 64, 128, 256)
+    assert (small.training.batch_size, small.training.learning_rate, small.training.seed) == (32, 8e-4, 5)
+    other = flags.resolve(recipe, "small", {"model__features": "8,24", "training__batch_size": 9})
+    assert (other.model.features, other.training.batch_size) == ((8, 24), 9)
+    assert build({}) == flags.resolve(None, "default", {})  # which is what there is without one
 
 
 def test_stages_are_v2_unless_the_perceptual_weight_is_zero() -> None:
@@ -286,8 +295,13 @@ def test_train_says_where_the_model_is_and_goes_on_when_run_again(run: Run, pack
     assert len(ModelFolder(Path("models/mine")).history) == 3
 
 
+def no(*question: object, **how: object) -> None:
+    """What `typer.confirm` does where the answer is no."""
+    raise typer.Abort
+
+
 def test_a_model_is_lost_neither_to_other_settings_nor_to_overwriting_with_wrong_ones(
-    run: Run, pack: Pack
+    run: Run, pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("train", *TINY, "--name", "mine", "--data", pack.folder)
     assert run(*command).code == 0
@@ -297,6 +311,14 @@ def test_a_model_is_lost_neither_to_other_settings_nor_to_overwriting_with_wrong
     assert "training.seed = 0, not 1" in other.err
     uneven = run(*command, "--features", "8,16,24,32,40", "--overwrite")
     assert uneven.code == 2
+    itself = run(*command, "--from", "mine", "--overwrite")
+    assert itself.code == 2
+    assert "mine cannot be replaced by what goes on from it" in itself.err
+    assert run(*command, "--name", "wide", "--features", "16,16").code == 0
+    assert run(*command, "--from", "wide", "--overwrite").code == 2
+    assert run(*command, "--distill", 2, "--perceptual", 0, "--overwrite").code == 2
+    monkeypatch.setattr("typer.confirm", no)
+    assert run(*command, "--seed", 1, "--overwrite", "--ask").code == 1
     assert Path("models/mine/best_model.pth").read_bytes() == before
     assert run(*command, "--seed", 1, "--overwrite").code == 0
     assert Path("models/mine/best_model.pth").read_bytes() != before

@@ -241,6 +241,13 @@ def test_who_teaches_guided_and_whom_no_one_guides(values: Values) -> None:
     assert never_blind.taught_guidance(never_blind.stages[1]) == 1.0
 
 
+def test_a_student_without_a_teacher_is_refused(sepia_pack: Pack, values: Values, tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path / "student")
+    with pytest.raises(UsageError, match="--distill 2 makes a trained model faster: add --from MODEL"):
+        train(build(distilling(values)), folder, sepia_pack)
+    assert not folder.path.exists()
+
+
 def test_a_student_that_is_to_teach_guided_is_refused(
     sepia_pack: Pack, values: Values, tmp_path: Path
 ) -> None:

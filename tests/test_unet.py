@@ -216,8 +216,8 @@ def test_blocks_halve_towards_the_fine_levels() -> None:
 
 
 def test_presets_and_multiple() -> None:
-    assert ModelConfig().features == PRESETS["default"] == (64, 128, 256, 512)
-    assert PRESETS["small"] == (32, 64, 128, 256)
+    assert ModelConfig().features == PRESETS["default"].features == (64, 128, 256, 512)
+    assert PRESETS["small"].features == (32, 64, 128, 256)
     assert ModelConfig().multiple == 16
     assert ModelConfig(chroma_scale=4).multiple == 32
 

@@ -61,7 +61,7 @@ def row(name: str, pack: Pack, train: int, validation: int) -> str:
     """A line of the table."""
     indices = [*pack.drawn("train", train, 0), *pack.drawn("validation", validation, 0)]
     y, c = color.from_rgb(pack.rgb(indices), 2)
-    config = ModelConfig.model_validate({"features": PRESETS["small"], "encoder": name})
+    config = ModelConfig.model_validate({"features": PRESETS["small"].features, "encoder": name})
     encoder = Encoder(config)
     if bfloat16_is_faster():
         convolve_in_bfloat16(encoder)

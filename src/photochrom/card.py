@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from photochrom import store
@@ -67,14 +68,11 @@ def model_card(
     best = best_record(history)
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
-    stages = "\n".join(
-        f"| {stage.label} | {stage.epochs} | {stage.noise:g} | {stage.perceptual:g} "
-        f"| {stage.adversarial if stage.use_gan else 0:g} |"
-        for stage in config.stages
-    )
+    stages = "\n".join(_stage(list(records)) for _, records in groupby(history, _beginning))
     features = ", ".join(map(str, config.model.features))
     sight = {"none": "", "vgg16": "sees with VGG16; ", "vgg16x2": "sees with VGG16 at twice the size; "}
-    command = f"    {train_command(config, name)}\n\n" if len(config.stages) == 1 else ""
+    own = f"Trained on top of {config.source}" if config.source else "Trained"
+    command = f"{own} by\n\n    {train_command(config, name)}\n\n" if len(config.stages) == 1 else ""
     return f"""# {name}
 
 A diffusion model that colours grayscale photographs, trained with Photochrom.
@@ -89,11 +87,11 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 | diffusion | {config.diffusion.timesteps} steps, {config.diffusion.schedule} schedule, {config.diffusion.prediction}-prediction |
 | data set | {config.data.name}, photos of {config.data.size} pixels, checksum {config.data.checksum} |
 | trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours |
-| validation loss | {best["val_loss"]:.4f} (epoch {best["epoch"]}, which `model.safetensors` holds) |
+| validation loss | {best["val_loss"]:.4f} (epoch {best["epoch"]}, which `model.safetensors` holds; other stages have other losses) |
 | seed | {config.training.seed} |
 
-| stage | epochs | noise | perceptual | adversarial |
-|---|---|---|---|---|
+| stage | epochs | photos | noise | perceptual | adversarial |
+|---|---:|---:|---:|---:|---:|
 {stages}
 
 {command}{_evaluation(name, history, evaluation)}## Use and limits
@@ -102,6 +100,18 @@ Colours are plausible guesses, not the truth: do not take them for evidence of w
 knows what its training photos showed and little else; faces, flags and uniforms come out as chance has it. The licence of
 those photos may limit how it may be used: Tiny ImageNet, for instance, is for research only.
 """
+
+
+def _beginning(record: Mapping[str, Any]) -> Any:
+    """What tells the stages of a history apart: the epoch in which each began."""
+    return record.get("stage_began")
+
+
+def _stage(records: Sequence[Mapping[str, Any]]) -> str:
+    """A row of the table of stages: what was done in one."""
+    photos, weights = sum(record["photos"] for record in records), records[-1]["weights"]
+    numbers = [f"{weights[name]:g}" for name in ("noise", "perceptual", "adversarial")]
+    return f"| {' | '.join((records[-1]['stage'], str(len(records)), f'{photos:,}', *numbers))} |"
 
 
 def _evaluation(name: str, history: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -25,7 +25,20 @@ STEPS = 20
 """Network evaluations that a colouring takes, if its model was not taught to do with fewer."""
 STRIDE = 5
 """Steps of the teacher that a distilled network takes at once: with 4, it does what took 20."""
-PRESETS: dict[str, tuple[int, ...]] = {"default": (64, 128, 256, 512), "small": (32, 64, 128, 256)}
+
+
+class Preset(NamedTuple):
+    """A network, and how to train it."""
+
+    features: tuple[int, ...]
+    batch_size: int
+    learning_rate: float
+
+
+PRESETS = {
+    "default": Preset((64, 128, 256, 512), batch_size=16, learning_rate=1e-4),
+    "small": Preset((32, 64, 128, 256), batch_size=32, learning_rate=8e-4),
+}
 
 
 class Section(BaseModel):
@@ -38,7 +51,10 @@ class ModelConfig(Section):
     """The network."""
 
     features: tuple[int, ...] = Field(
-        PRESETS["default"], min_length=1, max_length=10, description="channels of each level, fine to coarse"
+        PRESETS["default"].features,
+        min_length=1,
+        max_length=10,
+        description="channels of each level, fine to coarse",
     )
     time_embedding: int = Field(256, ge=8, description="length of the time embedding (even)")
     blocks: int = Field(
@@ -144,11 +160,15 @@ class DataConfig(Section):
 class TrainingConfig(Section):
     """How the network is trained, in every stage."""
 
-    batch_size: int = Field(16, ge=1, description="photos per step, of all processes together")
+    batch_size: int = Field(
+        PRESETS["default"].batch_size, ge=1, description="photos per step, of all processes together"
+    )
     accumulate: int = Field(
         1, ge=1, description="parts in which a batch goes through the network; more take less memory"
     )
-    learning_rate: float = Field(1e-4, gt=0, le=1, description="peak learning rate of AdamW")
+    learning_rate: float = Field(
+        PRESETS["default"].learning_rate, gt=0, le=1, description="peak learning rate of AdamW"
+    )
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     warmup_steps: int = Field(200, ge=0, description="steps over which the learning rate rises")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")

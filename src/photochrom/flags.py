@@ -84,7 +84,7 @@ def _as_typed(name: str, default: Any) -> str:
 def resolve(
     recipe: Path | None, preset: str | None, flags: dict[str, Any], source: Config | None = None
 ) -> Config:
-    """The flags that were given, laid over the recipe's values, laid over those of the model that is gone on from."""
+    """The flags that were given, laid over the preset's values, the recipe's, and those of the model that is gone on from."""
     values = read_recipe(recipe) if recipe else {}
     try:
         build(values)  # so that what is laid over it has a place
@@ -99,7 +99,11 @@ def resolve(
     if preset is not None:
         if preset not in PRESETS:
             raise UsageError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
-        values.setdefault("model", {})["features"] = PRESETS[preset]
+        chosen = PRESETS[preset]
+        values.setdefault("model", {})["features"] = chosen.features
+        values.setdefault("training", {}).update(
+            batch_size=chosen.batch_size, learning_rate=chosen.learning_rate
+        )
     stages = values.setdefault("stages", [{}])
     for flag, value in flags.items():
         if value is None:

@@ -61,7 +61,10 @@ NETWORK = (
         "training", "batch_size", "Batch size", "photos per step; more is steadier, and takes more memory"
     ),
     Question(
-        "training", "learning_rate", "Learning rate", "1e-4 is safe; a small network learns well with 5e-4"
+        "training",
+        "learning_rate",
+        "Learning rate",
+        "1e-4 for this network; a small one (32,64,128,256) learns well with 8e-4",
     ),
 )
 EPOCHS = Question("stages", "epochs", "Epochs", "how often all photos are gone through")
@@ -70,7 +73,7 @@ PERCEPTUAL = Question(
     "stages", "perceptual", "Perceptual weight", "0.1 corrects guessed colours; 0 is V1, for a first stage"
 )
 ADVERSARIAL = Question(
-    "stages", "adversarial", "Adversarial weight", "0.01 gives colour back; more is livelier and riskier"
+    "stages", "adversarial", "Adversarial weight", "0.01 hardly shows; 0.1 gives a little colour back"
 )
 
 

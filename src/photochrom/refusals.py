@@ -71,9 +71,13 @@ def refuse_other_network(config: Config, source: ModelFolder) -> None:
                 )
 
 
-def refuse_teacher(config: Config, source: ModelFolder) -> None:
-    """Raise UsageError if the source is to teach guided and has not learnt to do without its encoder."""
+def refuse_teacher(config: Config, source: ModelFolder | None) -> None:
+    """Raise UsageError if nobody is there to teach, or the source is to teach guided and never did without its encoder."""
     stage = config.stages[0]
-    if stage.distill and config.taught_guidance(stage) != 1 and not source.config.can_be_guided:
+    if stage.distill and source is None:
+        raise UsageError(
+            f"--distill {stage.distill} makes a trained model faster: add --from MODEL, or a stage before it"
+        )
+    if source and stage.distill and config.taught_guidance(stage) != 1 and not source.config.can_be_guided:
         how = "was distilled" if source.config.stages[-1].distill else "was trained with encoder_dropout = 0"
         raise UsageError(f"{source.name} {how} and cannot be guided while it teaches: take --guidance 1")

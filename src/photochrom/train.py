@@ -99,12 +99,19 @@ def begin(
     if folder.exists:
         config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
         refuse_another(config, folder)
-    if source is None or folder.has_checkpoint:
-        return config, folder.has_checkpoint, None
-    found = source.newest_checkpoint() if source.has_checkpoint else source.weights_alone()
-    refuse_other_network(config, source)
+    if folder.has_checkpoint:
+        return config, True, None
+    found = begin_anew(config, source)
+    return config.model_copy(update={"first_epoch": found[0]["epoch"] if found else 0}), False, found
+
+
+def begin_anew(config: Config, source: ModelFolder | None) -> tuple[dict[str, Any], Path, list[str]] | None:
+    """The checkpoint of the source, if there is one; refuses what cannot begin on top of it, or on top of nothing."""
     refuse_teacher(config, source)
-    return config.model_copy(update={"first_epoch": found[0]["epoch"]}), False, found
+    if source is None:
+        return None
+    refuse_other_network(config, source)
+    return source.newest_checkpoint() if source.has_checkpoint else source.weights_alone()
 
 
 def run_epoch(

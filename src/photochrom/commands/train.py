@@ -33,7 +33,12 @@ def train(
     recipe: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Settings; flags win over them.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(metavar="|".join(PRESETS), help="Features by name.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(PRESETS), help="A network by name, with a batch size and a learning rate for it."
+        ),
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Choose epochs that take about this long.")] = None,
     ask: Annotated[
         bool, typer.Option("--ask", help="Tell time and memory, and ask before it begins.")
@@ -48,15 +53,15 @@ def train(
     """Train a model; the same command run again goes on where it was.
 
     On a terminal and without arguments it asks what to train. Ctrl-C finishes
-    the step and saves. Flags win over the recipe, and the recipe over the
-    defaults shown here.
+    the step and saves. Flags win over the preset, the preset over the recipe,
+    and the recipe over the defaults shown here.
 
     [bold]Examples[/bold]
     $ photochrom train
     $ photochrom train --data tiny-imagenet-200 --preset small --minutes 20
-    $ photochrom train --name model_v1 --perceptual 0
+    $ photochrom train --data mine --name model_v1 --perceptual 0
     $ photochrom train --from model_v1 --name model_v2 --perceptual 0.1 --gan
-    $ photochrom train --recipe recipes/two-stage.toml --batch-size 32
+    $ photochrom train --data mine --recipe recipes/two-stage.toml
     $ photochrom train --name model_v2              (goes on with it)
     """
     given = {key for key in ctx.params if getattr(ctx.get_parameter_source(key), "name", "") == "COMMANDLINE"}
@@ -66,22 +71,26 @@ def train(
     from photochrom import store
     from photochrom.data.pack import find
     from photochrom.terminal import TrainingDisplay, asked_to_stop
+    from photochrom.train import begin_anew
     from photochrom.train import train as run
     from photochrom.training import Training
 
     origin = store.find_model(source, models) if source else None
     folder = store.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
     exists = processes.from_first(lambda: folder.exists)
-    if exists and not given - {"name", "models", "data_dir"}:
+    if exists and not given - {"name", "models", "data_dir", "ask"}:
         config = folder.config
+        if config.source and not folder.has_checkpoint:
+            origin = store.find_model(config.source, models)  # since it had not yet taken a step away from it
     else:
         config = resolve(recipe, preset, flags, origin.config if origin else None)
     if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(config.stages) > 1):
         raise UsageError("--minutes is above 0, and chooses the epochs of a single stage: leave out --epochs")
     pack = find(config.data.name, data_dir)
-    if overwrite and exists:
-        Training(config, pack)  # what cannot be trained must not cost the old model
-        processes.from_first(folder.remove)
+    replacing = overwrite and exists
+    if replacing:
+        if origin and origin.path.resolve() == folder.path.resolve():
+            raise UsageError(f"{folder.name} cannot be replaced by what goes on from it: take another --name")
         exists = False
     if minutes is not None:
         if exists:
@@ -95,6 +104,11 @@ def train(
         say(f"{config.stages[0].epochs} epochs of {epoch:,} photos")
     if ask:
         _confirm(config, pack, folder)
+    if replacing:
+        # What cannot be trained must not cost the old model.
+        Training(config, pack)
+        begin_anew(config, origin)
+        processes.from_first(folder.remove)
     if history := folder.history:
         say(f"{folder.path} has {len(history)} epochs already")
     with TrainingDisplay() as display, asked_to_stop(display.say) as stop:
@@ -109,11 +123,12 @@ def train(
     say(f"  {folder / store.CURVE} and {folder / 'samples'}")
     say("Next:")
     place = unless_default("--models", models, MODELS)
+    photos = unless_default("--data-dir", data_dir, DATA_DIR)
     say(f"  photochrom colorize PHOTO.jpg -o coloured --model {folder.name}{place}")
     if best["stage"] == "v1":
-        say(f"  photochrom train --from {folder.name} --perceptual 0.1{place}")
+        say(f"  photochrom train --from {folder.name} --perceptual 0.1{place}{photos}")
     if origin:
-        say(f"  photochrom evaluate {origin.name} {folder.name} --data {pack.name}{place}")
+        say(f"  photochrom evaluate {origin.name} {folder.name} --data {pack.name}{place}{photos}")
 
 
 def _ask_what_to_train() -> list[str]:
