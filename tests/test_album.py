@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -261,6 +262,10 @@ def test_films_are_coloured_by_themselves(models: Path, capsys: pytest.CaptureFi
     assert "out/film.mp4 exists" in capsys.readouterr().err
     assert colorize(models, "film.mov", "-o", "named.mp4", "--seed", 3, "--json") == 0
     assert json.loads(capsys.readouterr().out)["written"] == [{"input": "film.mov", "output": "named.mp4"}]
+    Path("other").mkdir()
+    shutil.copy("film.mov", "other/film.mov")
+    assert colorize(models, "film.mov", "other/film.mov", "-o", "both") == 3
+    assert "other/film.mov would be written to both/film.mp4, as film.mov is" in capsys.readouterr().err
     assert colorize(models, "film.mov", photo("a.png"), "-o", "out") == 2
     assert colorize(models, "film.mov", "-o", "again", "--samples", 2) == 2
     assert "videos are coloured by themselves" in capsys.readouterr().err
@@ -276,6 +281,27 @@ def test_two_kinds_of_output_never_meet() -> None:
         album.plan([Path("album")], photo("file.txt.png").rename("file.txt"), False)
     plan = album.plan([Path("album/a.png"), Path("album/a-1.png")], Path("out"), False)
     assert len(plan.jobs) == 2
+
+
+def test_who_is_killed_knows_afterwards_what_was_done(models: Path) -> None:
+    for number in range(20):
+        photo(f"album/{number:02}.png", seed=number)
+    command = ["colorize", "album", "-o", "out", "--model", str(models / "tiny"), "--steps", "1"]
+    code = (
+        "from photochrom import album, record; from photochrom.cli import main\n"
+        f"album.BATCH, record.SAVE_SECONDS = 4, 0.0; main({command!r})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout
+    first = process.stdout.readline().decode().strip()
+    process.kill()
+    process.communicate()
+    assert Path(first).name in json.loads(Path("out/.photochrom.json").read_text())
+    assert not album.plan([Path("album")], Path("out"), False, {}).refused.keys() & {
+        Path("album", Path(first).name)
+    }
 
 
 def test_an_interrupt_leaves_whole_files_and_a_record(models: Path) -> None:

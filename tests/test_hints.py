@@ -13,9 +13,9 @@ from torch import Tensor
 from photochrom import color
 from photochrom.config import DiffusionConfig, ModelConfig
 from photochrom.diffusion import Diffusion, Held, sample
-from photochrom.errors import UsageError
+from photochrom.errors import PhotochromError, UsageError
 from photochrom.fullsize import View, view
-from photochrom.hints import Hint, Palette, gray_mask, held_places
+from photochrom.hints import LEVELS, Hint, Palette, gray_mask, held_places
 from photochrom.unet import UNet
 
 RED = (200, 40, 40)
@@ -179,3 +179,29 @@ def test_a_palette_brings_mean_and_spread_at_every_luma() -> None:
 def test_a_gray_photo_is_no_reference() -> None:
     with pytest.raises(UsageError, match="has no colours"):
         Palette(Image.new("L", (8, 8), 99))
+
+
+def test_limits_are_those_that_the_photo_has(tmp_path: Path) -> None:
+    """What is told to be mended by --max-megapixels and --truncated is mended by them."""
+    mask = Image.new("L", (40, 30), 255)
+    mask.save(tmp_path / "mask.png")
+    with pytest.raises(PhotochromError, match="--max-megapixels"):
+        gray_mask(tmp_path / "mask.png", (40, 30), 0.001)
+    assert gray_mask(tmp_path / "mask.png", (40, 30), 0.0012).size == (40, 30)
+    like = tmp_path / "like.jpg"
+    tinted = Image.merge(
+        "RGB", [Image.effect_noise((64, 64), 60), Image.new("L", (64, 64), 90), Image.new("L", (64, 64), 30)]
+    )
+    tinted.save(like, quality=95)
+    whole = like.read_bytes()
+    like.write_bytes(whole[: len(whole) * 3 // 4])
+    with pytest.raises(PhotochromError, match="--truncated"):
+        Palette(like)
+    assert Palette(like, truncated=True).mean.shape == (2, LEVELS)
+    luma, seen = two_halves()
+    strokes = Image.new("RGBA", luma.size)
+    strokes.paste((*RED, 255), (5, 5, 9, 9))
+    strokes.save(tmp_path / "strokes.png")
+    with pytest.raises(PhotochromError, match="--max-megapixels"):
+        held_places(tmp_path / "strokes.png", None, luma.size, seen, 0.001)
+    assert held_places(tmp_path / "strokes.png", None, luma.size, seen, 0.01).weight.max() == 1

@@ -43,6 +43,7 @@ from photochrom.config import DEFAULT_MODEL, build
 from photochrom.server import Settings, create_app, router, worker
 from photochrom.server.catalogue import is_training
 from photochrom.server.painting import Painted, PreviewColorizer, paint
+from photochrom.server.problems import Problem
 from photochrom.store import ModelFolder
 from photochrom.unet import UNet
 
@@ -416,6 +417,7 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "temperature for ddpm": ({"sampler": "ddpm", "temperature": "0.5"}, 422, "temperature is not for"),
     "too many samples": ({"samples": "9", "format": "json"}, 422, "samples: "),
     "several samples in a PNG": ({"samples": "2"}, 422, "do not fit into one picture"),
+    "a map in a PNG": ({"average": "4", "uncertainty": "true"}, 422, "do not fit into one picture"),
     "samples and their average": (
         {"samples": "2", "average": "4", "format": "json"},
         422,
@@ -756,6 +758,9 @@ def test_results_are_kept_for_a_while_and_within_bounds(serve: Callable[..., Tes
     first, second = finished(client), finished(client)
     problem(client.get(first), 404)
     assert client.get(second).status_code == 200
+    client = serve(result_bytes=1)
+    alone = finished(client)
+    assert client.get(f"{alone}/tasks/0/pictures/0").status_code == 200  # else nobody could ever fetch it
 
 
 # --- With real connections --------------------------------------------------------------------------------------------
@@ -978,6 +983,18 @@ def test_metrics_are_what_prometheus_reads(serve: Callable[..., TestClient]) -> 
     assert samples["photochrom_loaded_models"] == 1
     assert samples["photochrom_sampling_seconds_count"] == 1
     assert samples["photochrom_waiting_photos"] == 0
+
+
+def test_photos_are_counted_whatever_becomes_of_them(
+    serve: Callable[..., TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*args: Any) -> None:
+        raise Problem(404, "the model has gone meanwhile")
+
+    client = serve()
+    monkeypatch.setattr("photochrom.server.worker.paint", gone)
+    assert "gone meanwhile" in problem(send(client), 404)
+    assert 'photochrom_photos_total{outcome="failed"} 1.0' in client.get("/api/metrics").text
 
 
 # --- Whatever else a client might send --------------------------------------------------------------------------------

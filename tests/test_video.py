@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from photochrom.colorizer import Colorizer
 from photochrom.config import build
-from photochrom.errors import PhotochromError
+from photochrom.errors import PhotochromError, UsageError
 from photochrom.unet import UNet
 from photochrom.video import color_video
 
@@ -101,3 +102,15 @@ def test_what_is_no_video_is_told_and_leaves_nothing(colorizer: Colorizer, tmp_p
     with pytest.raises(PhotochromError, match=r"a\.mp4 cannot be coloured as a video"):
         color_video(colorizer, tmp_path / "a.mp4", tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"strength": -1.0}, {"strength": float("nan")}, {"detail": -8}, {"steps": 0}]
+)
+def test_options_out_of_range_are_refused_as_for_photos(
+    colorizer: Colorizer, clip: Path, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    (name,) = wrong
+    with pytest.raises(UsageError, match=name):
+        color_video(colorizer, clip, tmp_path / "out.mp4", **wrong)
+    assert not (tmp_path / "out.mp4").exists()

@@ -30,7 +30,7 @@ def aged_luma(rgb: Tensor, y: Tensor, photos: npt.NDArray[np.int64], share: floa
     for place, photo in enumerate(photos):
         random = np.random.default_rng((STREAM, int(photo)))
         if random.random() < share:
-            y[place, 0] = torch.from_numpy(2 * age(rgb[place].double().cpu().numpy(), random) - 1)
+            y[place, 0] = torch.from_numpy(2 * age(rgb[place].cpu().double().numpy(), random) - 1)
     return y
 
 

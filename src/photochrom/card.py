@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -56,15 +57,22 @@ def write_card(folder: ModelFolder) -> None:
         evaluation = read_evaluation(folder)
     except PhotochromError:  # `photochrom models` says so; no training shall fail for it
         evaluation = None
+    config, source = folder.config, None
+    with suppress(PhotochromError):  # which may be gone by now
+        source = store.find_model(config.source, folder.path.parent).config if config.source else None
     store.write_bytes(
-        folder / store.CARD, model_card(folder.name, folder.config, history, evaluation).encode()
+        folder / store.CARD, model_card(folder.name, config, history, evaluation, source).encode()
     )
 
 
 def model_card(
-    name: str, config: Config, history: Sequence[dict[str, Any]], evaluation: Mapping[str, Any] | None = None
+    name: str,
+    config: Config,
+    history: Sequence[dict[str, Any]],
+    evaluation: Mapping[str, Any] | None = None,
+    source: Config | None = None,
 ) -> str:
-    """The folder's README.md, as Markdown."""
+    """The folder's README.md, as Markdown. source: the configuration of the model that was gone on from, where it is known."""
     best = best_record(history)
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
@@ -72,7 +80,7 @@ def model_card(
     features = ", ".join(map(str, config.model.features))
     sight = {"none": "", "vgg16": "sees with VGG16; ", "vgg16x2": "sees with VGG16 at twice the size; "}
     own = f"Trained on top of {config.source}" if config.source else "Trained"
-    command = f"{own} by\n\n    {train_command(config, name)}\n\n" if len(config.stages) == 1 else ""
+    command = f"{own} by\n\n    {train_command(config, name, source)}\n\n" if len(config.stages) == 1 else ""
     return f"""# {name}
 
 A diffusion model that colours grayscale photographs, trained with Photochrom.

@@ -187,26 +187,18 @@ class Colorizer:
         progress: Callable[[int, int], None] | None = None,
     ) -> list[Samples]:
         """`count` colourings of each photo; the one place where the options have their defaults."""
-        _check(count, strength, temperature, detail)
+        check(count, strength, temperature)
         steps = self.config.steps if steps is None else steps
         if len(photos) > 1 and (hints is not None or keep_gray is not None):
             raise UsageError("hints and keep_gray are places in one photo: colour the others separately")
         grays = [open_gray(photo, max_megapixels, truncated) for photo in photos]
-        model = self.config.model
-        views = [
-            view(
-                gray.luma,
-                detail or default_detail(self.config, gray.luma.size),
-                model.multiple,
-                model.chroma_scale,
-            )
-            for gray in grays
-        ]
-        mask = None if keep_gray is None else gray_mask(keep_gray, grays[0].luma.size)
+        views = [self.view(gray.luma, detail) for gray in grays]
+        limits = (max_megapixels, truncated)
+        mask = None if keep_gray is None else gray_mask(keep_gray, grays[0].luma.size, *limits)
         held = None
         if hints is not None or mask is not None:
-            held = held_places(hints, mask, grays[0].luma.size, views[0])
-        palette = None if like is None else Palette(like)
+            held = held_places(hints, mask, grays[0].luma.size, views[0], *limits)
+        palette = None if like is None else Palette(like, *limits)
         jobs = [(i, k) for i in range(len(grays)) for k in range(count)]
         batches = _batches(jobs, views)
         drawn: dict[tuple[int, int], Tensor] = {}
@@ -244,6 +236,13 @@ class Colorizer:
             )
             for i, (gray, seen) in enumerate(zip(grays, views, strict=True))
         ]
+
+    def view(self, luma: Image.Image, detail: int | None = None) -> View:
+        """A photo's luma, mode L, as the network sees it. detail: see `Options`; raises UsageError where that is out of range."""
+        if detail is not None and not DETAIL[0] <= detail <= DETAIL[1]:
+            raise UsageError(f"detail {detail}: take {DETAIL[0]} to {DETAIL[1]} pixels for the shorter side")
+        side = default_detail(self.config, luma.size) if detail is None else detail
+        return view(luma, side, self.config.model.multiple, self.config.model.chroma_scale)
 
     def chroma(
         self,
@@ -317,16 +316,14 @@ def photo_seed(luma: Image.Image, seed: int) -> int:
     return int.from_bytes(digest) >> 1  # a torch seed has 63 bits that are not the sign
 
 
-def _check(count: int, strength: float, temperature: float, detail: int | None) -> None:
-    """Raise UsageError for an option that is out of its range; steps and sampler are checked where they are used."""
+def check(count: int = 1, strength: float = 1.0, temperature: float = 1.0) -> None:
+    """Raise UsageError for an option that is out of its range; all others are checked where they are used."""
     if not 1 <= count <= MOST_SAMPLES:
         raise UsageError(f"{count} colourings: take 1 to {MOST_SAMPLES}")
     if not 0 <= strength <= 5:
         raise UsageError(f"strength {strength}: take 0 (gray) to 5; 1 is as the model made it")
     if not 0 <= temperature <= 2:
         raise UsageError(f"temperature {temperature}: take 0 (average colours) to 2; 1 is as trained")
-    if detail is not None and not DETAIL[0] <= detail <= DETAIL[1]:
-        raise UsageError(f"detail {detail}: take {DETAIL[0]} to {DETAIL[1]} pixels for the shorter side")
 
 
 def _batches(jobs: Sequence[tuple[int, int]], views: Sequence[View]) -> list[list[tuple[int, int]]]:

@@ -51,8 +51,12 @@ class Diffusion:
 
     def _roots(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at steps t (B,), as (B,1,1,1) float32 on t's device."""
-        alpha_bar = self.alpha_bar[t.cpu()].to(t.device)[:, None, None, None]
-        return alpha_bar.sqrt().float(), (1 - alpha_bar).sqrt().float()
+        alpha_bar = self.alpha_bar[t.cpu()][:, None, None, None]
+        signal, noise = (
+            alpha_bar.sqrt().float(),
+            (1 - alpha_bar).sqrt().float(),
+        )  # before MPS, which has no float64
+        return signal.to(t.device), noise.to(t.device)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """xt of x0 (B,2,h,w), noise eps (B,2,h,w) and steps t (B,). Source: Ho et al. 2020, equation 4."""

@@ -116,14 +116,19 @@ def resolve(
     return build(values)
 
 
-def train_command(config: Config, name: str) -> str:
-    """The command that trains the same, for a training of one stage; its network is written out, --from or not."""
+def train_command(config: Config, name: str, source: Config | None = None) -> str:
+    """The command that trains the same, for a training of one stage; its network is written out, --from or not.
+
+    source: of the model that is gone on from, whose data and training are what they are where nothing is said.
+    """
     words = ["photochrom", "train", "--name", name, *(["--from", config.source] if config.source else [])]
     for section, (_, model) in SECTIONS.items():
         values = config.stages[0] if section == "stages" else getattr(config, section)
         for field, info in model.model_fields.items():
-            value = getattr(values, field)
-            if f"{section}.{field}" in WITHOUT_FLAG or value == info.default:
+            value, unsaid = getattr(values, field), info.default
+            if source and section in ("data", "training") and field != "precision":
+                unsaid = getattr(getattr(source, section), field)
+            if f"{section}.{field}" in WITHOUT_FLAG or value in (unsaid, None):
                 continue
             flag = RENAMED.get(f"{section}.{field}", field.replace("_", "-"))
             if isinstance(value, bool):

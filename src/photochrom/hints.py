@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from photochrom import color
-from photochrom.data.sources import open_photo, opened
+from photochrom.data.sources import MAX_PIXELS, open_photo, opened
 from photochrom.diffusion import Held
 from photochrom.errors import UsageError
 from photochrom.fullsize import View, luma_tensor
@@ -50,18 +50,27 @@ class Hint(NamedTuple):
 
 
 def held_places(
-    hints: Sequence[Hint] | Photo | None, keep_gray: Image.Image | None, size: tuple[int, int], seen: View
+    hints: Sequence[Hint] | Photo | None,
+    keep_gray: Image.Image | None,
+    size: tuple[int, int],
+    seen: View,
+    max_megapixels: float = MAX_PIXELS / 1e6,
+    truncated: bool = False,
 ) -> Held:
     """What is known of the chroma of a photo of `size` (width, height), at the size of its view.
 
     hints: places, or a transparent picture with strokes of colour. A hint holds its own place, and the more loosely what is
     around it, the farther and the less alike in luma it is: so it colours the object it is on. keep_gray: mode L, of the
-    photo's size; what is white is held gray.
+    photo's size; what is white is held gray. Limits for the picture of strokes: see `open_gray`.
     """
     h, w = (side // seen.scale for side in seen.y.shape[-2:])
     c, weight = torch.zeros(1, 2, h, w), torch.zeros(1, 1, h, w)
     if hints is not None:
-        c, weight = _spread(_known(hints, size, seen, (h, w)), F.avg_pool2d(seen.y, seen.scale), seen.extent)
+        if isinstance(hints, (str, Path, Image.Image, np.ndarray)):
+            places = _strokes(hints, size, int(max_megapixels * 1e6), truncated)
+        else:
+            places = _points(hints, size)
+        c, weight = _spread(_known(places, seen, (h, w)), F.avg_pool2d(seen.y, seen.scale), seen.extent)
     if keep_gray is not None:
         inside = (max(1, round(seen.extent[1])), max(1, round(seen.extent[0])))
         gray = (luma_tensor(keep_gray.resize(inside, Image.Resampling.BOX)) + 1) / 2
@@ -70,13 +79,9 @@ def held_places(
     return Held(c, weight)
 
 
-def _known(
-    hints: Sequence[Hint] | Photo, size: tuple[int, int], seen: View, shape: tuple[int, int]
-) -> Tensor:
+def _known(places: Pixels, seen: View, shape: tuple[int, int]) -> Tensor:
     """The mean chroma of the hints in each chroma pixel (1,2,h,w), NaN where there is none."""
-    is_picture = isinstance(hints, (str, Path, Image.Image, np.ndarray))
-    x, y, rgb, size = _strokes(hints, size) if is_picture else _points(hints, size)  # type: ignore[arg-type]
-    h, w = shape
+    (x, y, rgb, size), (h, w) = places, shape
     columns = np.minimum((x + 0.5) * seen.extent[1] / size[0], w - 1).astype(int)
     rows = np.minimum((y + 0.5) * seen.extent[0] / size[1], h - 1).astype(int)
     cells = torch.from_numpy(rows * w + columns)
@@ -131,10 +136,10 @@ def _points(hints: Sequence[Hint], size: tuple[int, int]) -> Pixels:
     return numbers[:, 0], numbers[:, 1], numbers[:, 2:], size
 
 
-def _strokes(hints: Photo, size: tuple[int, int]) -> Pixels:
+def _strokes(hints: Photo, size: tuple[int, int], max_pixels: int, truncated: bool) -> Pixels:
     if isinstance(hints, np.ndarray):
         hints = from_array(hints)
-    with opened(hints) as image:
+    with opened(hints, max_pixels, truncated) as image:
         name = _name(hints, "the picture of hints")
         if not image.has_transparency_data:
             raise UsageError(f"{name} is not transparent: leave all transparent but the strokes of colour")
@@ -146,9 +151,11 @@ def _strokes(hints: Photo, size: tuple[int, int]) -> Pixels:
     return x, y, pixels[y, x, :3], image.size
 
 
-def gray_mask(keep_gray: Photo, size: tuple[int, int]) -> Image.Image:
-    """A mask at the photo's size (width, height), mode L, white where the photo stays gray."""
-    mask = open_gray(keep_gray).luma
+def gray_mask(
+    keep_gray: Photo, size: tuple[int, int], max_megapixels: float = MAX_PIXELS / 1e6, truncated: bool = False
+) -> Image.Image:
+    """A mask at the photo's size (width, height), mode L, white where the photo stays gray. Limits: see `open_gray`."""
+    mask = open_gray(keep_gray, max_megapixels, truncated).luma
     _check_fit(mask.size, size, _name(keep_gray, "the mask"))
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
 
@@ -171,10 +178,12 @@ class Palette:
     (c - mean) * spread_ref / spread + mean_ref.
     """
 
-    def __init__(self, like: Photo) -> None:
+    def __init__(
+        self, like: Photo, max_megapixels: float = MAX_PIXELS / 1e6, truncated: bool = False
+    ) -> None:
         if isinstance(like, np.ndarray):
             like = from_array(like)
-        photo = open_photo(like)
+        photo = open_photo(like, int(max_megapixels * 1e6), truncated)
         photo.thumbnail((256, 256))
         rgb = torch.from_numpy(np.array(photo.convert("RGB"), dtype=np.float32)).permute(2, 0, 1)[None] / 255
         y, c = color.from_rgb(rgb)

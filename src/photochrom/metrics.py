@@ -152,7 +152,7 @@ def perceptual_distance(features: dict[str, Tensor], true: dict[str, Tensor]) ->
         (unit(found) - unit(true[name])).square_().sum(dim=1).mean(dim=(1, 2))
         for name, found in features.items()
     ]
-    return torch.stack(layers).sum(dim=0).double().cpu().numpy()
+    return torch.stack(layers).sum(dim=0).cpu().double().numpy()
 
 
 @torch.inference_mode()
@@ -169,7 +169,7 @@ def frechet_features(features: dict[str, Tensor]) -> Array:
     Of the five layers it tells best: 512 true photos against the gray ones are 10 times as far apart as against 512 other
     true ones (relu4_3: 2 times; relu5_3: not at all), and with 256 channels 500 photos make a covariance of full rank.
     """
-    return features[FRECHET_LAYER].mean(dim=(2, 3)).double().cpu().numpy()
+    return features[FRECHET_LAYER].mean(dim=(2, 3)).cpu().double().numpy()
 
 
 class Moments:

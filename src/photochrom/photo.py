@@ -164,17 +164,29 @@ def _carried(image: Image.Image, notes: list[str]) -> tuple[Info, Image.Transpos
     return info, turn
 
 
+def opaque(picture: Image.Image) -> Image.Image:
+    """The same in RGB, on white where it is transparent."""
+    if picture.mode != "RGBA":
+        return picture.convert("RGB")
+    white = Image.new("RGB", picture.size, "white")
+    white.paste(picture, mask=picture.getchannel("A"))
+    return white
+
+
+def written_info(picture: Image.Image) -> dict[str, Any]:
+    """What of a picture's `info` goes into its file, as Pillow's `save` takes it."""
+    return {key: picture.info[key] for key in ("exif", "icc_profile", "dpi") if key in picture.info}
+
+
 def write(photo: Image.Image, path: Path) -> None:
     """Write a coloured photo in the format that its suffix says, with what is in its `info`, atomically.
 
     Transparency goes on white where the format has none. Raises PhotochromError when it cannot be written.
     """
     format = Image.registered_extensions()[path.suffix.lower()]
-    if format in WITHOUT_ALPHA and photo.mode == "RGBA":
-        opaque = Image.new("RGB", photo.size, "white")
-        opaque.paste(photo, mask=photo.getchannel("A"))
-        opaque.info, photo = photo.info, opaque
-    kept = {key: photo.info[key] for key in ("exif", "icc_profile", "dpi") if key in photo.info}
+    kept = written_info(photo)
+    if format in WITHOUT_ALPHA:
+        photo = opaque(photo)
     options = SAVE_OPTIONS.get(format, {})
     if format == "TIFF" and "exif" in kept:
         options = {}  # libtiff, which compresses, fails on the inner tables of EXIF

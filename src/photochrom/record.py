@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ from photochrom import processes
 from photochrom.store import write_json
 
 FILE, LOCK = ".photochrom.json", ".photochrom.lock"
+SAVE_SECONDS = 2.0  # of work that nobody remembers after a power cut
 
 
 class Record:
@@ -31,6 +33,7 @@ class Record:
         ).hexdigest()
         self.entries = self._read()
         self.new: dict[str, Any] = {}
+        self.saved = time.monotonic()
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -54,9 +57,11 @@ class Record:
         return made_of and all(file.exists() for file in files) and self.is_ours(output, files)
 
     def add(self, photo: Path, output: Path, files: Sequence[Path]) -> None:
-        """Remember what has just been written."""
+        """Remember what has just been written, at the latest after SAVE_SECONDS on disk."""
         written = {file.name: state(file) for file in files}
         self.new[self._key(output)] = {"photo": state(photo), "how": self.how, "files": written}
+        if time.monotonic() - self.saved > SAVE_SECONDS:
+            self.save()
 
     def save(self) -> None:
         """Write what is new, if there is anything. Of several processes each adds its own to what the others wrote."""
@@ -64,6 +69,7 @@ class Record:
             with FileLock(self.folder / LOCK) if processes.count() > 1 else nullcontext():
                 write_json(self.folder / FILE, self._read() | self.new)
             self.new = {}
+        self.saved = time.monotonic()
 
 
 def state(file: Path) -> list[int] | None:

@@ -78,7 +78,7 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
         measures={name: m for name, m in ALL.items() if name in result["rows"][models[0]]},
         targets=[f"{share:.0%}" for share in TARGETS],
         extrapolated=EXTRAPOLATED,
-        equal_columns=("ab", "ciede2000", "dark_error", "false_color", "dim_error", "psnr"),
+        equal_columns=CURVES,
         curves=[
             (ALL[name], curve_plot(result, name))
             for name in CURVES

@@ -196,7 +196,7 @@ class ModelFolder:
         """The resolved configuration."""
         try:
             return build(json.loads((self / CONFIG).read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError, UsageError) as error:  # the last: of another version
             raise PhotochromError(f"{self / CONFIG} cannot be read: {error}") from None
 
     @property

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from photochrom import color, store
-from photochrom.colorizer import Colorizer
+from photochrom.colorizer import BATCH, Colorizer
 from photochrom.compare import GRAY, TRUTH
 from photochrom.data.pack import DataSet
 from photochrom.errors import PhotochromError
@@ -21,7 +21,9 @@ from photochrom.metrics import Array
 from photochrom.samples import agreed
 
 MEAN_COLOR_PHOTOS = 2000
-APART = 1_000_003  # between the seeds of the colourings that are to agree, further than photos are counted
+APART = (
+    1_000_003  # between the seeds of the colourings that are to agree: the next ones are those of `diversity`
+)
 Paint = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
 
@@ -96,13 +98,14 @@ def model_subject(
     }
 
     def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        y = given_luma(rgb)
-        several = [seed + APART * k for k in range(average) for seed in seeds]
-        # All at once, so that the encoder looks at each photo once.
-        c = colorizer.chroma(
-            y.repeat(average, 1, 1, 1), several, steps=steps, sampler=sampler, guidance=guidance
-        )
-        return y, agreed(c.unflatten(0, (average, len(seeds))))
+        y, parts = given_luma(rgb), []
+        for rows in torch.arange(len(y)).split(max(1, BATCH // average)):
+            # All colourings of a photo at once, so that the encoder looks at it once.
+            several = [seeds[row] + APART * k for k in range(average) for row in rows]
+            again = y[rows].repeat(average, 1, 1, 1)
+            c = colorizer.chroma(again, several, steps=steps, sampler=sampler, guidance=guidance)
+            parts.append(agreed(c.unflatten(0, (average, len(rows)))))
+        return y, torch.cat(parts)
 
     return Subject(path.stem if is_file else weights.parent.name, paint, facts)
 

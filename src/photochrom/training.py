@@ -110,7 +110,8 @@ class Training:
         self.best_val_loss, self.epochs_since_best = math.inf, 0
         self.history: list[dict[str, Any]] = []
         self.most_parts = options.batch_size // processes.count()  # of one photo each
-        self.parts, self.bad_batches = min(options.accumulate, self.most_parts), 0
+        self.parts = min(options.accumulate, self.most_parts)
+        self.bad_batches = self.overflows = 0  # in a row
         self.notes: list[str] = []  # for the person who waits
         self.begin_stage()
 
@@ -245,7 +246,7 @@ class Training:
         log["gradient"] = float(self.accelerator.clip_grad_norm_(self.network.parameters(), options.clip))
         bad = [name for name, value in log.items() if not math.isfinite(value)]
         # With fp16 a gradient overflows now and then: its scaler skips the step and lowers the scale.
-        overflow = bad == ["gradient"] and self.precision == "fp16" and self.bad_batches < OVERFLOWS
+        overflow = bad == ["gradient"] and self.precision == "fp16" and self.overflows < OVERFLOWS
         if bad and not overflow:
             return self.without_this_batch(bad, photos)
         steps = self.stage.epochs * self.steps_per_epoch
@@ -259,7 +260,7 @@ class Training:
         self.averaged.update_parameters(self.network)
         self.step += 1
         self.step_in_epoch += 1
-        self.bad_batches = self.bad_batches + 1 if overflow else 0
+        self.bad_batches, self.overflows = 0, self.overflows + 1 if overflow else 0
         for name, value in log.items():
             if math.isfinite(value):
                 total, count = self.sums.get(name, (0.0, 0))

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from photochrom.colorizer import Colorizer, default_detail
+from photochrom.colorizer import Colorizer, check
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.fullsize import View, lay_over, view
+from photochrom.fullsize import View, lay_over
 from photochrom.store import write_atomically
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".m4v", ".avi", ".webm")
@@ -42,9 +42,10 @@ def color_video(
 ) -> None:
     """Write `target` (H.264 in MP4, the sound as it is), atomically. Options: see `photochrom.colorizer.Options`.
 
-    progress(frames done, frames in all as the file says, 0 if it does not). Raises UsageError without the package av and
-    PhotochromError for a file that is no video.
+    progress(frames done, frames in all as the file says, 0 if it does not). Raises UsageError without the package av and for
+    an option out of range, PhotochromError for a file that is no video.
     """
+    check(strength=strength)
     try:
         import av
     except ImportError:
@@ -53,11 +54,7 @@ def color_video(
         with av.open(str(source)) as given:
             if not given.streams.video:
                 raise PhotochromError(f"{source} has no pictures in it")
-            total, model = given.streams.video[0].frames, colorizer.config.model
-
-            def see(luma: Image.Image) -> View:
-                side = detail or default_detail(colorizer.config, luma.size)
-                return view(luma, side, model.multiple, model.chroma_scale)
+            total = given.streams.video[0].frames
 
             def write(file: IO[bytes]) -> None:
                 with av.open(file, "w", format="mp4") as made:
@@ -66,7 +63,7 @@ def color_video(
             def colored(lumas: Iterator[Image.Image]) -> Iterator[Image.Image]:
                 steady, done = Steady(), 0
                 while group := list(islice(lumas, BATCH)):
-                    seen = [see(luma) for luma in group]
+                    seen = [colorizer.view(luma, detail) for luma in group]
                     y = torch.cat([each.y for each in seen])
                     seeds = [seed] * len(group)
                     c = colorizer.chroma(y, seeds, steps=steps, sampler=sampler, guidance=guidance)

@@ -201,9 +201,13 @@ def _color_films(
     written: list[dict[str, str]] = []
     failed: dict[Path, str] = {}
     single = len(films) == 1 and out.suffix.lower() == ".mp4" and not out.is_dir()
+    outputs = {film: out if single else out / f"{film.stem}.mp4" for film in films}
     for film in processes.mine(films):
-        output = out if single else out / f"{film.stem}.mp4"
-        if output.exists() and (output.samefile(film) if film.exists() else False):
+        output = outputs[film]
+        first = next(other for other in films if outputs[other] == output)
+        if film != first:
+            failed[film] = f"{film} would be written to {output}, as {first} is: colour it separately"
+        elif output.exists() and (output.samefile(film) if film.exists() else False):
             failed[film] = f"{film} would be written over itself: choose another place with -o"
         elif output.exists() and not overwrite:
             failed[film] = f"{film} is left out, {output} exists: replace it with --overwrite"

@@ -222,12 +222,11 @@ def _tiny_imagenet(source: str, names: list[str], open_: Callable[[str], BinaryI
     return Source(source, photos, categories, [], lambda name: open_(root + name))
 
 
-def open_photo(photo: Image.Image | str | Path) -> Image.Image:
-    """One photo, given or from a file, as an 8-bit image of mode "L" or "RGB", turned as EXIF says.
-
-    Raises PhotochromError when the file is missing, broken, not a photo, or of more than 120 megapixels.
-    """
-    with opened(photo) as image:
+def open_photo(
+    photo: Image.Image | str | Path, max_pixels: int = MAX_PIXELS, truncated: bool = False
+) -> Image.Image:
+    """One photo, given or from a file, as an 8-bit image of mode "L" or "RGB", turned as EXIF says. Raises as `opened`."""
+    with opened(photo, max_pixels, truncated) as image:
         return _upright(image)
 
 

@@ -254,8 +254,11 @@ async def colorize(
     form: Annotated[ColorizeForm, Form(media_type="multipart/form-data")], request: Request, service: Here
 ) -> Response:
     """The answer is the picture. Going away before it comes gives the work up."""
-    if form.samples > 1 and form.format != "json":
-        raise Problem(422, "several samples do not fit into one picture: set format to json, or samples to 1")
+    if (form.samples > 1 or form.uncertainty) and form.format != "json":
+        raise Problem(
+            422,
+            "several samples, or a map of uncertainty, do not fit into one picture: set format to json, or leave them out",
+        )
     model = service.catalogue.usable(form.model or DEFAULT_MODEL).name
     (task,) = await service.new_tasks(form.photo, [model], choices_of(form))
     task.format = "jpeg" if form.format == "jpeg" else "png"

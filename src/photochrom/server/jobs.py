@@ -50,7 +50,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs that can still be asked about: what is finished goes after a while, or when it takes too much room."""
+    """The jobs that can still be asked about: what is finished goes after a while, or when newer ones need the room."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -74,13 +74,16 @@ class Jobs:
         del self._jobs[id]
 
     def _tidy(self) -> None:
-        now, room = time.monotonic(), self._settings.result_bytes
+        now, taken = time.monotonic(), 0
         for job in self._newest_first():
             if not job.settled:
                 continue
             job.settled_at = job.settled_at or now
-            room -= job.bytes
-            if now - job.settled_at > self._settings.result_seconds or room < 0:
+            too_much = (
+                taken > 0 and taken + job.bytes > self._settings.result_bytes
+            )  # the newest one always stays
+            taken += job.bytes
+            if now - job.settled_at > self._settings.result_seconds or too_much:
                 del self._jobs[job.id]
 
     def _newest_first(self) -> Iterator[Job]:

@@ -19,6 +19,7 @@ from photochrom.colorizer import Colorizer, Options
 from photochrom.data.sources import formats, open_photo
 from photochrom.errors import UsageError
 from photochrom.hints import Hint
+from photochrom.photo import opaque, written_info
 from photochrom.pictures import to_images
 from photochrom.server.problems import Problem
 
@@ -240,19 +241,10 @@ def measure(picture: Image.Image, original: Image.Image) -> dict[str, float]:
     }
 
 
-def opaque(picture: Image.Image) -> Image.Image:
-    """The same in RGB, on white where it is transparent."""
-    if picture.mode != "RGBA":
-        return picture.convert("RGB")
-    white = Image.new("RGB", picture.size, "white")
-    white.paste(picture, mask=picture.getchannel("A"))
-    return white
-
-
 def encode(picture: Image.Image, format: Format) -> bytes:
     """The bytes of a file. PNG is compressed fast rather than well: of 12 megapixels that is one second for four."""
     buffer = BytesIO()
-    kept = {key: picture.info[key] for key in ("exif", "icc_profile", "dpi") if key in picture.info}
+    kept = written_info(picture)
     if format == "jpeg":
         opaque(picture).save(buffer, "JPEG", quality=95, subsampling=0, **kept)
     else:

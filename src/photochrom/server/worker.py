@@ -165,8 +165,13 @@ class Worker:
             except GivenUp:
                 pass  # all of them are settled: that is why it was raised
             except Exception as error:  # one photo must not end the server
-                _fail(batch, error)
+                self._fail(batch, error)
             self._running = []
+
+    def _settle(self, task: Task, outcome: Painted | Exception, counted_as: str | None = None) -> None:
+        """Give a task its outcome, and count it, unless it was given up before."""
+        if task.settle(outcome):
+            self.metrics.photos.labels(counted_as or task.state).inc()
 
     def _next_batch(self) -> list[Task]:
         """The first task that waits, and those that can be coloured along with it; empty at the end."""
@@ -200,7 +205,7 @@ class Worker:
                 photos.append(open_upload(task.photo))
                 tasks.append(task)
             except Problem as problem:
-                task.settle(problem)
+                self._settle(task, problem)
         if not tasks:
             return
         colorizer = self.models.get(tasks[0].model)
@@ -235,33 +240,31 @@ class Worker:
         except Exception as error:
             log.error("a picture could not be finished", exc_info=error)
             outcome = Problem(500, "the picture could not be written; the server's log says why")
-        if task.settle(outcome):
-            self.metrics.photos.labels(task.state).inc()
+        self._settle(task, outcome)
 
     def _expire(self) -> None:
         now = time.monotonic()
         for task in (*self._running, *tuple(self._waiting)):
             if now > task.deadline and not task.settled:
                 limit = f"{self.settings.job_seconds:g} s"
-                task.settle(
-                    Problem(
-                        504, f"not done within {limit}: take fewer steps or a smaller photo, or try later"
-                    )
+                problem = Problem(
+                    504, f"not done within {limit}: take fewer steps or a smaller photo, or try later"
                 )
-                self.metrics.photos.labels("timeout").inc()
+                self._settle(task, problem, "timeout")
 
-
-def _fail(batch: Iterable[Task], error: Exception) -> None:
-    """Settle a batch with what went wrong."""
-    if isinstance(error, UsageError):
-        problem = Problem(422, str(error))
-    elif isinstance(error, PhotochromError):
-        problem = Problem(500, str(error))
-    else:
-        log.error("colouring failed", exc_info=error)
-        problem = Problem(500, "colouring failed; the server's log says why")
-    for task in batch:
-        task.settle(problem)
+    def _fail(self, batch: Iterable[Task], error: Exception) -> None:
+        """Settle a batch with what went wrong."""
+        if isinstance(error, Problem):
+            problem = error
+        elif isinstance(error, UsageError):
+            problem = Problem(422, str(error))
+        elif isinstance(error, PhotochromError):
+            problem = Problem(500, str(error))
+        else:
+            log.error("colouring failed", exc_info=error)
+            problem = Problem(500, "colouring failed; the server's log says why")
+        for task in batch:
+            self._settle(task, problem)
 
 
 class LoadedModels:

@@ -103,6 +103,7 @@ function options() {
   return {
     models,
     steps: stepsChosen ? Number($("steps").value) : null,
+    stepsOf, // each model's own
     seed: Math.min(2147483647, Math.max(0, Math.floor(Number($("seed").value)) || 0)),
     strength: Number($("strength").value),
     samples: Number($("samples").value),

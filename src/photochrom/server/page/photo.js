@@ -189,11 +189,11 @@ export class Photo {
         stage.show(result.urls[sample]);
         download.href = result.urls[sample];
         download.download = this.fileName(result, sample);
-        const { seed, average } = result.options;
+        const { seed, average, steps, stepsOf } = result.options;
         const drawn = average > 1 ? `what ${average} colourings agree on` : `seed ${seed + sample}`;
         const measures = result.status.measures[sample];
         facts.replaceChildren(
-          h("span", {}, `${drawn}, ${result.status.steps} steps, ${duration(result.seconds)}, colourfulness ${measures.colorfulness.toFixed(0)}`),
+          h("span", {}, `${drawn}, ${steps ?? stepsOf[result.model]} steps, ${duration(result.seconds)}, colourfulness ${measures.colorfulness.toFixed(0)}`),
           h("span", { class: "dark-figure" }, darkFigure(measures)),
           h("span", { class: "map-legend" }, "White: the samples disagree, so the colour is a guess. Black: they agree."));
         this.look(this.view);
