@@ -95,7 +95,7 @@ def page(report: dict[str, Any], model: str) -> str:
             less.append(f"| {name} | {' | '.join(cells)} |")
     return f"""# What colourings agree on
 
-Written by `python benchmarks/trained/agreement.py {model}` on {datetime.now(UTC).date()}. {data["photos"]} photos of the {data["split"]} part of
+Written by `python benchmarks/trained/agreement.py {model} --data {data["name"]}` on {datetime.now(UTC).date()}. {data["photos"]} photos of the {data["split"]} part of
 {data["name"]}, {data["size"]} pixels; every row is made of the same colourings of each photo.
 
 As made:

@@ -309,7 +309,7 @@ def write(out: Path) -> None:
     data, training = plain["data"], BASE["training"]
     text = f"""# One change at a time
 
-Written by `python benchmarks/trained/changes.py` on {datetime.now(UTC).date()}. The base: V1 over {PHOTOS:,} photos of
+Written by `python benchmarks/trained/changes.py evaluate --data {data["name"]}` on {datetime.now(UTC).date()}. The base: V1 over {PHOTOS:,} photos of
 {data["name"]}, features {", ".join(map(str, SMALL))}, encoder vgg16, luma of 30 % aged, not mirrored, batches of {training["batch_size"]}, learning rate
 {training["learning_rate"]:g} falling to 0, {training["precision"]}, seed 0. Every other row differs from it in one thing, and was trained for the same processor time: where
 a step costs more, over fewer photos (paces measured in turns on one thread).

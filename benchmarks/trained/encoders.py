@@ -98,7 +98,7 @@ def main() -> None:
     rows = [row(name, pack, options.train, options.validation) for name in names]
     text = f"""# What each encoder sees
 
-Written by `python benchmarks/trained/encoders.py` on {datetime.now(UTC).date()}. {options.train:,} training photos of {pack.name}, {pack.size} pixels,
+Written by `python benchmarks/trained/encoders.py --data {pack.name}` on {datetime.now(UTC).date()}. {options.train:,} training photos of {pack.name}, {pack.size} pixels,
 and {options.validation} validation photos of which it is asked: the share of the spread of chroma (on an 8 x 8 grid) that ridge regression
 explains from the encoder's maps at the same place, and the share of photos whose category, one of {len(pack.categories)}, it names from the deepest map.
 

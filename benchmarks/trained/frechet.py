@@ -106,7 +106,7 @@ def main() -> None:
     half = len(true) // 2
     few = [count for count in counts if count <= half]
     rows[OTHERS] = distances(true[half : 2 * half], true[:half], few)
-    command = f"python benchmarks/trained/frechet.py {' '.join(options.models)}"
+    command = f"python benchmarks/trained/frechet.py {' '.join(options.models)} --data {pack.name}"
     data = f"The {len(true):,} photos of the {options.split} part of {pack.name}, {pack.size} pixels"
     write_bytes(DOCS / "frechet.md", page(rows, counts, data, command).encode())
 

@@ -72,7 +72,7 @@ def main() -> None:
     errors = [f"{metrics.ab_distance(found, true).mean():.2f} {name}" for name, found in ways.items()]
     text = f"""# How far bfloat16 changes the colours
 
-Written by `python benchmarks/trained/precision.py` on {date.today()}: {len(photos)} validation photos, coloured once in float32, and
+Written by `python benchmarks/trained/precision.py {options.model} --data {data.name} --photos {options.photos}` on {date.today()}: {len(photos)} validation photos, coloured once in float32, and
 again as the table says. Distances are in CIELAB (a,b), where 2.3 is a just noticeable difference.
 
 | coloured again | mean distance | 99.9 % of pixels are below | the worst photo's mean |

@@ -142,7 +142,7 @@ def write(result: dict[str, Any], model: str, samplers: Sequence[str], slowest: 
     rows = [f"{s} {n}" for s in samplers for n in EVALUATIONS] + [slowest]
     text = f"""# Samplers and steps
 
-Written by `python benchmarks/trained/samplers.py` on {datetime.now(UTC).date()}: model {model}, {data["photos"]} validation
+Written by `python benchmarks/trained/samplers.py --data {data["name"]} --photos {data["photos"]}` on {datetime.now(UTC).date()}: model {model}, {data["photos"]} validation
 photos of {data["name"]} (checksum {data["checksum"]}). Measures as made, at strength 1; errors shrink as colours fade, so they mean
 something only beside colourfulness (of the true photos: {result["rows"]["true photos"]["colorfulness"]["value"]:.2f}), or where
 strength makes all equally colourful (last columns, 85 % of the true photos'). Bold: cannot be told apart from DDIM with 50
