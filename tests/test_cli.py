@@ -237,6 +237,18 @@ def test_the_command_of_a_card_trains_the_same(run: Run, monkeypatch: pytest.Mon
     again = ModelFolder(Path("models/two"))
     assert again.config == folder.config
     assert again.history[-1]["val_loss"] == folder.history[-1]["val_loss"]
+    slower = ("--from", "two", "--learning-rate", "1e-4", "--epochs", "1", "--perceptual", "0")  # the default
+    assert run("train", "--name", "three", *slower).code == 0
+    card = Path("models/three", store.CARD).read_text()
+    assert [line for line in card.splitlines() if line.startswith("| v1 |")] == [
+        "| v1 | 2 | 32 | 1 | 0 | 0 |",
+        "| v1 | 1 | 16 | 1 | 0 | 0 |",
+    ]
+    (command,) = [line.strip() for line in card.splitlines() if line.startswith("    photochrom train")]
+    assert run(*shlex.split(command.replace("three", "four"))[1:]).code == 0
+    third, fourth = (ModelFolder(Path("models", name)) for name in ("three", "four"))
+    assert fourth.config == third.config
+    assert fourth.history[-1]["val_loss"] == third.history[-1]["val_loss"]
     monkeypatch.setattr("typer.confirm", lambda *question, **how: True)
     finishing = run("train", "--name", "two", "--ask")  # as the questions do it: with its own settings
     assert (finishing.code, "All epochs are done" in finishing.err) == (0, True)

@@ -381,6 +381,19 @@ def test_a_batch_that_is_not_a_number_is_left_out(
     assert len(training.notes) == 1
 
 
+def test_an_overflow_of_fp16_before_it_is_none(
+    pack: Pack, values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(staged(values, {**V1, "epochs": 3}), pack)
+    training.precision = "fp16"
+    with monkeypatch.context() as patch:
+        patch.setattr(training.accelerator, "clip_grad_norm_", lambda *weights: torch.tensor(math.inf))
+        assert training.train_step()["gradient"] == math.inf
+    bad_photos(1, monkeypatch)
+    assert math.isfinite(training.train_step()["loss"])
+    assert len(training.notes) == 1
+
+
 def test_with_a_discriminator_as_well(pack: Pack, values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(staged(values, {**GAN, "gan_delay": 0}), pack)
     training.train_step()
