@@ -9,7 +9,6 @@ from itertools import groupby
 from typing import Any
 
 from photochrom import store
-from photochrom.config import Config
 from photochrom.errors import PhotochromError
 from photochrom.flags import train_command
 from photochrom.measures import MEASURES, SET_MEASURES
@@ -51,28 +50,20 @@ def color_share(evaluation: Mapping[str, Any]) -> float | None:
 
 def write_card(folder: ModelFolder) -> None:
     """Write the folder's card anew from what is in the folder; before the first epoch there is nothing to tell."""
-    if not (history := folder.history):
+    if not folder.history:
         return
     try:
         evaluation = read_evaluation(folder)
     except PhotochromError:  # `photochrom models` says so; no training shall fail for it
         evaluation = None
-    config, source = folder.config, None
-    with suppress(PhotochromError):  # which may be gone by now
+    store.write_bytes(folder / store.CARD, model_card(folder, evaluation).encode())
+
+
+def model_card(folder: ModelFolder, evaluation: Mapping[str, Any] | None) -> str:
+    """The folder's README.md, as Markdown; at least one epoch has to be done."""
+    name, config, history, source = folder.name, folder.config, folder.history, None
+    with suppress(PhotochromError):  # the model that it went on from may be gone by now
         source = store.find_model(config.source, folder.path.parent).config if config.source else None
-    store.write_bytes(
-        folder / store.CARD, model_card(folder.name, config, history, evaluation, source).encode()
-    )
-
-
-def model_card(
-    name: str,
-    config: Config,
-    history: Sequence[dict[str, Any]],
-    evaluation: Mapping[str, Any] | None = None,
-    source: Config | None = None,
-) -> str:
-    """The folder's README.md, as Markdown. source: the configuration of the model that was gone on from, where it is known."""
     best = best_record(history)
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)

@@ -23,7 +23,7 @@ def list_models(context: typer.Context, models: Models = MODELS, as_json: Json =
 
     Of models that were evaluated it also shows the colour distance in almost
     black regions (dark ΔE), CIEDE2000 (ΔE00), and how colourful their photos
-    are beside true ones (colour).
+    are beside true ones (colour). The loss compares within a stage only.
 
     [bold]Examples[/bold]
     $ photochrom models
@@ -68,8 +68,8 @@ def show_model(
             | {"config": folder.config.model_dump(mode="json"), "evaluation": read_evaluation(folder)}
         )
         return
-    if history := folder.history:
-        card = model_card(folder.name, folder.config, history, read_evaluation(folder))
+    if folder.history:
+        card = model_card(folder, read_evaluation(folder))
     elif (folder / store.CARD).exists():  # of someone who passed on the weights without the history
         card = (folder / store.CARD).read_text(encoding="utf-8")
     else:
@@ -121,7 +121,7 @@ def _model_facts(folder: ModelFolder) -> dict[str, Any]:
     return {
         "name": folder.name,
         "stage": history[-1]["stage"] if history else config.stages[0].label,
-        "epoch": len(history),
+        "epoch": history[-1]["epoch"] if history else config.first_epoch,
         "epochs": config.last_epoch,
         "best_val_loss": best_record(history)["val_loss"] if history else None,
         "evaluation": _evaluation_facts(folder, history),
