@@ -27,7 +27,7 @@ from photochrom.compare import EXTRAPOLATED, GRAY, TARGETS, TRUTH
 from photochrom.measures import MEASURES, SET_MEASURES, Measure
 from photochrom.metrics import Array
 
-GALLERY = 12
+GALLERY = 32
 COLORS = (
     "#2f8fd0",
     "#e07b00",
