@@ -242,8 +242,9 @@ def test_an_unknown_model_lists_those_there_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", '{"model": {"features": [3]}}', '{"colour": 1}'])
 def test_a_broken_configuration_is_told(folder: ModelFolder, content: str) -> None:
     (folder / store.CONFIG).write_text(content)
-    with pytest.raises(PhotochromError):
+    with pytest.raises(PhotochromError, match=r"config\.json cannot be read") as caught:
         _ = folder.config
+    assert caught.value.exit_code == 1  # nobody has used a command wrongly
 
 
 def test_history(folder: ModelFolder) -> None:
