@@ -209,6 +209,20 @@ def test_no_color_takes_the_colors_away() -> None:
     assert not colored.search(shown(NO_COLOR="1"))
 
 
+@pytest.mark.parametrize(
+    ("command", "policy"), [("colorize", "PASSIVE"), ("models", "PASSIVE"), ("train", None)]
+)
+def test_threads_sleep_while_they_wait_but_in_trainings(
+    run: Run, monkeypatch: pytest.MonkeyPatch, command: str, policy: str | None
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert run(command, "--help").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"  # somebody has chosen
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    run(command, "--help")
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+
+
 def test_durations_read_as_people_say_them() -> None:
     assert [duration(seconds) for seconds in (3.2, 89, 600, 9000)] == ["3 s", "89 s", "10 min", "2.5 h"]
 

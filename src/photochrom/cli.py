@@ -36,6 +36,7 @@ app.command()(serve.serve)
 app.command(no_args_is_help=True)(export.export)
 app.add_typer(models.app, name="models")
 SHARED = ("train", "evaluate", "colorize")  # what several processes of a launcher can do together
+LONG = ("train", "demo")  # what has the machine to itself, mostly
 
 
 def _version(wanted: bool) -> None:
@@ -64,6 +65,10 @@ def photochrom(
             f"photochrom {ctx.invoked_subcommand} is done by one process: leave out the launcher, which has started "
             f"{processes.count()}"
         )
+    if ctx.invoked_subcommand not in LONG:
+        # Torch's threads spin while they wait for each other. That makes a training a quarter faster, and whatever is
+        # short and runs beside one slower by half or more: docs/waiting.md. Read once, when torch is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _quit(number: int, frame: FrameType | None) -> NoReturn:
@@ -74,9 +79,6 @@ def _quit(number: int, frame: FrameType | None) -> NoReturn:
 @processes.ending()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `photochrom`: turns errors into one line and an exit code."""
-    # Torch's threads spin while they wait for each other, which beside any other work makes them several times slower;
-    # asleep they are as fast on an idle machine. Read once, when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGINT, _quit)
     signal.signal(signal.SIGTERM, _quit)
     try:
