@@ -136,7 +136,7 @@ def test_each_question_comes_with_advice(process: Terminal, models: Path) -> Non
         ("Time embedding", "256 is right"),
         ("Timesteps", "steps from photo to noise"),
         ("Batch size", "photos per step"),
-        ("Learning rate", "1e-4 is safe"),
+        ("Learning rate", "a small one (32,64,128,256) learns well with 8e-4"),
         ("Epochs", "how often all photos"),
         ("Noise weight", "leave it at 1"),
         ("Perceptual weight", "corrects guessed colours"),
