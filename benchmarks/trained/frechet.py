@@ -94,10 +94,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     pack = find(options.data, options.data_dir)
-    subjects = [
-        model_subject(name, options.models_dir, pack, steps=None, sampler="ddim", device=None)
-        for name in options.models
-    ]
+    subjects = [model_subject(name, options.models_dir, pack) for name in options.models]
     subjects += [each for each in references(pack, [2]) if each.name != "mean colour"]
     found = measured(pack, options.split, options.photos, subjects)
     true = found.pop(TRUTH)

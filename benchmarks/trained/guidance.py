@@ -23,16 +23,7 @@ SHOWN = ("ab", "ciede2000", "psnr", "dark_error", "false_color")
 
 def subject(model: str, models: Path, pack: DataSet, guidance: float | None, average: int) -> Subject:
     """A model, guided by so much, and what so many of its colourings agree on."""
-    found = model_subject(
-        model,
-        models,
-        pack,
-        steps=None,
-        sampler="ddim",
-        guidance=guidance,
-        average=average,
-        device=None,
-    )
+    found = model_subject(model, models, pack, guidance=guidance, average=average)
     calm = f"what {average} agree on" if average > 1 else "one"
     return replace(found, name=f"{found.name}, guidance {found.facts['guidance']:g}, {calm}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
 from typing import Any
 
 from photochrom import store
@@ -67,7 +66,7 @@ def model_card(folder: ModelFolder, evaluation: Mapping[str, Any] | None) -> str
     best = best_record(history)
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
-    stages = "\n".join(_stage(list(records)) for _, records in groupby(history, _beginning))
+    stages = "\n".join(map(_stage, store.stages_of(history)))
     features = ", ".join(map(str, config.model.features))
     sight = {"none": "", "vgg16": "sees with VGG16; ", "vgg16x2": "sees with VGG16 at twice the size; "}
     own = f"Trained on top of {config.source}" if config.source else "Trained"
@@ -99,11 +98,6 @@ Colours are plausible guesses, not the truth: do not take them for evidence of w
 knows what its training photos showed and little else; faces, flags and uniforms come out as chance has it. The licence of
 those photos may limit how it may be used: Tiny ImageNet, for instance, is for research only.
 """
-
-
-def _beginning(record: Mapping[str, Any]) -> Any:
-    """What tells the stages of a history apart: the epoch in which each began."""
-    return record.get("stage_began")
 
 
 def _stage(records: Sequence[Mapping[str, Any]]) -> str:

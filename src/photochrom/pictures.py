@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from photochrom import color
+from photochrom.store import stages_of
 
 
 def to_images(y: Tensor, c: Tensor) -> list[Image.Image]:
@@ -61,7 +62,7 @@ def png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def loss_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
+def loss_curve(history: Sequence[dict[str, Any]]) -> bytes:
     """Training and validation loss by epoch, stage by stage, since each adds up other losses; the bytes of a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # pyplot would keep global state
@@ -70,7 +71,7 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> bytes:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    stages = [list(records) for _, records in groupby(history, lambda record: record.get("stage_began"))]
+    stages = stages_of(history)
     for number, (key, label) in enumerate(
         (("train_loss", "training"), ("val_loss", "validation (averaged weights)"))
     ):

@@ -11,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
 
@@ -288,8 +289,12 @@ def best_record(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     Only within a stage do validation losses compare.
     """
-    last_stage = [record for record in history if record["epoch"] >= history[-1].get("stage_began", 1)]
-    return min(last_stage, key=lambda record: float(record["val_loss"]))
+    return min(stages_of(history)[-1], key=lambda record: float(record["val_loss"]))
+
+
+def stages_of(history: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The records of each stage, those of the models that were gone on from included."""
+    return [list(records) for _, records in groupby(history, lambda record: record.get("stage_began"))]
 
 
 def model_folder(name: str, models: Path) -> ModelFolder:

@@ -22,7 +22,7 @@ from photochrom.samples import agreed
 
 MEAN_COLOR_PHOTOS = 2000
 APART = (
-    1_000_003  # between the seeds of the colourings that are to agree: the next ones are those of `diversity`
+    1_000_003  # between seeds of colourings that are to agree; the very next ones are those of `diversity`
 )
 Paint = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
 
@@ -58,11 +58,11 @@ def model_subject(
     models: str | Path,
     pack: DataSet,
     *,
-    steps: int | None,
-    sampler: str,
+    steps: int | None = None,
+    sampler: str = "ddim",
     guidance: float | None = None,
     average: int = 1,
-    device: str | None,
+    device: str | None = None,
 ) -> Subject:
     """A trained model, by name or path, or what so many of its colourings agree on.
 

@@ -101,11 +101,11 @@ def begin(
         refuse_another(config, folder)
     if folder.has_checkpoint:
         return config, True, None
-    found = begin_anew(config, source)
+    found = beginning(config, source)
     return config.model_copy(update={"first_epoch": found[0]["epoch"] if found else 0}), False, found
 
 
-def begin_anew(config: Config, source: ModelFolder | None) -> tuple[dict[str, Any], Path, list[str]] | None:
+def beginning(config: Config, source: ModelFolder | None) -> tuple[dict[str, Any], Path, list[str]] | None:
     """The checkpoint of the source, if there is one; refuses what cannot begin on top of it, or on top of nothing."""
     refuse_teacher(config, source)
     if source is None:

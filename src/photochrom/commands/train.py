@@ -71,7 +71,7 @@ def train(
     from photochrom import store
     from photochrom.data.pack import find
     from photochrom.terminal import TrainingDisplay, asked_to_stop
-    from photochrom.train import begin_anew
+    from photochrom.train import beginning
     from photochrom.train import train as run
     from photochrom.training import Training
 
@@ -107,7 +107,7 @@ def train(
     if replacing:
         # What cannot be trained must not cost the old model.
         Training(config, pack)
-        begin_anew(config, origin)
+        beginning(config, origin)
         processes.from_first(folder.remove)
     if history := folder.history:
         say(f"{folder.path} has {len(history)} epochs already")

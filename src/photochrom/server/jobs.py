@@ -79,9 +79,8 @@ class Jobs:
             if not job.settled:
                 continue
             job.settled_at = job.settled_at or now
-            too_much = (
-                taken > 0 and taken + job.bytes > self._settings.result_bytes
-            )  # the newest one always stays
+            # The newest one always stays: somebody is about to fetch it.
+            too_much = taken > 0 and taken + job.bytes > self._settings.result_bytes
             taken += job.bytes
             if now - job.settled_at > self._settings.result_seconds or too_much:
                 del self._jobs[job.id]
