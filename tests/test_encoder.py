@@ -27,6 +27,7 @@ from photochrom.unet import UNet
 from photochrom.vgg16 import VGG16
 
 Values = dict[str, Any]
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -196,32 +197,35 @@ def test_an_encoder_without_a_level_is_refused() -> None:
 
 
 def test_what_is_kept_is_what_was_seen_to_half_a_level(tmp_path: Path) -> None:
-    rows = torch.rand(100, 6) * 15
+    luma, rows = torch.rand(100, 1, 4, 4) * 2 - 1, torch.rand(100, 6) * 15
     calls: list[int] = []
 
-    def compute(photos: Any) -> list[Tensor]:
+    def compute(photos: Any) -> tuple[Tensor, list[Tensor]]:
         calls.extend(photos)
-        return [rows[photos, :2].reshape(-1, 2, 1, 1), rows[photos, 2:].reshape(-1, 1, 2, 2)]
+        return luma[photos], [rows[photos, :2].reshape(-1, 2, 1, 1), rows[photos, 2:].reshape(-1, 1, 2, 2)]
 
-    shapes = [(2, 1, 1), (1, 2, 2)]
-    kept = keep(tmp_path / "f.bytes", shapes, 100, compute, lambda done, total: None)
+    shapes = [(1, 4, 4), (2, 1, 1), (1, 2, 2)]
+    kept = keep(tmp_path / "f.bytes", shapes, 100, compute, lambda done, total: None, CPU)
     drawn = np.array([99, 0, 7, 7])
-    for found, true in zip(kept(drawn), compute(drawn), strict=True):
+    y, features = kept(drawn)
+    assert (y - luma[drawn]).abs().max() <= 1 / 255 + 1e-6  # half of 1 / 127.5
+    for found, true in zip(features, compute(drawn)[1], strict=True):
         assert found.shape == true.shape
         assert (found - true).abs().max() <= 0.5 / encoder.LEVELS + 1e-6
     calls.clear()
-    again = keep(tmp_path / "f.bytes", shapes, 100, compute, lambda done, total: None)
+    again = keep(tmp_path / "f.bytes", shapes, 100, compute, lambda done, total: None, CPU)
     assert not calls
-    assert torch.equal(again(drawn)[1], kept(drawn)[1])
+    assert torch.equal(again(drawn)[1][1], features[1])
 
 
 def test_interrupted_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "KEPT_AT_ONCE", 10)
     rows, calls = torch.rand(50, 3), list[int]()
+    shapes = [(1, 1, 1), (3, 1, 1)]
 
-    def compute(photos: Any) -> list[Tensor]:
+    def compute(photos: Any) -> tuple[Tensor, list[Tensor]]:
         calls.extend(photos)
-        return [rows[photos].reshape(-1, 3, 1, 1)]
+        return rows[photos, :1].reshape(-1, 1, 1, 1), [rows[photos].reshape(-1, 3, 1, 1)]
 
     def stop(done: int, total: int) -> None:
         assert total == 50
@@ -230,13 +234,13 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
 
     path = tmp_path / "f.bytes"
     with pytest.raises(Interrupted):
-        keep(path, [(3, 1, 1)], 50, compute, stop)
+        keep(path, shapes, 50, compute, stop, CPU)
     assert calls == list(range(20))
     part = path.with_suffix(".part")
     part.write_bytes(part.read_bytes()[:-1])  # a torn row is computed again
-    kept = keep(path, [(3, 1, 1)], 50, compute, lambda done, total: None)
+    kept = keep(path, shapes, 50, compute, lambda done, total: None, CPU)
     assert calls == [*range(20), *range(19, 50)]
-    assert (kept(np.arange(50))[0].flatten(1) - rows).abs().max() <= 0.5 / encoder.LEVELS + 1e-6
+    assert (kept(np.arange(50))[1][0].flatten(1) - rows).abs().max() <= 0.5 / encoder.LEVELS + 1e-6
     assert not part.exists()
 
 
@@ -252,8 +256,8 @@ def test_a_training_with_kept_features_learns_as_one_that_computes_them(
         train(build(seeing), folder, own_pack)
         losses.append(folder.history[-1]["val_loss"])
     (kept,) = own_pack.folder.glob("features-*.bytes")
-    assert kept.stat().st_size == (1 + flip) * len(own_pack.split) * 256 * 4 * 4
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert kept.stat().st_size == (1 + flip) * len(own_pack.split) * (16 * 16 + 256 * 4 * 4)
+    assert losses[0] == pytest.approx(losses[1], rel=3e-3)  # luma of 256 levels
 
 
 def test_kept_features_are_those_of_the_photo_as_it_is_shown(own_pack: Pack, seeing: Values) -> None:
@@ -263,10 +267,14 @@ def test_kept_features_are_those_of_the_photo_as_it_is_shown(own_pack: Pack, see
     training.keep_features()
     photos = own_pack.indices("train")
     flip = torch.arange(len(photos)) % 2 == 0
+    anew = Training(build(seeing), own_pack)  # which has kept nothing
     for shown, flipped, aged in ((photos, flip, 0.5), (training.validation, None, 0.0)):
-        y, _, (kept,) = training.batch(shown, flipped, aged)
+        y, x0, (kept,) = training.batch(shown, flipped, aged)
         (seen,) = Encoder(training.config.model)(y)
         assert (kept - seen).abs().max() <= 0.5 / encoder.LEVELS + 1e-3
+        exact = anew.batch(shown, flipped, aged)
+        assert (y - exact.y).abs().max() <= 1 / 255 + 1e-6
+        assert torch.equal(x0, exact.x0)
 
 
 @pytest.mark.parametrize("reason", ["full", "read-only"])

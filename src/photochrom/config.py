@@ -148,7 +148,7 @@ class DataConfig(Section):
     )
     keep_features: bool = Field(
         True,
-        description="keep what the encoder sees beside the photos (164 KB for each of 64 pixels with vgg16x2, 106 with vgg16, "
+        description="keep what the encoder sees beside the photos (168 KB for each of 64 pixels with vgg16x2, 111 with vgg16, "
         "twice that with --flip)",
     )
     photos_per_epoch: int | None = Field(

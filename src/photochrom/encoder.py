@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from photochrom.config import ModelConfig
 from photochrom.vgg16 import VGG16
 
-Compute = Callable[[npt.NDArray[np.int64]], Sequence[Tensor]]
+Compute = Callable[[npt.NDArray[np.int64]], tuple[Tensor, Sequence[Tensor]]]  # photos -> luma, features
 Progress = Callable[[int, int], None]  # (done, total)
 MEAN = {
     "vgg16": {"relu3_3": 240.0, "relu4_3": 34.0, "relu5_3": 1.8},
@@ -63,28 +63,44 @@ class Encoder(nn.Module):
         return [(found[layer] / self.mean[layer]).sqrt() for layer in self.layers]
 
 
-class KeptFeatures:
-    """The features of all photos of a data set, on disk in bytes: computing them in every step would double its cost."""
+class Kept:
+    """All photos of a data set as the network is to see them, luma and features, in bytes: to look again costs as much as a step."""
 
-    def __init__(self, path: Path, shapes: Sequence[tuple[int, ...]], count: int) -> None:
-        self.shapes = shapes  # (C, h, w) of each map
+    def __init__(
+        self, path: Path, shapes: Sequence[tuple[int, ...]], count: int, device: torch.device
+    ) -> None:
+        self.shapes, self.count, self.device = (
+            shapes,
+            count,
+            device,
+        )  # shapes: (C, h, w) of luma, and of each map
         self.sizes = [math.prod(shape) for shape in shapes]
-        self.rows = np.memmap(path, np.uint8, "r", shape=(count, sum(self.sizes)))
+        size = count * sum(self.sizes)
+        rows = torch.from_file(str(path), size=size, dtype=torch.uint8).view(count, -1)  # mapped, not read
+        # Out of a GPU's own memory, they come a hundred times faster than from the disk.
+        roomy = device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2
+        self.rows = rows.to(device) if roomy else rows
 
-    def __call__(self, photos: npt.NDArray[np.int64]) -> list[Tensor]:
-        """The features of B photos, by their numbers."""
-        rows = torch.from_numpy(self.rows[photos]).float().div_(LEVELS)  # (B, all)
+    def __call__(self, photos: npt.NDArray[np.int64]) -> tuple[Tensor, list[Tensor]]:
+        """Luma (B,1,S,S) in [-1,1] and features of B photos, by their numbers."""
+        rows = self.rows[torch.from_numpy(photos).to(self.rows.device)].to(self.device).float()  # (B, all)
         parts = rows.split(self.sizes, dim=1)
-        return [part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        y, *maps = (part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True))
+        return y / 127.5 - 1, [each / LEVELS for each in maps]
 
 
 def keep(
-    path: Path, shapes: Sequence[tuple[int, ...]], count: int, compute: Compute, progress: Progress
-) -> KeptFeatures:
-    """The features of `count` photos, kept in `path`: computed once, and taken up again where that was interrupted.
+    path: Path,
+    shapes: Sequence[tuple[int, ...]],
+    count: int,
+    compute: Compute,
+    progress: Progress,
+    device: torch.device,
+) -> Kept:
+    """What the network is to see in `count` photos, kept in `path`: computed once, and taken up where that was interrupted.
 
-    compute: from numbers of photos (B,) to their features. progress(done, total) is called every KEPT_AT_ONCE photos; what it
-    raises ends the work. Raises OSError for a disk without enough space, or where nothing can be written.
+    compute: from numbers of photos (B,) to their luma and features. progress(done, total) is called every KEPT_AT_ONCE photos;
+    what it raises ends the work. Raises OSError for a disk without enough space, or where nothing can be written.
     """
     row = sum(math.prod(shape) for shape in shapes)
     with FileLock(path.with_suffix(".lock")):
@@ -97,10 +113,11 @@ def keep(
                 file.truncate(done * row)
                 for start in range(done, count, KEPT_AT_ONCE):
                     progress(start, count)
-                    maps = compute(np.arange(start, min(start + KEPT_AT_ONCE, count)))
-                    rows = torch.cat([each.float().cpu().flatten(1) for each in maps], dim=1)  # (B, row)
-                    file.write((rows * LEVELS).round_().clamp_(max=255).to(torch.uint8).numpy().tobytes())
+                    y, maps = compute(np.arange(start, min(start + KEPT_AT_ONCE, count)))
+                    levels = [(y + 1) * 127.5, *(each.float() * LEVELS for each in maps)]
+                    rows = torch.cat([each.flatten(1) for each in levels], dim=1)  # (B, row)
+                    file.write(rows.round_().clamp_(max=255).to(torch.uint8).cpu().numpy().tobytes())
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-    return KeptFeatures(path, shapes, count)
+    return Kept(path, shapes, count, device)

@@ -26,7 +26,7 @@ from photochrom.config import Config
 from photochrom.data.pack import DataSet, Pack
 from photochrom.diffusion import Diffusion, sample
 from photochrom.distillation import Teacher
-from photochrom.encoder import Encoder, KeptFeatures, keep
+from photochrom.encoder import Encoder, Kept, keep
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.losses import Noisy, StageLoss
 from photochrom.metrics import colorfulness
@@ -91,7 +91,7 @@ class Training:
             torch.manual_seed(options.seed)
             self.network = UNet(config.model).to(self.device)
         self.encoder = encoder.to(self.device) if (encoder := Encoder.of(config.model)) else None
-        self.kept: KeptFeatures | None = None
+        self.kept: Kept | None = None
         self.averaged = AveragedModel(self.network, multi_avg_fn=self._average).requires_grad_(False).eval()
         optimizer = torch.optim.AdamW(
             self.network.parameters(), weight_decay=options.weight_decay, fused=True
@@ -165,21 +165,18 @@ class Training:
         """
         rgb = self.pack.rgb(photos).to(self.device)  # (B, 3, S, S)
         y, x0 = color.from_rgb(rgb, self.config.model.chroma_scale)
-        if aged:
-            y = aged_luma(rgb, y, photos, aged)
-        if flip is not None:
-            y, x0 = (
-                torch.where(flip.to(self.device)[:, None, None, None], each.flip(-1), each)
-                for each in (y, x0)
-            )
-        features: Sequence[Tensor] = ()
+        x0 = mirrored(x0, flip)
         if self.kept:
-            rows = photos if flip is None else photos + len(self.kept.rows) // 2 * flip.numpy()
-            features = [each.to(self.device) for each in self.kept(rows)]
-        elif self.encoder:
-            with self.accelerator.autocast():
-                features = self.encoder(y)
-        return Batch(y, x0, features)
+            rows = photos if flip is None else photos + self.kept.count // 2 * flip.numpy()
+            y, features = self.kept(rows)
+            return Batch(y, x0, features)
+        y = mirrored(aged_luma(rgb, y, photos, aged) if aged else y, flip)
+        return Batch(y, x0, self.seen(y))
+
+    def seen(self, y: Tensor) -> Sequence[Tensor]:
+        """What the encoder sees in luma y, if there is one."""
+        with self.accelerator.autocast():
+            return self.encoder(y) if self.encoder else ()
 
     def time_steps(self, count: int, generator: torch.Generator) -> Tensor:
         """Time steps for `count` photos, (count,) int64: of all there are, or of those that a student is to take."""
@@ -196,28 +193,35 @@ class Training:
 
         progress(done, total) counts photos; what it raises ends the work, which goes on there the next time.
         """
-        pack, encoder, aged = self.pack, self.encoder, self.config.data.aged
-        if encoder is None or self.kept or not self.config.data.keep_features or not isinstance(pack, Pack):
+        pack, aged = self.pack, self.config.data.aged
+        if (
+            self.encoder is None
+            or self.kept
+            or not self.config.data.keep_features
+            or not isinstance(pack, Pack)
+        ):
             return  # what is in shards is too much to keep more of it
         count, learnt_from = len(pack.split), pack.split == "train"
 
-        def compute(rows: Indices) -> list[Tensor]:
+        def compute(rows: Indices) -> tuple[Tensor, Sequence[Tensor]]:
             photos = rows % count
-            rgb = pack.rgb(photos).to(self.device)
+            rgb = pack.rgb(photos)
             y, _ = color.from_rgb(rgb)
-            young, mirrored = (
-                torch.from_numpy(which)[:, None, None, None].to(self.device)
-                for which in (~learnt_from[photos], rows >= count)
-            )
-            y = torch.where(young, y, aged_luma(rgb, y, photos, aged)) if aged else y
-            with self.accelerator.autocast():
-                return encoder(torch.where(mirrored, y.flip(-1), y))
+            if aged:
+                to_age = torch.from_numpy(learnt_from[photos])[:, None, None, None]
+                y = torch.where(to_age, aged_luma(rgb, y, photos, aged), y)
+            y = mirrored(y, torch.from_numpy(rows >= count))
+            y = (((y + 1) * 127.5).round() / 127.5 - 1).to(self.device)  # as it can be kept
+            return y, self.seen(y)
 
-        shapes = [tuple(each.shape[1:]) for each in compute(np.arange(1))]
+        y, features = compute(np.arange(1))
+        shapes = [tuple(each.shape[1:]) for each in (y, *features)]
         path = pack.folder / f"features-{feature_key(self.config, pack.checksum)}.bytes"
         try:
             with processes.first_before_others():
-                self.kept = keep(path, shapes, (1 + self.config.data.flip) * count, compute, progress)
+                self.kept = keep(
+                    *(path, shapes, (1 + self.config.data.flip) * count, compute, progress, self.device)
+                )
         except OSError as error:
             self.notes.append(
                 f"what the encoder sees cannot be kept in {path.parent} ({error.strerror}): it is computed in every step, "
@@ -461,6 +465,13 @@ class Training:
             store.load_tensors(self.teacher.network, state["teacher_state_dict"], origin)
 
 
+def mirrored(photos: Tensor, which: Tensor | None) -> Tensor:
+    """Photos (B,C,H,W), left and right exchanged in those of which `which` (B,) says so."""
+    if which is None:
+        return photos
+    return torch.where(which.to(photos.device)[:, None, None, None], photos.flip(-1), photos)
+
+
 def memory_mb(device: torch.device) -> int:
     """The most memory that this process has held so far, on the GPU if there is one."""
     if device.type == "cuda":
@@ -473,5 +484,5 @@ def memory_mb(device: torch.device) -> int:
 def feature_key(config: Config, checksum: str) -> str:
     """What kept features depend on, in a few letters: the encoder, its layers, the photos, and what is done to them."""
     model, data = config.model, config.data
-    parts = (SHA256, model.encoder, list(model.encoded.values()), checksum, data.aged, data.flip)
+    parts = ("luma", SHA256, model.encoder, list(model.encoded.values()), checksum, data.aged, data.flip)
     return hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()
