@@ -167,7 +167,7 @@ def test_the_average_begins_anew_with_the_stage(
     for key, weight in training.network.state_dict().items():
         assert torch.equal(weight, state["ema_state_dict"][key])
     training.train_step()
-    averaged = training.averaged.module.state_dict()
+    averaged = training.averaged.state_dict()
     assert [
         k for k, weight in training.network.state_dict().items() if not torch.equal(weight, averaged[k])
     ] == []

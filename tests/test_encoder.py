@@ -147,7 +147,7 @@ def test_a_share_of_the_photos_is_learnt_from_without_the_encoder(pack: Pack, se
     assert 12 <= dark <= 36  # of 48: a binomial is outside once in 2,000
     assert rows[1] == pytest.approx(rows[0], rel=1e-4)
     shown.clear()
-    training.averaged.module.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[3][0]))
+    training.averaged.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[3][0]))
     training.validate()
     assert all(each.sum() > 0 for part in shown for each in part)
 

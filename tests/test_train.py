@@ -241,7 +241,7 @@ def test_averaged_weights_follow_the_formula(pack: Pack, values: Values) -> None
         expected = [
             decay * old + (1 - decay) * new for old, new in zip(expected or weights, weights, strict=True)
         ]
-    for found, wanted in zip(training.averaged.module.parameters(), expected, strict=True):
+    for found, wanted in zip(training.averaged.parameters(), expected, strict=True):
         torch.testing.assert_close(found, wanted)
 
 

@@ -60,7 +60,7 @@ class PhotochromV1(Training):
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
         """See `photochrom.subjects.Subject`."""
         y, generators = given_luma(rgb), [torch.Generator().manual_seed(seed) for seed in seeds]
-        network: Any = self.averaged.module
+        network: Any = self.averaged
         return y, sample(network, self.diffusion, y.to(self.device), generators, steps).cpu()
 
 
@@ -112,9 +112,7 @@ def trained(
         used = train_for(training, 60 * minutes, method)
         photos = training.step * config.training.batch_size
         facts = {"settings": settings, "minutes": json.dumps(used / 60), "photos": json.dumps(photos)}
-        weights = {
-            name: value.cpu().contiguous() for name, value in training.averaged.module.state_dict().items()
-        }
+        weights = {name: value.cpu().contiguous() for name, value in training.averaged.state_dict().items()}
         store.write_bytes(file, safetensors.torch.save(weights, facts))
     with safetensors.safe_open(file, framework="pt") as opened:
         facts = opened.metadata()
@@ -123,7 +121,7 @@ def trained(
         raise PhotochromError(
             f"{file} was trained with other settings, or for other minutes (it took {found['minutes']:.1f}): choose another folder with --out"
         )
-    store.load_tensors(training.averaged.module, safetensors.torch.load_file(file), file)
+    store.load_tensors(training.averaged, safetensors.torch.load_file(file), file)
     return training, {**found, "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 

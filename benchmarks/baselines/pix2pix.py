@@ -72,4 +72,4 @@ class Pix2Pix(Training):
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
         """See `photochrom.subjects.Subject`; seeds and steps change nothing."""
         y = given_luma(rgb)
-        return y, guess(self.averaged.module, y.to(self.device), self.config.model.chroma_scale).cpu()
+        return y, guess(self.averaged, y.to(self.device), self.config.model.chroma_scale).cpu()

@@ -6,12 +6,12 @@ Source: Ho et al. 2020 (noise prediction, linear betas over 1,000 steps), condit
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from photochrom import color
 from photochrom.config import Config, DiffusionConfig
@@ -44,10 +44,9 @@ class RgbDiffusion(Training):
         for weight in self.network.head[-1].parameters():
             nn.init.zeros_(weight)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.averaged = AveragedModel(self.network, multi_avg_fn=self._average).requires_grad_(False).eval()
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), weight_decay=options.weight_decay, fused=True
-        )
+        self.weights = list(self.network.parameters())
+        self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval()
+        optimizer = torch.optim.AdamW(self.weights, weight_decay=options.weight_decay, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
 
     def batch(self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0) -> Batch:
@@ -69,7 +68,7 @@ class RgbDiffusion(Training):
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         xt = torch.stack([torch.randn(3, *y.shape[-2:], generator=g) for g in generators]).to(self.device)
         for t in scheduler.timesteps:
-            output = self.averaged.module(xt, t.expand(len(y)).to(self.device), y)
+            output = self.averaged(xt, t.expand(len(y)).to(self.device), y)
             xt = scheduler.step(output, t, xt).prev_sample
         y, c = color.from_rgb((xt.clamp(-1, 1).cpu() + 1) / 2)
         return y, c

@@ -6,6 +6,7 @@ and a training that was interrupted ends bit for bit where an uninterrupted one 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import sys
@@ -18,11 +19,12 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from photochrom import color, pictures, processes, store
 from photochrom.aging import aged_luma
 from photochrom.config import Config
+from photochrom.cuda_graph import Replayed
 from photochrom.data.pack import DataSet, Pack
 from photochrom.diffusion import Diffusion, sample
 from photochrom.distillation import Teacher
@@ -92,12 +94,15 @@ class Training:
             self.network = UNet(config.model).to(self.device)
         self.encoder = encoder.to(self.device) if (encoder := Encoder.of(config.model)) else None
         self.kept: Kept | None = None
-        self.averaged = AveragedModel(self.network, multi_avg_fn=self._average).requires_grad_(False).eval()
+        self.weights = list(self.network.parameters())  # to collect them takes a while, in every step
+        self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.averages = 0  # steps that are in it
         optimizer = torch.optim.AdamW(
             self.network.parameters(), weight_decay=options.weight_decay, fused=True
         )
         # Not as for training: gradients of several processes are added up in `gradients`, when none is short of memory.
         self.model = self.accelerator.prepare_model(self.network, evaluation_mode=True)
+        self.replayed = Replayed(self.network, self.precision) if self.device.type == "cuda" else None
         self.optimizer = self.accelerator.prepare(optimizer)
         side = pack.size // config.model.chroma_scale
         self.chroma_shape = (CHROMA_CHANNELS, side, side)
@@ -116,14 +121,15 @@ class Training:
         self.begin_stage()
 
     @torch.no_grad()
-    def _average(self, averaged: Any, current: Any, count: Any) -> None:
+    def average(self) -> None:
         """Exponential average with a decay of min(decay, (1 + n) / (10 + n)), so that the beginning is soon forgotten.
 
         Source: the `num_updates` rule of TensorFlow's ExponentialMovingAverage.
         """
-        n = int(count)
-        decay = min(self.config.training.ema_decay, (1 + n) / (10 + n))
-        get_ema_multi_avg_fn(decay)(averaged, current, count)
+        n = self.averages
+        decay = min(self.config.training.ema_decay, (1 + n) / (10 + n)) if n else 0.0
+        get_ema_multi_avg_fn(decay)(list(self.averaged.parameters()), self.weights, n)
+        self.averages += 1
 
     @property
     def finished(self) -> bool:
@@ -148,15 +154,15 @@ class Training:
         self.teacher: Teacher | None = None
         if stage.distill:
             guidance = self.config.taught_guidance(stage)
-            self.teacher = Teacher(self.averaged.module, self.diffusion, stage.distill, guidance)
+            self.teacher = Teacher(self.averaged, self.diffusion, stage.distill, guidance)
         if carried:
             self.losses.restore(carried, Path(store.LAST))
         if self.epoch == begin and self.step_in_epoch == 0:
             self.best_val_loss, self.epochs_since_best = math.inf, 0
             if self.teacher:
                 # The student begins as its teacher, whose weights would stay in a long average for thousands of steps.
-                self.network.load_state_dict(self.averaged.module.state_dict())
-                self.averaged.n_averaged.zero_()
+                self.network.load_state_dict(self.averaged.state_dict())
+                self.averages = 0
 
     def batch(self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0) -> Batch:
         """Luma (B,1,S,S) in [-1,1], chroma (B,2,S/s,S/s) and the encoder's features of photos.
@@ -247,7 +253,7 @@ class Training:
         xt, whole = self.diffusion.add_noise(x0, eps, t[mine]), self.losses.whole(t)
         whole = whole._replace(compared=whole.compared[mine])
         log = self.backward(Noisy(y, x0, eps, t[mine], xt, features, whole))
-        log["gradient"] = float(self.accelerator.clip_grad_norm_(self.network.parameters(), options.clip))
+        log["gradient"] = float(self.accelerator.clip_grad_norm_(self.weights, options.clip))
         bad = [name for name, value in log.items() if not math.isfinite(value)]
         # With fp16 a gradient overflows now and then: its scaler skips the step and lowers the scale.
         overflow = bad == ["gradient"] and self.precision == "fp16" and self.overflows < OVERFLOWS
@@ -261,7 +267,7 @@ class Training:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.losses.learn()
-        self.averaged.update_parameters(self.network)
+        self.average()
         self.step += 1
         self.step_in_epoch += 1
         self.bad_batches, self.overflows = 0, self.overflows + 1 if overflow else 0
@@ -301,19 +307,29 @@ class Training:
         logs = []
         for number in range(self.parts):
             part = batch.only(slice(number, None, self.parts))
+            output = self.answer(part)
             with self.accelerator.autocast():
-                output = self.model(part.xt, part.t, part.y, part.features).float()
                 part = self.taught(part)
             loss, log = self.losses(part, output, self.network.last_layer, self.step_in_stage)
             self.accelerator.backward(loss)
+            if self.replayed and self.parts == 1:
+                self.replayed.backward()
             logs.append(log)
-        learnt = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
+        learnt = [weight.grad for weight in self.weights if weight.grad is not None]
         processes.add_up([*learnt, *self.losses.gradients()])
         sums = torch.tensor([sum(log[name] for log in logs) for name in log], dtype=torch.float64)
         log = dict(zip(log, processes.total(sums.to(processes.connect())).tolist(), strict=True))
         if taught := self.losses.gradients():
             log["discriminator_gradient"] = nn.utils.get_total_norm(taught).item()
         return log
+
+    def answer(self, batch: Noisy) -> Tensor:
+        """What the network says of a batch, (B,2,h,w), to be differentiated."""
+        seen = (batch.xt, batch.t, batch.y, batch.features)
+        # Parts add up their gradients, for which a graph has no room.
+        trunk = self.replayed.forward(*seen) if self.replayed and self.parts == 1 else None
+        with self.accelerator.autocast():
+            return (self.model(*seen) if trunk is None else self.network.head(trunk)).float()
 
     def without_this_batch(self, bad: list[str], photos: Indices) -> dict[str, float]:
         """Leave out a batch whose numbers are not finite, once; raises PhotochromError at the second in a row."""
@@ -374,10 +390,8 @@ class Training:
         """
         y, x0, features = self.batch(self.validation[:SHEET_PHOTOS])
         generators = [random_for(self.config.training.seed, 3, i) for i in range(len(y))]
-        network = self.averaged.module
-        assert isinstance(network, UNet)
         steps, guidance = self.config.steps_after(self.stage), self.config.guidance_after(self.stage)
-        c = sample(network, self.diffusion, y, generators, steps, features=features, guidance=guidance)
+        c = sample(self.averaged, self.diffusion, y, generators, steps, features=features, guidance=guidance)
         columns = {
             "gray": pictures.to_images(y, torch.zeros_like(x0)),
             "coloured": pictures.to_images(y, c),
@@ -433,8 +447,8 @@ class Training:
             "config": self.config.model_dump(mode="json"),
             **{name: getattr(self, name) for name in COUNTERS},
             "model_state_dict": self.network.state_dict(),
-            "ema_state_dict": self.averaged.module.state_dict(),
-            "ema_updates": int(self.averaged.n_averaged),
+            "ema_state_dict": self.averaged.state_dict(),
+            "ema_updates": self.averages,
             "optimizer_state_dict": self.optimizer.state_dict(),
             "loss_state_dict": self.losses.state(),
             "teacher_state_dict": self.teacher.network.state_dict() if self.teacher else None,
@@ -450,8 +464,8 @@ class Training:
         optimiser and losses.
         """
         store.load_tensors(self.network, state["model_state_dict"], origin)
-        store.load_tensors(self.averaged.module, state["ema_state_dict"], origin)
-        self.averaged.n_averaged.fill_(state["ema_updates"])
+        store.load_tensors(self.averaged, state["ema_state_dict"], origin)
+        self.averages = state["ema_updates"]
         if "optimizer_state_dict" in state:
             self.optimizer.load_state_dict(state["optimizer_state_dict"])
         if self.accelerator.scaler and state.get("scaler_state_dict"):

@@ -170,6 +170,10 @@ class UNet(nn.Module):
         h and w must be multiples of 2 ** (levels - 1). features: what the encoder sees in y (see `Encoder`), one map for
         each level of `config.encoded`.
         """
+        return self.head(self.trunk(xt, t, y, features)).float()
+
+    def trunk(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
+        """All but the head, (B,features[0],h,w): see `forward`."""
         time = self.time(time_features(t, self.config.time_embedding))  # (B, L)
         x = torch.cat([xt, F.pixel_unshuffle(y, self.config.chroma_scale)], dim=1)  # (B, 2+s*s, h, w)
         dtype = self.stem.weight.dtype
@@ -185,4 +189,4 @@ class UNet(nn.Module):
         for level, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             x = F.interpolate(grow(x), scale_factor=2.0, mode="nearest")  # (B, previous, 2H, 2W)
             x = level(torch.cat([x, skips.pop()], dim=1), time)
-        return self.head(x).float()
+        return x
