@@ -66,6 +66,7 @@ def model_card(folder: ModelFolder, evaluation: Mapping[str, Any] | None) -> str
     best = best_record(history)
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
+    devices = ", ".join(dict.fromkeys(record["device"] for record in history if "device" in record))
     stages = "\n".join(map(_stage, store.stages_of(history)))
     features = ", ".join(map(str, config.model.features))
     sight = {"none": "", "vgg16": "sees with VGG16; ", "vgg16x2": "sees with VGG16 at twice the size; "}
@@ -84,7 +85,7 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 | network | U-Net, features {features}; {sight[config.model.encoder]}chroma at 1/{config.model.chroma_scale} of luma's size |
 | diffusion | {config.diffusion.timesteps} steps, {config.diffusion.schedule} schedule, {config.diffusion.prediction}-prediction |
 | data set | {config.data.name}, photos of {config.data.size} pixels, checksum {config.data.checksum} |
-| trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours |
+| trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours{" on " * bool(devices)}{devices} |
 | validation loss | {best["val_loss"]:.4f} (epoch {best["epoch"]}, which `model.safetensors` holds; other stages have other losses) |
 | seed | {config.training.seed} |
 

@@ -425,6 +425,9 @@ class Training:
             **means,
             "weights": weights | {"adversarial": self.stage.adversarial if self.stage.use_gan else 0.0},
             "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "device": torch.cuda.get_device_name(self.device)
+            if self.device.type == "cuda"
+            else self.device.type,
             "precision": self.precision,
             "photos": photos,
             "seconds": round(self.seconds, 2),

@@ -1,0 +1,74 @@
+"""Photos a second of a training on an NVIDIA GPU, with the network's passes replayed as CUDA graphs and without, in turns.
+
+    python benchmarks/gpu.py --data tiny-imagenet-200
+
+Prints a table; docs/gpu.md has one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from photochrom.config import PRESETS, build
+from photochrom.data.pack import DataSet, find
+from photochrom.training import Training
+
+CASES = (("small", 32), ("small", 256), ("small", 1024), ("default", 16), ("default", 256))
+ROUNDS, SECONDS, WARM_UP = 3, 3.0, 8
+
+
+def training(pack: DataSet, preset: str, batch: int, replayed: bool) -> Training:
+    """V1 with an encoder, after some steps."""
+    config = build(
+        {
+            "model": {"features": PRESETS[preset].features, "encoder": "vgg16x2"},
+            "training": {"batch_size": batch},
+            "stages": [{"epochs": 1_000, "perceptual": 0.0}],
+        }
+    )
+    found = Training(config, pack)
+    if not replayed:
+        found.replayed = None
+    found.keep_features()
+    for _ in range(WARM_UP):
+        found.train_step()
+    return found
+
+
+def pace(trial: Training) -> float:
+    """Photos a second over SECONDS."""
+    torch.cuda.synchronize()
+    begun, steps = time.perf_counter(), 0
+    while time.perf_counter() - begun < SECONDS:
+        trial.train_step()
+        steps += 1
+    torch.cuda.synchronize()
+    return steps * trial.config.training.batch_size / (time.perf_counter() - begun)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("this machine has no NVIDIA GPU")
+    pack = find(options.data, options.data_dir)
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
+    print("| preset, batch | one by one | replayed | |\n|---|---:|---:|---:|")
+    for preset, batch in CASES:
+        pair = [training(pack, preset, batch, replayed) for replayed in (False, True)]
+        plain, replayed = (
+            max(paces)
+            for paces in zip(*[[pace(trial) for trial in pair] for _ in range(ROUNDS)], strict=True)
+        )
+        print(f"| {preset}, {batch} | {plain:,.0f} | {replayed:,.0f} | {replayed / plain:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Longer trainings, from nothing, by one recipe: the learning curve, one change at a time, and two ways to go on.
+
+    python benchmarks/trained/curve.py train --data tiny-imagenet-200
+    python benchmarks/trained/curve.py evaluate --data tiny-imagenet-200
+
+For a GPU: all of it is 8 million photos, twenty minutes of an H100 or a day of two cores. What is trained is passed over, so
+`--only` may spread the names over several processes. The second command writes docs/curve.md; the report is in OUT/report.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from accelerate.state import AcceleratorState
+from changes import DOCS, SHOWN, number
+
+from photochrom import evaluate, train
+from photochrom.config import PRESETS, Config, build
+from photochrom.data.pack import DataSet, find
+from photochrom.store import WEIGHTS, ModelFolder, write_bytes
+from photochrom.terminal import Display
+
+TWO_CORES = 123 * 60  # photos a minute, see docs/recipe.md
+K = 1_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training, and what it goes on from."""
+
+    photos: int
+    epochs: int
+    source: str = ""
+    training: dict[str, Any] = field(default_factory=dict)
+    stage: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+
+    def config(self, data: str) -> Config:
+        """The whole of it."""
+        return build(
+            {
+                "model": {"features": PRESETS["small"].features, "encoder": "vgg16x2"} | self.model,
+                "data": {"name": data, "aged": 0.3, "photos_per_epoch": round(self.photos / self.epochs)},
+                "training": {"batch_size": 256, "learning_rate": 1.2e-3, "sample_every": 0} | self.training,
+                "stages": [{"perceptual": 0.0, "epochs": self.epochs} | self.stage],
+            }
+        )
+
+
+CURVE = {
+    "150k": Run(150 * K, 4),
+    "300k": Run(300 * K, 4),
+    "600k": Run(600 * K, 5),
+    "1200k": Run(1_200 * K, 8),
+    "3200k": Run(3_200 * K, 20),
+}
+BASE = "300k"
+CHANGES = {
+    "another seed": Run(300 * K, 4, training={"seed": 1}),
+    "learning rate halved": Run(300 * K, 4, training={"learning_rate": 6e-4}),
+    "learning rate doubled": Run(300 * K, 4, training={"learning_rate": 2.4e-3}),
+    "average of 0.99": Run(300 * K, 4, training={"ema_decay": 0.99}),
+    "average of 0.9999": Run(300 * K, 4, training={"ema_decay": 0.9999}),
+    "preset default, four times the network": Run(
+        300 * K, 4, model={"features": PRESETS["default"].features}
+    ),
+    "perceptual 0.1 from the start": Run(300 * K, 4, stage={"perceptual": 0.1}),
+}
+ON = {"seed": 1, "learning_rate": 8e-4}
+GOING_ON = {
+    "200,000 by noise alone": Run(200 * K, 4, "600k", ON),
+    "150,000 with perceptual 0.1": Run(150 * K, 4, "600k", ON, {"perceptual": 0.1}),
+    "150,000 with perceptual 0.1, and GAN": Run(150 * K, 4, "600k", ON, {"perceptual": 0.1, "gan": True}),
+}
+RUNS = CURVE | CHANGES | GOING_ON
+
+
+def folder_of(name: str, out: Path) -> ModelFolder:
+    """Where a run is trained."""
+    return ModelFolder(out / name.translate(str.maketrans(" ", "-", ":,")))
+
+
+def differences(report: dict[str, Any], name: str) -> str:
+    """Cells of a model's differences to the first one of the report, at 85 % of the true colourfulness."""
+    found = {d["measure"]: d for d in report["differences"] if d["model"] == name}
+    cells = [number(found[measure]["at"]["85%"], digits) for measure, digits in SHOWN.values()]
+    return " | ".join([*cells, number(found["fd_vgg16"]["as_made"], 0)])
+
+
+def absolute(report: dict[str, Any], name: str) -> str:
+    """Cells of a model's own measures there."""
+    equal, made = report["at_equal_colorfulness"][name]["85%"], report["rows"][name]["fd_vgg16"]
+    cells = [f"{equal[measure]['value']:.{digits}f}" for measure, digits in SHOWN.values()]
+    return " | ".join([*cells, f"{made['value']:.0f}"])
+
+
+def text(reports: dict[str, dict[str, Any]], data: str) -> str:
+    """docs/curve.md, from a report for each model that others are held against."""
+    names = list(CURVE)
+    head = " | ".join([*SHOWN, "FD-VGG16, as made"]) + " |\n|---|" + "---:|" * (len(SHOWN) + 1)
+    first = next(iter(reports.values()))
+    lengths = [
+        f"| {CURVE[name].photos:,}, {CURVE[name].photos / TWO_CORES / 60:.1f} hours | {absolute(reports[name], name)} |"
+        for name in names
+    ]
+    doublings = [
+        f"| {CURVE[b].photos:,} after {CURVE[a].photos:,} | {differences(reports[a], b)} |"
+        for a, b in pairwise(names)
+    ]
+    changes = [f"| {name} | {differences(reports[BASE], name)} |" for name in CHANGES]
+    noise, *others = GOING_ON
+    on = [f"| {name} | {differences(reports[noise], name)} |" for name in others]
+    return f"""# Longer trainings
+
+Written by `python benchmarks/trained/curve.py evaluate --data {data}` on {datetime.now(UTC).date()}. Trained on an H100: the preset
+small, encoder vgg16x2 with guidance 1.5, luma of 30 % aged, mirrored, batches of 256, learning rate 1.2e-3 falling to 0, bf16, seed 0;
+each from nothing, where nothing else is said. {first["data"]["photos"]} validation photos, one colouring each, DDIM in 20 steps, where strength makes all 85 % as colourful as
+the true photos. Intervals: 95 % over photos. Bold: more than photos' chance. One training each: "another seed" shows what chance of training does.
+
+## Length
+
+Photos seen, and the hours of two cores that they would take (123 photos a second):
+
+| | {head}
+{chr(10).join(lengths)}
+
+Differences of each to the one before:
+
+| | {head}
+{chr(10).join(doublings)}
+
+## One change at a time, {CURVE[BASE].photos:,} photos
+
+Differences to the same without it:
+
+| | {head}
+{chr(10).join(changes)}
+
+Here 0.9999 is the same as 0.999: the decay rises with the steps, (1 + n) / (10 + n), and gets to 0.992 in all of them.
+
+## Two ways to go on
+
+From the model of {CURVE["600k"].photos:,} photos, learning rate 8e-4, seed 1. A photo with the perceptual loss takes 1.37 times as long there, so the two have had the
+same time. Differences to `{noise}` ({absolute(reports[noise], noise).replace(" | ", ", ")}):
+
+| | {head}
+{chr(10).join(on)}
+
+The discriminator had a say in the last 86 of 586 steps only (`--gan-delay 500`), and by 0.01: too little to tell anything.
+"""
+
+
+def train_all(names: list[str], pack: DataSet, out: Path) -> None:
+    """Train what is not trained yet; a name after the one that it goes on from."""
+    for name in names:
+        run = RUNS[name]
+        AcceleratorState._reset_state(reset_partial_state=True)
+        source = folder_of(run.source, out) if run.source else None
+        train.train(run.config(pack.name), folder_of(name, out), pack, source=source)
+        print(f"{name}: validation loss {folder_of(name, out).history[-1]['val_loss']:.4f}", flush=True)
+
+
+def evaluate_all(pack: DataSet, out: Path, photos: int) -> None:
+    """Evaluate everything once for each model that others are held against, and write the page."""
+    noise, *others = GOING_ON
+    held = {shorter: [longer] for shorter, longer in pairwise(CURVE)} | {list(CURVE)[-1]: [], noise: others}
+    held[BASE] += CHANGES
+    reports = {}
+    for first, rest in held.items():
+        with Display() as display:
+            report = evaluate.evaluate(
+                [folder_of(name, out).path for name in (first, *rest)],
+                *(pack, out / "report" / folder_of(first, out).name),
+                photos=photos,
+                overwrite=True,
+                progress=display.show,
+            )
+        reports[first] = renamed(report, {folder_of(name, out).name: name for name in (first, *rest)})
+    write_bytes(DOCS / "curve.md", text(reports, pack.name).encode())
+
+
+def renamed(report: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """A report with models under the names of their runs instead of those of their folders."""
+    kept = {
+        part: {names.get(model, model): row for model, row in report[part].items()}
+        for part in ("rows", "at_equal_colorfulness")
+    }
+    found = [d | {"model": names[d["model"]]} for d in report["differences"]]
+    return {"data": report["data"], "differences": found, **kept}
+
+
+def main() -> None:
+    """Do it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", choices=("train", "evaluate"))
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--photos", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("models/curve"))
+    parser.add_argument("--only", nargs="*", default=list(RUNS), choices=RUNS)
+    options = parser.parse_args()
+    pack = find(options.data, options.data_dir)
+    if options.what == "train":
+        train_all(options.only, pack, options.out)
+        return
+    missing = [name for name in RUNS if not (folder_of(name, options.out) / WEIGHTS).exists()]
+    if missing:
+        parser.error(f"not trained yet: {', '.join(missing)}")
+    evaluate_all(pack, options.out, options.photos)
+
+
+if __name__ == "__main__":
+    main()
