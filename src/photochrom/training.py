@@ -102,7 +102,6 @@ class Training:
         )
         # Not as for training: gradients of several processes are added up in `gradients`, when none is short of memory.
         self.model = self.accelerator.prepare_model(self.network, evaluation_mode=True)
-        self.replayed = Replayed(self.network, self.precision) if self.device.type == "cuda" else None
         self.optimizer = self.accelerator.prepare(optimizer)
         side = pack.size // config.model.chroma_scale
         self.chroma_shape = (CHROMA_CHANNELS, side, side)
@@ -116,6 +115,9 @@ class Training:
         self.history: list[dict[str, Any]] = []
         self.most_parts = options.batch_size // processes.count()  # of one photo each
         self.parts = min(options.accumulate, self.most_parts)
+        # Parts add up their gradients, for which a graph has no room.
+        replays = self.device.type == "cuda" and self.parts == 1
+        self.replayed = Replayed(self.network, self.precision) if replays else None
         self.bad_batches = self.overflows = 0  # in a row
         self.notes: list[str] = []  # for the person who waits
         self.begin_stage()
@@ -292,6 +294,7 @@ class Training:
         self.optimizer.zero_grad()
         self.losses.forget()
         self.parts = min(2 * self.parts, self.most_parts)
+        self.replayed = None  # parts do without it, and its memory may be what lacks
         self.notes.append(
             f"out of memory: batches go through in parts of {math.ceil(len(batch.t) / self.parts)}, "
             f"the batch size of {self.config.training.batch_size} is kept"
@@ -312,7 +315,7 @@ class Training:
                 part = self.taught(part)
             loss, log = self.losses(part, output, self.network.last_layer, self.step_in_stage)
             self.accelerator.backward(loss)
-            if self.replayed and self.parts == 1:
+            if self.replayed:
                 self.replayed.backward()
             logs.append(log)
         learnt = [weight.grad for weight in self.weights if weight.grad is not None]
@@ -326,8 +329,7 @@ class Training:
     def answer(self, batch: Noisy) -> Tensor:
         """What the network says of a batch, (B,2,h,w), to be differentiated."""
         seen = (batch.xt, batch.t, batch.y, batch.features)
-        # Parts add up their gradients, for which a graph has no room.
-        trunk = self.replayed.forward(*seen) if self.replayed and self.parts == 1 else None
+        trunk = self.replayed.forward(*seen) if self.replayed else None
         with self.accelerator.autocast():
             return (self.model(*seen) if trunk is None else self.network.head(trunk)).float()
 

@@ -91,7 +91,7 @@ def _print_list(facts: list[dict[str, Any]]) -> None:
             *(row["name"], row["stage"], f"{row['epoch']}/{row['epochs']}"),
             "-" if row["best_val_loss"] is None else f"{row['best_val_loss']:.4f}",
             *(_figures(row["evaluation"]) if evaluated else ()),
-            *(f"{row['bytes'] / 1e6:,.0f}", row["changed"][:10] if evaluated else row["changed"]),
+            *(f"{row['bytes'] / 1e6:,.0f}", row["changed"][5:10] if evaluated else row["changed"]),
         ]
         for row in facts
     ]
