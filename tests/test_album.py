@@ -15,8 +15,9 @@ import pytest
 from PIL import Image
 
 from photochrom import album, cli
+from photochrom import photo as photo_file
 from photochrom.data.pack import Pack
-from photochrom.errors import UsageError
+from photochrom.errors import PhotochromError, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -123,6 +124,34 @@ def test_samples_a_sheet_and_a_map(models: Path, capsys: pytest.CaptureFixture[s
     assert np.abs(pixels("second.png") - pixels("out/a-2.png")).max() <= 1
     with Image.open("out/a-uncertainty.png") as map:
         assert (map.mode, map.size) == ("L", (40, 30))
+
+
+def test_samples_of_which_the_disk_took_the_first_only_are_made_anew_and_nothing_else_is(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo("a.png")
+    photo("b.png")
+    mine = photo("out/a-2.png").read_bytes()
+    real = photo_file.write
+
+    def write(picture: Image.Image, file: Path) -> None:
+        if file.name in ("a-2.png", "b-2.png"):
+            raise PhotochromError(f"cannot write {file}: the disk is full")
+        real(picture, file)
+
+    samples = ("a.png", "b.png", "-o", "out", "--samples", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("photochrom.album.write", write)
+        assert colorize(models, *samples, "--overwrite") == 1
+    assert Path("out/b-1.png").exists()
+    assert not Path("out/b-3.png").exists()
+    capsys.readouterr()
+    assert colorize(models, *samples) == 3
+    said = capsys.readouterr().err
+    assert "a.png is left out, " in said
+    assert "b.png is left out, " not in said
+    assert all(Path(f"out/b-{n}.png").exists() for n in (1, 2, 3))
+    assert Path("out/a-2.png").read_bytes() == mine
 
 
 def test_samples_are_kept_too_if_they_are_there(models: Path, capsys: pytest.CaptureFixture[str]) -> None:

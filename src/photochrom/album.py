@@ -182,11 +182,15 @@ def color_files(
             drawn = colorizer.samples(list(group.values()), wanted.draws, progress=step_done, **options)
             for output, samples in zip(group, drawn, strict=True):
                 photo, files = plan.jobs[output], wanted.files(output)
+                ours = {file for file in files if plan.record and plan.record.is_ours(output, [file])}
                 try:
                     for file, picture in zip(files, wanted.pictures(samples), strict=True):
                         write(picture, file)
+                        ours.add(file)
                 except PhotochromError as error:
                     plan.refused[photo] = f"{photo}: {error}"
+                    if plan.record and (there := [file for file in files if file in ours and file.exists()]):
+                        plan.record.add(None, output, there)  # or the next run would take them for a person's
                     continue
                 if plan.record:
                     plan.record.add(photo, output, files)

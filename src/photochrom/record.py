@@ -56,10 +56,10 @@ class Record:
         made_of = (entry.get("photo"), entry.get("how")) == (state(photo), self.how)
         return made_of and all(file.exists() for file in files) and self.is_ours(output, files)
 
-    def add(self, photo: Path, output: Path, files: Sequence[Path]) -> None:
-        """Remember what has just been written, at the latest after SAVE_SECONDS on disk."""
+    def add(self, photo: Path | None, output: Path, files: Sequence[Path]) -> None:
+        """Remember what has just been written, at the latest after SAVE_SECONDS on disk; photo: None if it is not all of it."""
         written = {file.name: state(file) for file in files}
-        self.new[self._key(output)] = {"photo": state(photo), "how": self.how, "files": written}
+        self.new[self._key(output)] = {"photo": photo and state(photo), "how": self.how, "files": written}
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 
