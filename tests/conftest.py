@@ -110,6 +110,15 @@ def make_pack(factory: pytest.TempPathFactory, photo: Callable[[int], Image.Imag
     return Pack.open(destination)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def processor(request: pytest.FixtureRequest) -> Generator[None]:
+    """All tests are of a processor, whatever this machine has, but those of `test_cuda.py`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name != "test_cuda.py":
+            patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """Photos of all colours."""

@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from photochrom.colorizer import Colorizer
 from photochrom.config import build
 from photochrom.data.pack import Pack
+from photochrom.losses import Noisy
 from photochrom.store import ModelFolder
 from photochrom.train import train
 from photochrom.training import Training
@@ -40,7 +41,7 @@ def steps(training: Training, count: int = 5) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("bf16", 5e-2)])
+@pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("bf16", 5e-2), ("fp16", 5e-2)])
 def test_a_replayed_step_is_the_step(
     pack: Pack, values: Values, stage: str, precision: str, close: float
 ) -> None:
@@ -68,6 +69,26 @@ def test_parts_are_not_replayed_and_come_to_the_same(pack: Pack, values: Values)
     for found, wanted in zip(steps(in_parts), at_once, strict=True):
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
     assert in_parts.replayed is None
+
+
+def test_short_of_memory_it_goes_on_without_a_graph(
+    pack: Pack, values: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values["training"]["precision"] = "fp32"
+    undisturbed = steps(Training(build(values), pack))
+    training = Training(build(values), pack)
+    first = steps(training, 2)
+    gradients = training.gradients
+
+    def short(batch: Noisy) -> dict[str, float]:
+        monkeypatch.setattr(training, "gradients", gradients)
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "gradients", short)
+    for found, wanted in zip([*first, *steps(training, 3)], undisturbed, strict=True):
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
+    assert training.replayed is None
+    assert training.parts == 2
 
 
 def test_dropout_is_drawn_anew_in_each_replay(pack: Pack, values: Values) -> None:
@@ -109,8 +130,14 @@ def test_what_is_kept_lies_in_the_memory_of_the_gpu(pack: Pack, values: Values, 
     training = Training(build(values), own)
     training.keep_features()
     assert training.kept is not None
-    assert training.kept.rows.is_cuda
-    steps(training, 2)
+    assert training.kept.near is not None
+    near = steps(training, 2)
+    far = Training(build(values), own)
+    far.keep_features()
+    assert far.kept is not None
+    far.kept.give_way()
+    for found, wanted in zip(near, steps(far, 2), strict=True):
+        assert found == pytest.approx(wanted, rel=5e-2, abs=5e-2)
 
 
 def test_a_gpu_colours_as_a_processor_does(pack: Pack, values: Values, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from photochrom import color, encoder, store
 from photochrom.colorizer import Colorizer
 from photochrom.config import ModelConfig, build
 from photochrom.data.pack import Pack
-from photochrom.encoder import Encoder, keep
+from photochrom.encoder import Encoder, Kept, keep
 from photochrom.errors import Interrupted, UsageError
 from photochrom.store import ModelFolder
 from photochrom.train import Progress, train
@@ -216,6 +216,19 @@ def test_what_is_kept_is_what_was_seen_to_half_a_level(tmp_path: Path) -> None:
     again = keep(tmp_path / "f.bytes", shapes, 100, compute, lambda done, total: None, CPU)
     assert not calls
     assert torch.equal(again(drawn)[1][1], features[1])
+
+
+def test_what_is_kept_may_be_larger_than_memory(tmp_path: Path) -> None:
+    """A hundred gigabytes, nearly all of them a hole that takes no room on the disk."""
+    path, count, row = tmp_path / "f.bytes", 1_000_000, 100_000
+    with path.open("wb") as file:
+        file.truncate(count * row)
+        file.seek((count - 1) * row)
+        file.write(bytes([255]) * row)
+    kept = Kept(path, [(1, 100, 100), (9, 100, 100)], count, CPU)
+    y, (features,) = kept(np.array([0, count - 1]))
+    assert y[:, 0, 0, 0].tolist() == [-1.0, 1.0]
+    assert features[:, 0, 0, 0].tolist() == [0.0, 255 / encoder.LEVELS]
 
 
 def test_interrupted_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,8 +60,7 @@ class PhotochromV1(Training):
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
         """See `photochrom.subjects.Subject`."""
         y, generators = given_luma(rgb), [torch.Generator().manual_seed(seed) for seed in seeds]
-        network: Any = self.averaged
-        return y, sample(network, self.diffusion, y.to(self.device), generators, steps).cpu()
+        return y, sample(self.averaged, self.diffusion, y.to(self.device), generators, steps).cpu()
 
 
 class PhotochromV2(PhotochromV1):

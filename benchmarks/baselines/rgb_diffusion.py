@@ -6,7 +6,6 @@ Source: Ho et al. 2020 (noise prediction, linear betas over 1,000 steps), condit
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -44,8 +43,7 @@ class RgbDiffusion(Training):
         for weight in self.network.head[-1].parameters():
             nn.init.zeros_(weight)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.weights = list(self.network.parameters())
-        self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.begin_average()
         optimizer = torch.optim.AdamW(self.weights, weight_decay=options.weight_decay, fused=True)
         self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
 

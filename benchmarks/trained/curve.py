@@ -16,7 +16,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from accelerate.state import AcceleratorState
 from changes import DOCS, SHOWN, number
 
 from photochrom import evaluate, train
@@ -26,7 +25,7 @@ from photochrom.store import WEIGHTS, ModelFolder, write_bytes
 from photochrom.terminal import Display
 
 TWO_CORES = 123 * 60  # photos a minute, see docs/recipe.md
-K = 1_000
+K, BATCH = 1_000, 256
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Run:
             {
                 "model": {"features": PRESETS["small"].features, "encoder": "vgg16x2"} | self.model,
                 "data": {"name": data, "aged": 0.3, "photos_per_epoch": round(self.photos / self.epochs)},
-                "training": {"batch_size": 256, "learning_rate": 1.2e-3, "sample_every": 0} | self.training,
+                "training": {"batch_size": BATCH, "learning_rate": 1.2e-3, "sample_every": 0} | self.training,
                 "stages": [{"perceptual": 0.0, "epochs": self.epochs} | self.stage],
             }
         )
@@ -99,8 +98,11 @@ def absolute(report: dict[str, Any], name: str) -> str:
     return " | ".join([*cells, f"{made['value']:.0f}"])
 
 
-def text(reports: dict[str, dict[str, Any]], data: str) -> str:
-    """docs/curve.md, from a report for each model that others are held against."""
+def text(reports: dict[str, dict[str, Any]], data: str, device: str, dearer: float) -> str:
+    """docs/curve.md, from a report for each model that others are held against.
+
+    dearer: how much longer a photo took with the perceptual loss than without.
+    """
     names = list(CURVE)
     head = " | ".join([*SHOWN, "FD-VGG16, as made"]) + " |\n|---|" + "---:|" * (len(SHOWN) + 1)
     first = next(iter(reports.values()))
@@ -114,11 +116,13 @@ def text(reports: dict[str, dict[str, Any]], data: str) -> str:
     ]
     changes = [f"| {name} | {differences(reports[BASE], name)} |" for name in CHANGES]
     noise, *others = GOING_ON
+    gan = GOING_ON[others[-1]]
+    steps = gan.epochs * -(-gan.photos // gan.epochs // BATCH)
     on = [f"| {name} | {differences(reports[noise], name)} |" for name in others]
     return f"""# Longer trainings
 
-Written by `python benchmarks/trained/curve.py evaluate --data {data}` on {datetime.now(UTC).date()}. Trained on an H100: the preset
-small, encoder vgg16x2 with guidance 1.5, luma of 30 % aged, mirrored, batches of 256, learning rate 1.2e-3 falling to 0, bf16, seed 0;
+Written by `python benchmarks/trained/curve.py evaluate --data {data}` on {datetime.now(UTC).date()}. Trained on {device}: the preset
+small, encoder vgg16x2 with guidance 1.5, luma of 30 % aged, mirrored, batches of {BATCH}, learning rate 1.2e-3 falling to 0, seed 0;
 each from nothing, where nothing else is said. {first["data"]["photos"]} validation photos, one colouring each, DDIM in 20 steps, where strength makes all 85 % as colourful as
 the true photos. Intervals: 95 % over photos. Bold: more than photos' chance. One training each: "another seed" shows what chance of training does.
 
@@ -145,13 +149,13 @@ Here 0.9999 is the same as 0.999: the decay rises with the steps, (1 + n) / (10 
 
 ## Two ways to go on
 
-From the model of {CURVE["600k"].photos:,} photos, learning rate 8e-4, seed 1. A photo with the perceptual loss takes 1.37 times as long there, so the two have had the
-same time. Differences to `{noise}` ({absolute(reports[noise], noise).replace(" | ", ", ")}):
+From the model of {CURVE["600k"].photos:,} photos, learning rate 8e-4, seed 1. With the perceptual loss a photo took {dearer:.2f} times as long; 1.33 times would be equal
+time. Differences to `{noise}` ({absolute(reports[noise], noise).replace(" | ", ", ")}):
 
 | | {head}
 {chr(10).join(on)}
 
-The discriminator had a say in the last 86 of 586 steps only (`--gan-delay 500`), and by 0.01: too little to tell anything.
+The discriminator learns alone for 500 steps (`--gan-delay`), and had a say in the last {steps - 500} of {steps} steps only, by a weight of 0.01.
 """
 
 
@@ -159,7 +163,6 @@ def train_all(names: list[str], pack: DataSet, out: Path) -> None:
     """Train what is not trained yet; a name after the one that it goes on from."""
     for name in names:
         run = RUNS[name]
-        AcceleratorState._reset_state(reset_partial_state=True)
         source = folder_of(run.source, out) if run.source else None
         train.train(run.config(pack.name), folder_of(name, out), pack, source=source)
         print(f"{name}: validation loss {folder_of(name, out).history[-1]['val_loss']:.4f}", flush=True)
@@ -181,7 +184,9 @@ def evaluate_all(pack: DataSet, out: Path, photos: int) -> None:
                 progress=display.show,
             )
         reports[first] = renamed(report, {folder_of(name, out).name: name for name in (first, *rest)})
-    write_bytes(DOCS / "curve.md", text(reports, pack.name).encode())
+    device = folder_of(BASE, out).history[-1].get("device", "another machine")
+    paces = [folder_of(name, out).history[-1]["photos_per_second"] for name in (noise, others[0])]
+    write_bytes(DOCS / "curve.md", text(reports, pack.name, device, paces[0] / paces[1]).encode())
 
 
 def renamed(report: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

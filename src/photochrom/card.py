@@ -66,7 +66,8 @@ def model_card(folder: ModelFolder, evaluation: Mapping[str, Any] | None) -> str
     best = best_record(history)
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
-    devices = ", ".join(dict.fromkeys(record["device"] for record in history if "device" in record))
+    known = all("device" in record for record in history)  # earlier ones did not write it down
+    devices = ", ".join(dict.fromkeys(record["device"] for record in history)) if known else ""
     stages = "\n".join(map(_stage, store.stages_of(history)))
     features = ", ".join(map(str, config.model.features))
     sight = {"none": "", "vgg16": "sees with VGG16; ", "vgg16x2": "sees with VGG16 at twice the size; "}

@@ -25,7 +25,6 @@ class Replayed:
 
     def __init__(self, network: UNet, precision: str) -> None:
         self.network, self.dtype = network, DTYPES.get(precision)
-        self.weights = [weight for name, weight in network.named_parameters() if not name.startswith("head.")]
         self.recorded: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
 
     def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor]) -> Tensor:
@@ -53,13 +52,15 @@ class Replayed:
         self.weights = [weight for name, weight in weights if not name.startswith("head.")]
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        # A training that goes on records in another step: what dropout draws must not depend on that.
+        with torch.random.fork_rng(devices=[self.batch[0].device]), torch.cuda.stream(aside):
             for _ in range(WARM_UP):
                 found = self._trunk()
                 torch.autograd.grad(found, self.weights, torch.zeros_like(found))
             del found
         torch.cuda.current_stream().wait_stream(aside)
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        # Not "global", which is an error where another thread, such as the watchdog of NCCL, asks the GPU for something.
         with torch.cuda.graph(forward, capture_error_mode="thread_local"):
             self.found = self._trunk()
         self.gradient = torch.zeros_like(self.found)

@@ -34,6 +34,7 @@ SEEN_AT = {"vgg16": 1, "vgg16x2": 2}
 """How much larger than it is each of them sees a photo: VGG16 has learnt from photos of 224 pixels."""
 LEVELS = 16  # of a kept feature, for each unit: all but a few in a million are below 255 / 16
 KEPT_AT_ONCE = 64
+COPIED_AT_ONCE = 1024
 SPARE = 1 << 30  # bytes of disk that are left free
 
 
@@ -64,27 +65,38 @@ class Encoder(nn.Module):
 
 
 class Kept:
-    """All photos of a data set as the network is to see them, luma and features, in bytes: to look again costs as much as a step."""
+    """All photos of a data set as the network is to see them, luma and features, in bytes.
+
+    To look at a photo with the encoder once more would cost as much as a training step.
+    """
 
     def __init__(
         self, path: Path, shapes: Sequence[tuple[int, ...]], count: int, device: torch.device
     ) -> None:
-        self.shapes, self.count, self.device = (
-            shapes,
-            count,
-            device,
-        )  # shapes: (C, h, w) of luma, and of each map
+        self.shapes = shapes  # (C, h, w) of luma, and of each map
+        self.count, self.device = count, device
         self.sizes = [math.prod(shape) for shape in shapes]
-        size = count * sum(self.sizes)
-        rows = torch.from_file(str(path), size=size, dtype=torch.uint8).view(count, -1)  # mapped, not read
-        # Out of a GPU's own memory, they come a hundred times faster than from the disk.
-        roomy = device.type == "cuda" and size < torch.cuda.mem_get_info(device)[0] / 2
-        self.rows = rows.to(device) if roomy else rows
+        self.file = np.memmap(path, np.uint8, "r", shape=(count, sum(self.sizes)))
+        self.near: Tensor | None = None  # all of it in the GPU's own memory, from where it comes much faster
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # or what an earlier training had would count as taken
+            if self.file.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+                self.near = torch.empty(self.file.shape, dtype=torch.uint8, device=device)
+                for start in range(0, count, COPIED_AT_ONCE):
+                    part = slice(start, start + COPIED_AT_ONCE)
+                    self.near[part] = torch.from_numpy(np.array(self.file[part]))
+
+    def give_way(self) -> None:
+        """Give back the GPU's memory."""
+        self.near = None
 
     def __call__(self, photos: npt.NDArray[np.int64]) -> tuple[Tensor, list[Tensor]]:
         """Luma (B,1,S,S) in [-1,1] and features of B photos, by their numbers."""
-        rows = self.rows[torch.from_numpy(photos).to(self.rows.device)].to(self.device).float()  # (B, all)
-        parts = rows.split(self.sizes, dim=1)
+        if self.near is None:
+            rows = torch.from_numpy(self.file[photos]).to(self.device)  # (B, all)
+        else:
+            rows = self.near[torch.from_numpy(photos).to(self.device)]
+        parts = rows.float().split(self.sizes, dim=1)
         y, *maps = (part.unflatten(1, shape) for part, shape in zip(parts, self.shapes, strict=True))
         return y / 127.5 - 1, [each / LEVELS for each in maps]
 

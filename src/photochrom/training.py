@@ -94,9 +94,7 @@ class Training:
             self.network = UNet(config.model).to(self.device)
         self.encoder = encoder.to(self.device) if (encoder := Encoder.of(config.model)) else None
         self.kept: Kept | None = None
-        self.weights = list(self.network.parameters())  # to collect them takes a while, in every step
-        self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self.averages = 0  # steps that are in it
+        self.begin_average()
         optimizer = torch.optim.AdamW(
             self.network.parameters(), weight_decay=options.weight_decay, fused=True
         )
@@ -122,6 +120,13 @@ class Training:
         self.notes: list[str] = []  # for the person who waits
         self.begin_stage()
 
+    def begin_average(self) -> None:
+        """Take the network as it is now for its average."""
+        self.weights = list(self.network.parameters())  # to collect them takes a while, in every step
+        self.averaged = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.averaged_weights = list(self.averaged.parameters())
+        self.averages = 0  # steps that are in it
+
     @torch.no_grad()
     def average(self) -> None:
         """Exponential average with a decay of min(decay, (1 + n) / (10 + n)), so that the beginning is soon forgotten.
@@ -130,7 +135,7 @@ class Training:
         """
         n = self.averages
         decay = min(self.config.training.ema_decay, (1 + n) / (10 + n)) if n else 0.0
-        get_ema_multi_avg_fn(decay)(list(self.averaged.parameters()), self.weights, n)
+        get_ema_multi_avg_fn(decay)(self.averaged_weights, self.weights, n)
         self.averages += 1
 
     @property
@@ -227,9 +232,8 @@ class Training:
         path = pack.folder / f"features-{feature_key(self.config, pack.checksum)}.bytes"
         try:
             with processes.first_before_others():
-                self.kept = keep(
-                    *(path, shapes, (1 + self.config.data.flip) * count, compute, progress, self.device)
-                )
+                rows = (1 + self.config.data.flip) * count
+                self.kept = keep(path, shapes, rows, compute, progress, self.device)
         except OSError as error:
             self.notes.append(
                 f"what the encoder sees cannot be kept in {path.parent} ({error.strerror}): it is computed in every step, "
@@ -295,6 +299,8 @@ class Training:
         self.losses.forget()
         self.parts = min(2 * self.parts, self.most_parts)
         self.replayed = None  # parts do without it, and its memory may be what lacks
+        if self.kept:
+            self.kept.give_way()
         self.notes.append(
             f"out of memory: batches go through in parts of {math.ceil(len(batch.t) / self.parts)}, "
             f"the batch size of {self.config.training.batch_size} is kept"
@@ -494,7 +500,7 @@ def mirrored(photos: Tensor, which: Tensor | None) -> Tensor:
 def memory_mb(device: torch.device) -> int:
     """The most memory that this process has held so far, on the GPU if there is one."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) >> 20
+        return torch.cuda.max_memory_reserved(device) >> 20  # what graphs hold between replays included
     import resource  # not on Windows, where nobody has asked yet
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if sys.platform == "darwin" else 10)

@@ -91,7 +91,7 @@ def _print_list(facts: list[dict[str, Any]]) -> None:
             *(row["name"], row["stage"], f"{row['epoch']}/{row['epochs']}"),
             "-" if row["best_val_loss"] is None else f"{row['best_val_loss']:.4f}",
             *(_figures(row["evaluation"]) if evaluated else ()),
-            *(f"{row['bytes'] / 1e6:,.0f}", row["changed"][5:10] if evaluated else row["changed"]),
+            *(f"{row['bytes'] / 1e6:,.0f}", _day(row["changed"]) if evaluated else row["changed"]),
         ]
         for row in facts
     ]
@@ -99,6 +99,12 @@ def _print_list(facts: list[dict[str, Any]]) -> None:
     print_table(["name", "stage", ">epoch", ">loss", *figures, ">MB", "changed"], rows)
     if old := [row["name"] for row in facts if row["evaluation"] and not row["evaluation"]["current"]]:
         say(f"* of earlier weights: `photochrom evaluate {' '.join(old)}` measures those of now")
+
+
+def _day(changed: str) -> str:
+    """A date as short as `ls` has it: the day of this year, the month of others."""
+    then = time.strptime(changed, "%Y-%m-%d %H:%M")
+    return time.strftime("%d %b" if then.tm_year == time.localtime().tm_year else "%b %Y", then)
 
 
 def _figures(evaluation: dict[str, Any] | None) -> tuple[str, str, str]:

@@ -35,15 +35,15 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Data for people: columns that begin with ">" stand to the right. Where there is no room, the first one is folded."""
+    """Data for people: columns that begin with ">" stand to the right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for number, column in enumerate(columns):
+    for column in columns:
         side: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        table.add_column(column.removeprefix(">"), justify=side, overflow="fold", no_wrap=number > 0)
+        table.add_column(column.removeprefix(">"), justify=side, overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console(markup=False, highlight=False).print(table)
