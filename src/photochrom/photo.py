@@ -167,7 +167,7 @@ def _carried(image: Image.Image, notes: list[str]) -> tuple[Info, Image.Transpos
 def opaque(picture: Image.Image) -> Image.Image:
     """The same in RGB, on white where it is transparent."""
     if picture.mode != "RGBA":
-        return picture.convert("RGB")
+        return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy it
     white = Image.new("RGB", picture.size, "white")
     white.paste(picture, mask=picture.getchannel("A"))
     return white
