@@ -24,6 +24,11 @@ def luma(rgb: Tensor) -> Tensor:
     return LUMA_WEIGHTS[0] * red + LUMA_WEIGHTS[1] * green + LUMA_WEIGHTS[2] * blue
 
 
+def in_levels(Y: Tensor) -> Tensor:
+    """Luma Y in [0,1] at the 256 levels that a gray photo holds, in [-1,1]."""
+    return (Y * 255).round() / 127.5 - 1
+
+
 def from_rgb(rgb: Tensor, scale: int = 1) -> tuple[Tensor, Tensor]:
     """Split RGB into what is given and what is to be predicted.
 

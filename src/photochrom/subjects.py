@@ -44,7 +44,7 @@ class Subject:
 
 def given_luma(rgb: Tensor) -> Tensor:
     """What a gray photo holds, 256 levels: (B,3,H,W) in [0,1] -> (B,1,H,W) in [-1,1]."""
-    return (color.luma(rgb) * 255).round() / 127.5 - 1
+    return color.in_levels(color.luma(rgb))
 
 
 def render(y: Tensor, c: Tensor, strength: float) -> Array:

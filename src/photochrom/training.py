@@ -184,6 +184,8 @@ class Training:
             y, features = self.kept(rows)
             return Batch(y, x0, features)
         y = mirrored(aged_luma(rgb, y, photos, aged) if aged else y, flip)
+        if self.encoder:
+            y = color.in_levels((y + 1) / 2)  # so that it is the same training with features kept and without
         return Batch(y, x0, self.seen(y))
 
     def seen(self, y: Tensor) -> Sequence[Tensor]:
@@ -224,7 +226,7 @@ class Training:
                 to_age = torch.from_numpy(learnt_from[photos])[:, None, None, None]
                 y = torch.where(to_age, aged_luma(rgb, y, photos, aged), y)
             y = mirrored(y, torch.from_numpy(rows >= count))
-            y = (((y + 1) * 127.5).round() / 127.5 - 1).to(self.device)  # as it can be kept
+            y = color.in_levels((y + 1) / 2).to(self.device)  # as it can be kept
             return y, self.seen(y)
 
         y, features = compute(np.arange(1))
