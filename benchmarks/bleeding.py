@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from photochrom import color
+from photochrom.coloring.upsampling import View, cubic, guided, interpolation, linear, view
 from photochrom.data.sources import open_photo
-from photochrom.fullsize import View, cubic, guided, interpolation, linear, view
+from photochrom.diffusion import color
 
 REPORT = Path(__file__).parents[1] / "docs" / "bleeding.md"
 SIDES = (32, 64, 128, 256)

@@ -23,13 +23,13 @@ import skimage
 import torch
 from PIL import Image
 
-from photochrom import store
-from photochrom.colorizer import Colorizer
+from photochrom import model_folder
+from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import DEFAULT_MODEL, PRESETS, build
 from photochrom.data.sources import open_photo
+from photochrom.diffusion.unet import UNet
+from photochrom.model_folder import ModelFolder
 from photochrom.precision import bfloat16_is_faster
-from photochrom.store import ModelFolder
-from photochrom.unet import UNet
 
 REPORT = Path(__file__).parents[1] / "docs" / "cost.md"
 ENCODERS = ("none", "vgg16")
@@ -51,7 +51,7 @@ def make_model(models: Path, encoder: str) -> None:
     )
     folder = ModelFolder(models / encoder)
     folder.path.mkdir(parents=True)
-    store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
+    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     folder.save_weights(UNet(config.model).state_dict(), config)
 
 
@@ -136,7 +136,7 @@ Photos of 64x64 per second in batches, one colouring each, from Python, the best
 With vgg16 a step takes two evaluations, since models with an encoder are guided where nothing is said (`--guidance 1` halves
 that); {DEFAULT_MODEL} has learnt what guidance does, and most of its time is its encoder's, which sees photos at twice their size.
 """
-    store.write_bytes(REPORT, text.encode())
+    model_folder.write_bytes(REPORT, text.encode())
 
 
 if __name__ == "__main__":

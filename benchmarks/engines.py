@@ -21,13 +21,13 @@ from pathlib import Path
 
 import torch
 
-from photochrom import store
+from photochrom import model_folder
+from photochrom.coloring.onnx import read_onnx, write_onnx
 from photochrom.config import PRESETS, build
-from photochrom.encoder import Encoder
-from photochrom.onnx_file import read_onnx, write_onnx
+from photochrom.diffusion.encoder import Encoder
+from photochrom.diffusion.unet import UNet
+from photochrom.model_folder import ModelFolder
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
-from photochrom.store import ModelFolder
-from photochrom.unet import UNet
 
 REPORT = Path(__file__).parents[1] / "docs" / "engines.md"
 BATCHES = (1, 8, 32)
@@ -45,13 +45,13 @@ def contenders(preset: str, work: Path) -> dict[tuple[str, int], Evaluate]:
     folder = ModelFolder(work / preset)
     folder.path.mkdir()
     folder.save_weights(UNet(config.model).state_dict(), config)
-    write_onnx(folder / store.WEIGHTS, folder / store.ONNX)
-    _, tensors = store.read_weights(folder / store.WEIGHTS)
+    write_onnx(folder / model_folder.WEIGHTS, folder / model_folder.ONNX)
+    _, tensors = model_folder.read_weights(folder / model_folder.WEIGHTS)
     exact = UNet.load(config.model, tensors, folder.path)
     chosen = copy.deepcopy(exact)
     if bfloat16_is_faster():
         convolve_in_bfloat16(chosen)
-    networks = {TORCH: exact, CHOSEN: chosen, ONNX: read_onnx(folder / store.ONNX)[1]}
+    networks = {TORCH: exact, CHOSEN: chosen, ONNX: read_onnx(folder / model_folder.ONNX)[1]}
     encoder = Encoder.of(config.model)
     assert encoder
     found: dict[tuple[str, int], Evaluate] = {}
@@ -111,7 +111,7 @@ round, with their range, and above 1 onnxruntime is faster.
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 """
-    store.write_bytes(REPORT, text.encode())
+    model_folder.write_bytes(REPORT, text.encode())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 
 from photochrom.config import PRESETS, build
 from photochrom.data.pack import DataSet, find
-from photochrom.training import Training
+from photochrom.training.training import Training
 
 CASES = (("small", 32), ("small", 256), ("small", 1024), ("default", 16), ("default", 256))
 ROUNDS, SECONDS, WARM_UP = 3, 3.0, 8

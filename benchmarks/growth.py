@@ -27,14 +27,14 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from cost import make_model
-from photochrom.colorizer import Colorizer
+from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack, new_pack
+from photochrom.diffusion.unet import UNet
+from photochrom.model_folder import write_bytes
 from photochrom.precision import for_training
-from photochrom.store import write_bytes
-from photochrom.training import Training
-from photochrom.unet import UNet
+from photochrom.training.training import Training
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -33,11 +33,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 import numpy as np
 from PIL import Image
 
-from photochrom import store
-from photochrom.colorizer import Colorizer
+from photochrom import model_folder
+from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import PRESETS, build
-from photochrom.store import ModelFolder
-from photochrom.unet import UNet
+from photochrom.diffusion.unet import UNet
+from photochrom.model_folder import ModelFolder
 
 STEPS = 20
 
@@ -54,7 +54,7 @@ def random_model(folder: ModelFolder) -> None:
     """The preset `small`, not trained."""
     config = build({"model": {"features": PRESETS["small"].features}, "data": {"size": 64}})
     folder.path.mkdir(parents=True)
-    store.write_json(folder / store.CONFIG, config.model_dump(mode="json"))
+    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     folder.save_weights(UNet(config.model).state_dict(), config)
 
 

@@ -31,8 +31,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.demo import make_demo
 from photochrom.data.pack import Pack
-from photochrom.training import Training
-from photochrom.unet import UNet
+from photochrom.diffusion.unet import UNet
+from photochrom.training.training import Training
 
 SIZE = 64
 FEATURES = PRESETS["default"].features

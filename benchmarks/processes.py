@@ -32,8 +32,8 @@ from photochrom import processes
 from photochrom.config import PRESETS, build
 from photochrom.data.pack import find
 from photochrom.precision import for_training
-from photochrom.train import train
-from photochrom.training import Training
+from photochrom.training.loop import train
+from photochrom.training.training import Training
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmark-processes.md"
 BATCHES = (8, 16, 32, 64)
@@ -110,7 +110,7 @@ def album_rows(folder: Path) -> list[str]:
     """Markdown: an album coloured by the command, start-up included, by one process and by two."""
     config = build({"model": {"features": PRESETS["small"].features}, "data": {"photos_per_epoch": 16},
                     "stages": [{"epochs": 1, "perceptual": 0.0}]})  # fmt: skip
-    from photochrom.store import ModelFolder
+    from photochrom.model_folder import ModelFolder
 
     model, album = ModelFolder(folder / "small"), folder / "album"
     train(config, model, find("demo", folder / "data"))

@@ -32,15 +32,15 @@ import torch
 from PIL import Image
 
 from photochrom.config import PRESETS, build
-from photochrom.data.drawing import spread
+from photochrom.data.fair_share import spread
 from photochrom.data.importing import import_photos
-from photochrom.data.order import PLACES, ShardOrder
+from photochrom.data.ordering import PLACES, ShardOrder
 from photochrom.data.pack import DataSet, Pack, find
 from photochrom.data.shards import SHARD_BYTES, Shards, checksum_of, new_shards, ppm_header
 from photochrom.data.sources import Photo, Pixels
+from photochrom.model_folder import write_bytes
 from photochrom.precision import for_training
-from photochrom.store import write_bytes
-from photochrom.training import Training
+from photochrom.training.training import Training
 
 REPORT = Path(__file__).parents[1] / "docs" / "data-scale.md"
 MANY = 10_000_000

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from photochrom import color
 from photochrom.config import PRESETS, Config, StageConfig, build
 from photochrom.data.pack import Pack, find
-from photochrom.losses import Noisy, StageLoss, lift_shadows
-from photochrom.training import Training
+from photochrom.diffusion import color
+from photochrom.training.losses import Noisy, StageLoss, lift_shadows
+from photochrom.training.training import Training
 
 REPORT = Path(__file__).parents[1] / "docs" / "benchmark-stage2.md"
 

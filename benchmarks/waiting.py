@@ -77,7 +77,7 @@ def trained(policy: str, other: Sequence[str] | None) -> float:
 
 def colored(policy: str, photo: Path, training: str | None) -> float:
     """Seconds of `colorize` for one photo, alone or beside a training of a policy."""
-    code = "import sys; from photochrom import cli; cli.LONG += ('colorize',); cli.app(sys.argv[1:])"  # which sets no policy
+    code = "import sys; from photochrom.commands import cli; cli.LONG += ('colorize',); cli.app(sys.argv[1:])"  # which sets no policy
     command = ["-c", code, "colorize", str(photo), "-o", str(photo.parent / "out"), "--overwrite"]
     with ExitStack() as stack:
         if training:

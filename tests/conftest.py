@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from photochrom import store, training
+from photochrom import model_folder
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
+from photochrom.training import training
 
+# Some tests run their own file as a program, which must find this package too.
+ROOT = str(Path(__file__).parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
 # Tiny networks lose more to handing work between threads than they gain by it.
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
@@ -26,7 +31,7 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=10_
 def only_own_models(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
     """No model comes along, so that tests find the models they have made; test_shipped.py takes this back."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "SHIPPED", tmp_path_factory.getbasetemp() / "shipped")
+        patch.setattr(model_folder, "SHIPPED", tmp_path_factory.getbasetemp() / "shipped")
         yield
 
 

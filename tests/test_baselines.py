@@ -13,14 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from photochrom import color, evaluate, report
 from photochrom.config import build
 from photochrom.data.pack import Pack
-from photochrom.evaluate import photo_seeds
-from photochrom.losses import Noisy
-from photochrom.store import ModelFolder
-from photochrom.train import train
-from photochrom.training import Training
+from photochrom.diffusion import color
+from photochrom.evaluation import evaluate, report
+from photochrom.evaluation.evaluate import photo_seeds
+from photochrom.model_folder import ModelFolder
+from photochrom.training.loop import train
+from photochrom.training.losses import Noisy
+from photochrom.training.training import Training
 
 RECIPE = """
 [model]

@@ -23,14 +23,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from photochrom import store
-from photochrom.colorizer import Colorizer
+from photochrom import model_folder
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.coloring.hints import Hint
 from photochrom.config import Config, build, read_recipe
 from photochrom.data.sources import LeftOut, Photo, Source, open_photo, read_photo
+from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.hints import Hint
-from photochrom.store import ModelFolder
-from photochrom.unet import UNet
+from photochrom.model_folder import ModelFolder
 
 Record = Callable[[str, object], None]
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
@@ -278,7 +278,7 @@ def load(path: Path) -> str:
 
 @pytest.mark.fault("broken model.safetensors", "")
 def test_weights(tmp_path: Path, record_property: Record) -> None:
-    path = tmp_path / store.WEIGHTS
+    path = tmp_path / model_folder.WEIGHTS
 
     def check(content: bytes) -> str:
         path.write_bytes(content)
@@ -306,9 +306,9 @@ def test_weights(tmp_path: Path, record_property: Record) -> None:
 )
 def test_weights_that_ask_for_too_much(content: bytes, tmp_path: Path) -> None:
     """A network of 80,000 features would take 200 GB."""
-    (tmp_path / store.WEIGHTS).write_bytes(content)
+    (tmp_path / model_folder.WEIGHTS).write_bytes(content)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert load(tmp_path / store.WEIGHTS) == "refused in one line"
+    assert load(tmp_path / model_folder.WEIGHTS) == "refused in one line"
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MEMORY_MB
 
 
@@ -326,12 +326,12 @@ def checkpoint() -> bytes:
 
 @pytest.mark.fault("broken checkpoint", "")
 def test_checkpoints(tmp_path: Path, record_property: Record) -> None:
-    path = tmp_path / store.LAST
+    path = tmp_path / model_folder.LAST
 
     def check(content: bytes) -> str:
         path.write_bytes(content)
         try:
-            found = store.read_checkpoint(path)["model_state_dict"]["a"]
+            found = model_folder.read_checkpoint(path)["model_state_dict"]["a"]
         except PhotochromError as error:
             return one_line(error)
         assert torch.equal(found, torch.arange(20.0))
@@ -346,7 +346,7 @@ def test_model_folders(tmp_path: Path, record_property: Record) -> None:
     wholes = (build({}).model_dump_json().encode(), b'[{"epoch": 1, "val_loss": 0.5}]')
 
     def check(content: bytes) -> str:
-        for file in (store.CONFIG, store.HISTORY):
+        for file in (model_folder.CONFIG, model_folder.HISTORY):
             (folder / file).write_bytes(content)
         outcome = "refused in one line"
         for read in (lambda: folder.config, lambda: folder.history):

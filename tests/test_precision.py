@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from photochrom import precision
 from photochrom.config import DiffusionConfig, ModelConfig, build
 from photochrom.data.pack import Pack
-from photochrom.diffusion import Diffusion, sample
+from photochrom.diffusion.diffusion import Diffusion, sample
+from photochrom.diffusion.unet import UNet
+from photochrom.model_folder import ModelFolder
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
-from photochrom.store import ModelFolder
-from photochrom.train import train
-from photochrom.unet import UNet
+from photochrom.training.loop import train
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN can be told to do without on x86 only")

@@ -24,18 +24,19 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor
 
-from conftest import smooth
-from photochrom import evaluate, pictures, processes, report, store
-from photochrom.cli import main
+from photochrom import model_folder, pictures, processes
+from photochrom.commands.cli import main
 from photochrom.config import Config, build
 from photochrom.data.pack import Pack
+from photochrom.diffusion.unet import UNet
+from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.store import ModelFolder
-from photochrom.train import Progress, train
-from photochrom.training import Batch, Training
-from photochrom.unet import UNet
-from photochrom.vgg16 import VGG16
-from test_train import losses, signal_at
+from photochrom.evaluation import evaluate, report
+from photochrom.model_folder import ModelFolder
+from photochrom.training.loop import Progress, train
+from photochrom.training.training import Batch, Training
+from tests.conftest import smooth
+from tests.training.test_loop import losses, signal_at
 
 Values = dict[str, Any]
 BIN = Path(sys.executable).parent
@@ -122,8 +123,8 @@ def run_both(place: Path) -> None:
 
     VGG16.load = functools.cache(VGG16.load)  # type: ignore[method-assign]
     pictures.loss_curve = lambda history: b""
-    write = store.write_atomically if processes.is_first() else None  # which would fail
-    with patched(store, "write_atomically", write):
+    write = model_folder.write_atomically if processes.is_first() else None  # which would fail
+    with patched(model_folder, "write_atomically", write):
         case("both-stages", BOTH_STAGES)
         case("bf16", BF16)
         case("parts", IN_PARTS)
@@ -203,7 +204,7 @@ def assert_equal_training(
             assert ours[name] == (
                 pytest.approx(value, rel=tolerance, abs=tolerance) if is_number else value
             ), name
-    one, other = (store.read_checkpoint(folder / store.LAST) for folder in (found, expected))
+    one, other = (model_folder.read_checkpoint(folder / model_folder.LAST) for folder in (found, expected))
     for part in ("model_state_dict", "ema_state_dict"):
         for name, weights in other[part].items():
             torch.testing.assert_close(one[part][name], weights, rtol=1e-3, atol=20 * tolerance, msg=name)
@@ -253,7 +254,7 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on(
     for each in told:
         assert (each["stopped"][0], each["stopped"][2]) == ("Interrupted", "143")
     folder = ModelFolder(place / "stopped")
-    assert store.read_checkpoint(folder / store.LAST)["step"] == 2
+    assert model_folder.read_checkpoint(folder / model_folder.LAST)["step"] == 2
     train(BOTH_STAGES, folder, pack)
     assert_equal_training(folder, alone(BOTH_STAGES), 2e-5)
 
@@ -337,7 +338,7 @@ def test_a_launcher_that_is_stopped_leaves_a_training_to_go_on_with(pack: Pack, 
     _, said = running.communicate(timeout=60)
     assert said.count("all saved; the same command goes on from here") == 1
     assert said.count("1/100000  v1  loss") == 1
-    assert store.read_checkpoint(folder / store.LAST)["step"] >= 6
+    assert model_folder.read_checkpoint(folder / model_folder.LAST)["step"] >= 6
     assert not (folder / ".trainer").exists()
 
 

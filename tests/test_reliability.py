@@ -29,22 +29,23 @@ import torch.nn.functional as F
 from accelerate.optimizer import AcceleratedOptimizer
 from PIL import Image
 
-from photochrom import losses, store, train
-from photochrom.colorizer import Colorizer
+from photochrom import model_folder
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.commands.terminal import asked_to_stop
 from photochrom.config import Config, build
 from photochrom.data.pack import Pack
+from photochrom.diffusion.unet import UNet
 from photochrom.errors import Interrupted, PhotochromError
-from photochrom.store import ModelFolder
-from photochrom.terminal import asked_to_stop
-from photochrom.train import Progress
-from photochrom.training import Training
-from photochrom.unet import UNet
-from test_stages import GAN, V1, assert_equal, frozen, staged
-from test_train import assert_same_training
+from photochrom.model_folder import ModelFolder
+from photochrom.training import loop, losses
+from photochrom.training.loop import Progress
+from photochrom.training.training import Training
+from tests.training.test_loop import assert_same_training
+from tests.training.test_stages import GAN, V1, assert_equal, frozen, staged
 
 Values = dict[str, Any]
 Tries = Callable[[int, int], int]
-SOURCES = sorted(Path(store.__file__).parent.rglob("*.py"))
+SOURCES = sorted(Path(model_folder.__file__).parent.rglob("*.py"))
 
 # --- Experiments, in a process of their own ---------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ class Trials:
                     file.write(f"{progress.epoch}\n")
 
         with asked_to_stop(lambda text: None) as stop:
-            train.train(build(CONFIG), folder, self.pack, report, stop)
+            loop.train(build(CONFIG), folder, self.pack, report, stop)
 
     def run(self, tries: int, break_off: Callable[[ModelFolder], int]) -> Values:
         """Break trainings off so many times, check each time, and let each training come to its end at last."""
@@ -131,7 +132,7 @@ class Trials:
 
     def limited(self, folder: ModelFolder) -> int:
         """Limit the size of files: torch.save, which writes piece by piece, is stopped in the middle."""
-        largest = self.chance.randrange(10, (self.straight / store.LAST).stat().st_size)
+        largest = self.chance.randrange(10, (self.straight / model_folder.LAST).stat().st_size)
 
         def train_limited() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
@@ -179,12 +180,12 @@ def points(work: str) -> Values:
         for when in ("before", "after", "half-way") if step == "write" else ("before", "after"):
             folder = ModelFolder(Path(work, f"{step} {when}"))
             folder.path.mkdir()
-            folder.save_checkpoint(store.LAST, checkpoint(1))
+            folder.save_checkpoint(model_folder.LAST, checkpoint(1))
             code = ended(fork(lambda f=folder, s=step, w=when: killed_at(s, w, f)))  # type: ignore[misc]
             newest, origin, skipped = folder.newest_checkpoint()
-            assert (origin.name, skipped) == (store.LAST, [])
+            assert (origin.name, skipped) == (model_folder.LAST, [])
             with folder.locked():
-                left = sorted(path.name for path in folder.path.iterdir() if path.suffix == store.PART)
+                left = sorted(path.name for path in folder.path.iterdir() if path.suffix == model_folder.PART)
             found[folder.name] = [code, newest["epoch"], left]
     return found
 
@@ -230,7 +231,7 @@ def killed_at(step: str, when: str, folder: ModelFolder) -> None:
         os.replace = dying(os.replace)
     else:
         os.fsync = in_order  # type: ignore[assignment]
-    folder.save_checkpoint(store.LAST, checkpoint(2))
+    folder.save_checkpoint(model_folder.LAST, checkpoint(2))
 
 
 def growth(pack: str, work: str, steps: str, photos: str) -> Values:
@@ -261,7 +262,7 @@ def growth(pack: str, work: str, steps: str, photos: str) -> Values:
     coloured = grown(int(photos), lambda: colorizer(photo, steps=2))
     folder = ModelFolder(Path(work, "models", "served"))
     folder.path.mkdir(parents=True)
-    store.write_json(folder / store.CONFIG, training.config.model_dump(mode="json"))
+    model_folder.write_json(folder / model_folder.CONFIG, training.config.model_dump(mode="json"))
     folder.save_weights(weights, training.config)
     content = photo.read_bytes()
     with TestClient(create_app(Settings(models=folder.path.parent, device="cpu"))) as client:
@@ -361,8 +362,11 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_is_gone_on_from(
     config, chance = staged(values, V1, {**GAN, "perceptual": 0.0}), random.Random(0)
     straight, torn = ModelFolder(tmp_path / "straight"), ModelFolder(tmp_path / "torn")
     for folder in (straight, torn):
-        train.train(config, folder, pack)
-    whole, unbroken = (torn / store.LAST).read_bytes(), store.read_checkpoint(torn / store.LAST)
+        loop.train(config, folder, pack)
+    whole, unbroken = (
+        (torn / model_folder.LAST).read_bytes(),
+        model_folder.read_checkpoint(torn / model_folder.LAST),
+    )
     count = tries(40, 2000)
     for number in range(count):
         broken = bytearray(whole)
@@ -371,19 +375,19 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_is_gone_on_from(
             broken = broken[:place]
         else:
             broken[place] ^= 1 << chance.randrange(8)
-        (torn / store.LAST).write_bytes(broken)
+        (torn / model_folder.LAST).write_bytes(broken)
         state, origin, skipped = torn.newest_checkpoint()
-        if origin.name == store.BEST:
+        if origin.name == model_folder.BEST:
             assert skipped == [
-                f"{torn / store.LAST} is torn, or not a checkpoint of plain tensors and numbers; "
+                f"{torn / model_folder.LAST} is torn, or not a checkpoint of plain tensors and numbers; "
                 "take a whole one, or begin anew"
             ]
         else:  # a bit that nobody reads, such as a date in the zip's directory
             assert number % 2 == 0
             assert_equal(state, unbroken)
-    (torn / store.LAST).write_bytes(whole[: len(whole) // 2])
+    (torn / model_folder.LAST).write_bytes(whole[: len(whole) // 2])
     notes: list[str] = []
-    train.train(config, torn, pack, lambda progress: notes.extend(progress.notes))
+    loop.train(config, torn, pack, lambda progress: notes.extend(progress.notes))
     assert_same_training(torn, straight)
     record_property("tries", count)
     record_property(
@@ -395,22 +399,22 @@ def test_what_was_skipped_is_told(pack: Pack, values: Values, tmp_path: Path) ->
     values["stages"][0]["epochs"] = 3
     folder = ModelFolder(tmp_path / "model")
     with pytest.raises(Interrupted):
-        train.train(build(values), folder, pack, signal_received=iter([0, 0, 0, 0, 15]).__next__)
-    (folder / store.LAST).write_bytes(b"PK")
+        loop.train(build(values), folder, pack, signal_received=iter([0, 0, 0, 0, 15]).__next__)
+    (folder / model_folder.LAST).write_bytes(b"PK")
     notes: list[str] = []
-    train.train(build(values), folder, pack, lambda progress: notes.extend(progress.notes))
-    assert f"{folder / store.LAST} is torn" in notes[0]
-    assert notes[0].endswith(f"(skipped: going on from {folder / store.BEST})")
+    loop.train(build(values), folder, pack, lambda progress: notes.extend(progress.notes))
+    assert f"{folder / model_folder.LAST} is torn" in notes[0]
+    assert notes[0].endswith(f"(skipped: going on from {folder / model_folder.BEST})")
     assert [record["epoch"] for record in folder.history] == [1, 2, 3]
 
 
 def test_an_only_checkpoint_that_is_torn_is_told(pack: Pack, values: Values, tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path / "model")
-    train.train(build(values), folder, pack)
-    for file in (store.LAST, store.BEST):
+    loop.train(build(values), folder, pack)
+    for file in (model_folder.LAST, model_folder.BEST):
         (folder / file).write_bytes(b"")
     with pytest.raises(PhotochromError, match=r"last_model\.pth is torn, .*begin anew"):
-        train.train(build(values), folder, pack)
+        loop.train(build(values), folder, pack)
 
 
 def test_a_training_killed_between_its_last_two_files_is_completed(
@@ -419,13 +423,13 @@ def test_a_training_killed_between_its_last_two_files_is_completed(
     """best_model.pth holds the only epoch, and nothing else was written."""
     values["stages"][0]["epochs"] = 1
     straight, killed = ModelFolder(tmp_path / "straight"), ModelFolder(tmp_path / "killed")
-    train.train(build(values), straight, pack)
+    loop.train(build(values), straight, pack)
     with monkeypatch.context() as patch:
         patch.setattr(ModelFolder, "save_weights", lambda self, tensors, config: sys.exit(1))
         with pytest.raises(SystemExit):
-            train.train(build(values), killed, pack)
-    assert not (killed / store.LAST).exists()
-    train.train(build(values), killed, pack)
+            loop.train(build(values), killed, pack)
+    assert not (killed / model_folder.LAST).exists()
+    loop.train(build(values), killed, pack)
     assert_same_training(killed, straight)
 
 
@@ -516,7 +520,7 @@ def test_a_validation_that_is_not_a_number_keeps_the_last_good_checkpoint(
     with pytest.raises(
         PhotochromError, match=r"^epoch 2: validation noise not finite; the last good checkpoint"
     ):
-        train.train(build(values), folder, pack)
+        loop.train(build(values), folder, pack)
     assert folder.newest_checkpoint()[0]["epoch"] == 1
     assert len(folder.history) == 1
 
@@ -538,8 +542,10 @@ def test_the_scaler_of_fp16_is_part_of_the_checkpoint(pack: Pack, values: Values
         first.training.train_step()
     assert first.scaler.get_scale() == 2.0**17
     folder = ModelFolder(tmp_path)
-    folder.save_checkpoint(store.LAST, first.training.state())
-    second.training.restore(store.read_checkpoint(folder / store.LAST), folder / store.LAST)
+    folder.save_checkpoint(model_folder.LAST, first.training.state())
+    second.training.restore(
+        model_folder.read_checkpoint(folder / model_folder.LAST), folder / model_folder.LAST
+    )
     assert second.scaler.state_dict() == first.scaler.state_dict()
 
 

@@ -11,25 +11,26 @@ import pytest
 import torch
 from PIL import Image
 
-from photochrom import evaluate, store
-from photochrom.card import read_evaluation
-from photochrom.colorizer import Colorizer
+from photochrom import model_folder
+from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import DEFAULT_MODEL, build
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
 from photochrom.errors import UsageError
-from photochrom.store import ModelFolder
-from photochrom.train import train
-from photochrom.training import Training
+from photochrom.evaluation import evaluate
+from photochrom.evaluation.card import read_evaluation
+from photochrom.model_folder import ModelFolder
+from photochrom.training.loop import train
+from photochrom.training.training import Training
 
-WEIGHTS = Path(store.__file__).parent / "weights"
+WEIGHTS = Path(model_folder.__file__).parent / "weights"
 NAMES = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
 
 
 @pytest.fixture(autouse=True, scope="module")
 def they_come_along() -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "SHIPPED", WEIGHTS)
+        patch.setattr(model_folder, "SHIPPED", WEIGHTS)
         yield
 
 
@@ -51,17 +52,17 @@ def test_the_default_is_among_them() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_is_whole_and_small_and_says_what_it_is(name: str) -> None:
-    folder = store.find_model(name, Path("nowhere"))
+    folder = model_folder.find_model(name, Path("nowhere"))
     assert folder.shipped
-    assert (folder / store.WEIGHTS).stat().st_size <= 25 * 10**6
-    config, weights = store.read_weights(folder / store.WEIGHTS)
+    assert (folder / model_folder.WEIGHTS).stat().st_size <= 25 * 10**6
+    config, weights = model_folder.read_weights(folder / model_folder.WEIGHTS)
     assert config == folder.config
     assert all(tensor.isfinite().all() for tensor in weights.values())
     evaluation = read_evaluation(folder)
     assert evaluation
     assert evaluation["data"]["split"] == "test"
     assert folder.history[-1]["epoch"] == evaluation["epoch"]
-    card = (folder / store.CARD).read_text()
+    card = (folder / model_folder.CARD).read_text()
     for word in ("## Use and limits", "research", "Evaluation", "photochrom train"):
         assert word in card
 
@@ -78,15 +79,15 @@ def test_a_photo_is_coloured_by_name_from_anywhere(tmp_path: Path, monkeypatch: 
 
 def test_own_models_of_other_names_are_listed_after_them(tmp_path: Path) -> None:
     (tmp_path / "aaa").mkdir()
-    store.write_json(tmp_path / "aaa" / store.CONFIG, build({}).model_dump(mode="json"))
-    assert [folder.name for folder in store.list_models(tmp_path)] == [*NAMES, "aaa"]
+    model_folder.write_json(tmp_path / "aaa" / model_folder.CONFIG, build({}).model_dump(mode="json"))
+    assert [folder.name for folder in model_folder.list_models(tmp_path)] == [*NAMES, "aaa"]
     with pytest.raises(UsageError, match=f"--from {DEFAULT_MODEL}"):
-        store.model_folder(DEFAULT_MODEL, tmp_path)
+        model_folder.model_folder(DEFAULT_MODEL, tmp_path)
 
 
 def test_training_goes_on_from_one(small: Pack, tmp_path: Path) -> None:
     """It begins at its loss, keeps its epochs, and the averaged weights do not forget it at once."""
-    source = store.find_model("photochrom-v2", tmp_path)
+    source = model_folder.find_model("photochrom-v2", tmp_path)
     values: dict[str, Any] = {
         section: getattr(source.config, section).model_dump(mode="json") for section in ("model", "diffusion")
     }
@@ -94,7 +95,7 @@ def test_training_goes_on_from_one(small: Pack, tmp_path: Path) -> None:
     values["data"] = {"photos_per_epoch": 16}
     config = build(values | {"stages": [{"epochs": 1, "perceptual": 0}]})
     before = Training(config, small)
-    before.restore(source.weights_alone()[0], source / store.WEIGHTS, anew=True)
+    before.restore(source.weights_alone()[0], source / model_folder.WEIGHTS, anew=True)
     loss = before.validate()["noise"]
     folder = ModelFolder(tmp_path / "mine")
     train(config, folder, small, source=source)
@@ -103,13 +104,13 @@ def test_training_goes_on_from_one(small: Pack, tmp_path: Path) -> None:
     assert len(folder.history) == len(source.history) + 1
     assert last["val_loss"] == pytest.approx(loss, rel=0.02)
     assert folder.config.source == "photochrom-v2"
-    tensors = torch.load(folder / store.LAST, weights_only=True)["ema_state_dict"]
-    for key, true in store.read_weights(source / store.WEIGHTS)[1].items():
+    tensors = torch.load(folder / model_folder.LAST, weights_only=True)["ema_state_dict"]
+    for key, true in model_folder.read_weights(source / model_folder.WEIGHTS)[1].items():
         assert (tensors[key] - true).abs().max() < 1e-3, key
 
 
 def test_an_evaluation_leaves_them_as_they_are(small: Pack, tmp_path: Path) -> None:
-    folder = store.find_model(DEFAULT_MODEL, tmp_path)
+    folder = model_folder.find_model(DEFAULT_MODEL, tmp_path)
     before = {path: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
     evaluate.keep_in(folder, {})
     assert {path: path.read_bytes() for path in folder.path.iterdir() if path.is_file()} == before

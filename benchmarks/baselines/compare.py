@@ -37,16 +37,17 @@ from regression import Regression
 from rgb_diffusion import RgbDiffusion
 from torch import Tensor
 
-from photochrom import evaluate, pictures, store
-from photochrom.compare import GRAY, TRUTH
+from photochrom import model_folder, pictures
+from photochrom.commands.terminal import Display
 from photochrom.config import Config, StageConfig, build, read_recipe
 from photochrom.data.pack import Pack, find
-from photochrom.diffusion import sample
+from photochrom.diffusion.diffusion import sample
 from photochrom.errors import PhotochromError
-from photochrom.store import ModelFolder
-from photochrom.subjects import Subject, given_luma, model_subject, references
-from photochrom.terminal import Display
-from photochrom.training import Training
+from photochrom.evaluation import evaluate
+from photochrom.evaluation.candidates import Subject, given_luma, model_subject, references
+from photochrom.evaluation.statistics import GRAY, TRUTH
+from photochrom.model_folder import ModelFolder
+from photochrom.training.training import Training
 
 HOME = Path(__file__).parents[2]
 SHEET_PHOTOS = 8
@@ -112,7 +113,7 @@ def trained(
         photos = training.step * config.training.batch_size
         facts = {"settings": settings, "minutes": json.dumps(used / 60), "photos": json.dumps(photos)}
         weights = {name: value.cpu().contiguous() for name, value in training.averaged.state_dict().items()}
-        store.write_bytes(file, safetensors.torch.save(weights, facts))
+        model_folder.write_bytes(file, safetensors.torch.save(weights, facts))
     with safetensors.safe_open(file, framework="pt") as opened:
         facts = opened.metadata()
     found = {key: json.loads(facts[key]) for key in ("minutes", "photos")}
@@ -120,7 +121,7 @@ def trained(
         raise PhotochromError(
             f"{file} was trained with other settings, or for other minutes (it took {found['minutes']:.1f}): choose another folder with --out"
         )
-    store.load_tensors(training.averaged, safetensors.torch.load_file(file), file)
+    model_folder.load_tensors(training.averaged, safetensors.torch.load_file(file), file)
     return training, {**found, "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
@@ -202,7 +203,7 @@ def configured(folders: Sequence[ModelFolder], recipe: Path | None, seed: int, p
 def run(options: argparse.Namespace) -> str:
     """Train what is not trained yet, evaluate, and write the page; returns it."""
     pack = find(options.data, options.data_dir)
-    folders = [store.find_model(model, Path("models")) for model in options.models]
+    folders = [model_folder.find_model(model, Path("models")) for model in options.models]
     config = configured(folders, options.recipe, options.seed, pack)
     budgets = {folder.name: budget_of(folder, pack) for folder in folders}
     for name, budget in budgets.items():
@@ -221,10 +222,10 @@ def run(options: argparse.Namespace) -> str:
             overwrite=True, progress=display.show,
         )  # fmt: skip
     text = page(result, budgets, config, options.steps)
-    store.write_bytes(
+    model_folder.write_bytes(
         options.out / "sheet.png", pictures.png(sheet(subjects, pack, options.split, options.seed))
     )
-    store.write_bytes(options.doc, text.encode())
+    model_folder.write_bytes(options.doc, text.encode())
     return text
 
 

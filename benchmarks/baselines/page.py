@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from photochrom import report
 from photochrom.config import Config
-from photochrom.measures import MEASURES, SET_MEASURES
+from photochrom.evaluation import report
+from photochrom.evaluation.measures import MEASURES, SET_MEASURES
 
 SHARE = "85%"  # of the truth's colourfulness, at which rows are compared
 AS_MADE = ("dark_error", "false_color", "dim_error", "ab", "ciede2000", "colorfulness", "psnr", "fd_vgg16")

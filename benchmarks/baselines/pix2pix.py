@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from regression import guess
 from torch import Tensor
 
-from photochrom import color
 from photochrom.config import Config
 from photochrom.data.pack import Pack
-from photochrom.discriminator import PatchDiscriminator
-from photochrom.losses import Noisy
-from photochrom.subjects import given_luma
-from photochrom.training import Training
+from photochrom.diffusion import color
+from photochrom.evaluation.candidates import given_luma
+from photochrom.training.discriminator import PatchDiscriminator
+from photochrom.training.losses import Noisy
+from photochrom.training.training import Training
 
 L1_WEIGHT, LEARNING_RATE, BETAS = 100.0, 2e-4, (0.5, 0.999)
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from photochrom.losses import Noisy
-from photochrom.subjects import given_luma
-from photochrom.training import Training
-from photochrom.unet import CHROMA_CHANNELS
+from photochrom.diffusion.unet import CHROMA_CHANNELS
+from photochrom.evaluation.candidates import given_luma
+from photochrom.training.losses import Noisy
+from photochrom.training.training import Training
 
 
 def guess(network: nn.Module, y: Tensor, scale: int) -> Tensor:

@@ -12,12 +12,12 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor, nn
 
-from photochrom import color
 from photochrom.config import Config, DiffusionConfig
 from photochrom.data.pack import Pack
+from photochrom.diffusion import color
+from photochrom.evaluation.candidates import given_luma
 from photochrom.randomness import Indices
-from photochrom.subjects import given_luma
-from photochrom.training import Batch, Training
+from photochrom.training.training import Batch, Training
 
 
 def classic(config: Config) -> Config:

@@ -18,13 +18,13 @@ import torch
 from changes import SHOWN, number
 from torch import Tensor
 
-from photochrom import evaluate
-from photochrom.colorizer import Colorizer
+from photochrom.coloring.colorings import agreed
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.commands.terminal import Display
 from photochrom.data.pack import find
-from photochrom.samples import agreed
-from photochrom.store import write_bytes
-from photochrom.subjects import Subject, given_luma
-from photochrom.terminal import Display
+from photochrom.evaluation import evaluate
+from photochrom.evaluation.candidates import Subject, given_luma
+from photochrom.model_folder import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 DRAWS, MIRRORED = 8, 2

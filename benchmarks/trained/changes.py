@@ -27,19 +27,20 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from photochrom import evaluate, train, training
-from photochrom.aging import aged_luma
-from photochrom.colorizer import Colorizer
-from photochrom.compare import EQUAL
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.commands.terminal import Display
 from photochrom.config import Config, build
 from photochrom.data.pack import Pack, find
-from photochrom.diffusion import Diffusion, Network
+from photochrom.diffusion.diffusion import Diffusion, Network
 from photochrom.errors import PhotochromError
+from photochrom.evaluation import evaluate
+from photochrom.evaluation.candidates import Subject, given_luma
+from photochrom.evaluation.statistics import EQUAL
+from photochrom.model_folder import WEIGHTS, ModelFolder, write_bytes, write_json
 from photochrom.randomness import stratified_steps
-from photochrom.store import WEIGHTS, ModelFolder, write_bytes, write_json
-from photochrom.subjects import Subject, given_luma
-from photochrom.terminal import Display
-from photochrom.training import Batch, Training
+from photochrom.training import loop, training
+from photochrom.training.aging import aged_luma
+from photochrom.training.training import Batch, Training
 
 DOCS = Path(__file__).parents[2] / "docs"
 PHOTOS, EPOCHS = 16_000, 4
@@ -207,7 +208,7 @@ def train_all(pack: Pack, out: Path, names: Sequence[str]) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)
         with change.patch():
             try:
-                train.train(config(change, photos_of(name, out), name=pack.name), folder, pack)
+                loop.train(config(change, photos_of(name, out), name=pack.name), folder, pack)
             except PhotochromError as error:
                 print(f"{name}: {error}", flush=True)
                 continue

@@ -15,7 +15,7 @@ from pathlib import Path
 from detail import photographs
 from PIL import Image, ImageOps
 
-from photochrom.cli import main as photochrom
+from photochrom.commands.cli import main as photochrom
 from photochrom.data.sources import open_photo
 
 DOCS = Path(__file__).parents[2] / "docs"

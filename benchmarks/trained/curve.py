@@ -18,11 +18,12 @@ from typing import Any
 
 from changes import DOCS, SHOWN, number
 
-from photochrom import evaluate, train
+from photochrom.commands.terminal import Display
 from photochrom.config import PRESETS, Config, build
 from photochrom.data.pack import DataSet, find
-from photochrom.store import WEIGHTS, ModelFolder, write_bytes
-from photochrom.terminal import Display
+from photochrom.evaluation import evaluate
+from photochrom.model_folder import WEIGHTS, ModelFolder, write_bytes
+from photochrom.training import loop
 
 TWO_CORES = 123 * 60  # photos a minute, see docs/recipe.md
 K, BATCH = 1_000, 256
@@ -164,7 +165,7 @@ def train_all(names: list[str], pack: DataSet, out: Path) -> None:
     for name in names:
         run = RUNS[name]
         source = folder_of(run.source, out) if run.source else None
-        train.train(run.config(pack.name), folder_of(name, out), pack, source=source)
+        loop.train(run.config(pack.name), folder_of(name, out), pack, source=source)
         print(f"{name}: validation loss {folder_of(name, out).history[-1]['val_loss']:.4f}", flush=True)
 
 

@@ -21,18 +21,18 @@ import numpy as np
 from PIL import Image
 from scipy.stats import t as student
 
-from photochrom import metrics
-from photochrom.colorizer import Colorizer
-from photochrom.compare import STRENGTHS, strength_at
+from photochrom.coloring.colorings import Samples, agreed
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.coloring.upsampling import lay_over
 from photochrom.data.demo import PHOTOS
 from photochrom.data.sources import open_photo
 from photochrom.errors import PhotochromError
-from photochrom.fullsize import lay_over
-from photochrom.measures import MEASURES
-from photochrom.metrics import Array
+from photochrom.evaluation import metrics
+from photochrom.evaluation.measures import MEASURES
+from photochrom.evaluation.metrics import Array
+from photochrom.evaluation.statistics import STRENGTHS, strength_at
+from photochrom.model_folder import write_bytes
 from photochrom.pictures import png, sheet
-from photochrom.samples import Samples, agreed
-from photochrom.store import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 TILE = 128  # pixels of a photo on the sheet

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photochrom import color
 from photochrom.config import PRESETS, ModelConfig
 from photochrom.data.pack import Pack, find
-from photochrom.encoder import Encoder
+from photochrom.diffusion import color
+from photochrom.diffusion.encoder import Encoder
+from photochrom.model_folder import write_bytes
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
-from photochrom.store import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 GRID = 8

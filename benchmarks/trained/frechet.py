@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from photochrom import metrics
+from photochrom.commands.terminal import Display
 from photochrom.data.pack import DataSet, find
-from photochrom.evaluate import choose, photo_seeds
-from photochrom.metrics import Array, Moments, frechet_distance
-from photochrom.store import write_bytes
-from photochrom.subjects import Subject, model_subject, references, render
-from photochrom.terminal import Display
-from photochrom.vgg16 import VGG16
+from photochrom.diffusion.vgg16 import VGG16
+from photochrom.evaluation import metrics
+from photochrom.evaluation.candidates import Subject, model_subject, references, render
+from photochrom.evaluation.evaluate import choose, photo_seeds
+from photochrom.evaluation.metrics import Array, Moments, frechet_distance
+from photochrom.model_folder import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 COUNTS = (300, 400, 600, 800, 1200)  # of 256 channels; all photos are added to these

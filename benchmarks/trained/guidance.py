@@ -13,10 +13,10 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from photochrom import evaluate
+from photochrom.commands.terminal import Display
 from photochrom.data.pack import DataSet, find
-from photochrom.subjects import Subject, model_subject
-from photochrom.terminal import Display
+from photochrom.evaluation import evaluate
+from photochrom.evaluation.candidates import Subject, model_subject
 
 SHOWN = ("ab", "ciede2000", "psnr", "dark_error", "false_color")
 

@@ -19,13 +19,14 @@ import torch
 from detail import as_array, few_colors, photographs
 from PIL import Image, ImageDraw, ImageFilter
 
-from photochrom import color, metrics
-from photochrom.colorizer import Colorizer
-from photochrom.fullsize import luma_tensor
-from photochrom.hints import Hint
-from photochrom.metrics import Array
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.coloring.hints import Hint
+from photochrom.coloring.upsampling import luma_tensor
+from photochrom.diffusion import color
+from photochrom.evaluation import metrics
+from photochrom.evaluation.metrics import Array
+from photochrom.model_folder import write_bytes
 from photochrom.pictures import png, sheet, to_images
-from photochrom.store import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 TILE = 160  # pixels of a picture on the sheet

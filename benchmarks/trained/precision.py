@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from photochrom import metrics, store
-from photochrom.colorizer import Colorizer
+from photochrom import model_folder
+from photochrom.coloring.colorizer import Colorizer
 from photochrom.data import pack
-from photochrom.encoder import Encoder
+from photochrom.diffusion.encoder import Encoder
+from photochrom.diffusion.unet import UNet
+from photochrom.evaluation import metrics
 from photochrom.precision import convolve_in_bfloat16
-from photochrom.unet import UNet
 
 REPORT = Path(__file__).parents[2] / "docs" / "precision.md"
 Array = npt.NDArray[np.float64]
@@ -28,8 +29,8 @@ Array = npt.NDArray[np.float64]
 
 def loaded(model: str, *, rounded: bool) -> Colorizer:
     """The model on the processor, in float32 or with convolutions in bfloat16, whatever is faster here."""
-    weights = store.find_model(model, Path("models")) / store.WEIGHTS
-    config, tensors = store.read_weights(weights)
+    weights = model_folder.find_model(model, Path("models")) / model_folder.WEIGHTS
+    config, tensors = model_folder.read_weights(weights)
     colorizer = Colorizer(config, UNet.load(config.model, tensors, weights), device="cpu")
     colorizer.network.load_state_dict(tensors, assign=True)
     colorizer.encoder = Encoder.of(config.model)
@@ -81,7 +82,7 @@ again as the table says. Distances are in CIELAB (a,b), where 2.3 is a just noti
 
 Mean distance to the true colours: {", ".join(errors)}.
 """
-    store.write_bytes(REPORT, text.encode())
+    model_folder.write_bytes(REPORT, text.encode())
     print(text)
 
 

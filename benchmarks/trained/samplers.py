@@ -20,14 +20,14 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from photochrom import evaluate
-from photochrom.colorizer import Colorizer
-from photochrom.compare import EQUAL
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.commands.terminal import Display
 from photochrom.data.pack import find
-from photochrom.samplers import CLEAN, SAMPLERS, Level, Noise, Predict
-from photochrom.store import write_bytes
-from photochrom.subjects import Subject, given_luma
-from photochrom.terminal import Display
+from photochrom.diffusion.samplers import CLEAN, SAMPLERS, Level, Noise, Predict
+from photochrom.evaluation import evaluate
+from photochrom.evaluation.candidates import Subject, given_luma
+from photochrom.evaluation.statistics import EQUAL
+from photochrom.model_folder import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 EVALUATIONS = (1, 2, 4, 8, 12, 20, 50)

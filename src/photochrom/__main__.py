@@ -1,5 +1,5 @@
 """`python -m photochrom`."""
 
-from photochrom.cli import main
+from photochrom.commands.cli import main
 
 main()

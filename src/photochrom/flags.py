@@ -25,7 +25,7 @@ from photochrom.config import (
 from photochrom.errors import UsageError
 
 if TYPE_CHECKING:
-    from photochrom.store import ModelFolder
+    from photochrom.model_folder import ModelFolder
 
 SECTIONS: dict[str, tuple[str, type[Section]]] = {
     "model": ("Model", ModelConfig),

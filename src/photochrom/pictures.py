@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from photochrom import color
-from photochrom.store import stages_of
+from photochrom.diffusion import color
+from photochrom.model_folder import stages_of
 
 
 def to_images(y: Tensor, c: Tensor) -> list[Image.Image]:

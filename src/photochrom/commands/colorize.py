@@ -13,8 +13,8 @@ from photochrom.config import DEFAULT_MODEL
 from photochrom.errors import PhotochromError, UsageError
 
 if TYPE_CHECKING:
-    from photochrom.album import Plan
-    from photochrom.colorizer import Colorizer
+    from photochrom.coloring.album import Plan
+    from photochrom.coloring.colorizer import Colorizer
 
 CALM = 4  # colourings that a photo's colours are to agree with
 
@@ -105,13 +105,13 @@ def colorize(
     $ photochrom colorize old.jpg -o red.png --hint 420,310,#b02020
     $ photochrom colorize film.mp4 -o coloured/
     """
-    from photochrom import album
-    from photochrom.colorizer import Colorizer
-    from photochrom.hints import Hint
-    from photochrom.record import state
-    from photochrom.store import ENGINES, find_weights
-    from photochrom.terminal import Display
-    from photochrom.video import SUFFIXES as VIDEO_SUFFIXES
+    from photochrom.coloring import album
+    from photochrom.coloring.colorizer import Colorizer
+    from photochrom.coloring.hints import Hint
+    from photochrom.coloring.manifest import state
+    from photochrom.coloring.video import SUFFIXES as VIDEO_SUFFIXES
+    from photochrom.commands.terminal import Display
+    from photochrom.model_folder import ENGINES, find_weights
 
     if hint and hints:
         raise UsageError("--hint and --hints together: draw all hints into the picture, or type them all")
@@ -195,8 +195,8 @@ def _color_films(
     options: dict[str, Any],
 ) -> None:
     """Colour videos one after the other; one that is bad does not stop the others."""
-    from photochrom.terminal import Display
-    from photochrom.video import color_video
+    from photochrom.coloring.video import color_video
+    from photochrom.commands.terminal import Display
 
     written: list[dict[str, str]] = []
     failed: dict[Path, str] = {}

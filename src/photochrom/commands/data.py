@@ -46,9 +46,9 @@ def data_import(
     $ photochrom data import ~/Pictures --name mine --size 128
     $ photochrom data import tiny-imagenet-200.zip --name cats --category tabby
     """
+    from photochrom.commands.terminal import Display
     from photochrom.data.importing import import_photos
     from photochrom.data.pack import open_data
-    from photochrom.terminal import Display
 
     own_name = source.stem if source.is_file() else source.resolve().name
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", own_name).strip("-.")
@@ -115,8 +115,8 @@ def data_info(
     $ photochrom data info tiny-imagenet-200 --sheet sheet.png --json
     """
     from photochrom.data.pack import contact_sheet, find
+    from photochrom.model_folder import write_bytes
     from photochrom.pictures import png
-    from photochrom.store import write_bytes
 
     pack = find(name, data_dir)
     facts = pack.summary()

@@ -31,8 +31,8 @@ def demo(
     """
     begun = time.monotonic()
     say("Training on crops of four photographs; two more are held out.")
-    from photochrom.demo import run_demo
-    from photochrom.terminal import TrainingDisplay, asked_to_stop, duration
+    from photochrom.commands.demo_run import run_demo
+    from photochrom.commands.terminal import TrainingDisplay, asked_to_stop, duration
 
     with TrainingDisplay() as display, asked_to_stop(display.say) as stop:
         v1, v2, picture = run_demo(out, keep, display.report, stop)

@@ -42,21 +42,21 @@ def export(
     $ photochrom export model_v1 --format onnx -o small.onnx
     $ photochrom colorize old.jpg -o out/ --model small.onnx
     """
-    from photochrom import store
-    from photochrom.onnx_file import write_onnx
+    from photochrom import model_folder
+    from photochrom.coloring.onnx import write_onnx
 
     if format not in FORMATS:
         raise UsageError(f"unknown format {format!r}; there is {', '.join(FORMATS)}")
-    folder = store.find_model(model, models)
+    folder = model_folder.find_model(model, models)
     if folder.shipped and out is None:
         raise UsageError(f"{folder.name} comes along with Photochrom: say with -o where its ONNX file goes")
-    output = out or folder / store.ONNX
-    if output.suffix != Path(store.ONNX).suffix:
-        raise UsageError(f"-o {output}: name a file that ends in {Path(store.ONNX).suffix}")
+    output = out or folder / model_folder.ONNX
+    if output.suffix != Path(model_folder.ONNX).suffix:
+        raise UsageError(f"-o {output}: name a file that ends in {Path(model_folder.ONNX).suffix}")
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists: replace it with --overwrite, or take another -o")
     output.parent.mkdir(parents=True, exist_ok=True)
-    differences = write_onnx(folder / store.WEIGHTS, output)
+    differences = write_onnx(folder / model_folder.WEIGHTS, output)
     if as_json:
         checks = [difference._asdict() for difference in differences]
         print_json({"model": folder.name, "output": str(output), "differences": checks})

@@ -12,7 +12,7 @@ from photochrom.commands.shared import MODELS, Json, Models, print_json, print_t
 from photochrom.errors import PhotochromError
 
 if TYPE_CHECKING:
-    from photochrom.store import ModelFolder
+    from photochrom.model_folder import ModelFolder
 
 app = typer.Typer()
 
@@ -32,10 +32,10 @@ def list_models(context: typer.Context, models: Models = MODELS, as_json: Json =
     """
     if context.invoked_subcommand:
         return
-    from photochrom import store
+    from photochrom import model_folder
 
     facts: list[dict[str, Any]] = []
-    for folder in store.list_models(models):
+    for folder in model_folder.list_models(models):
         try:
             facts.append(_model_facts(folder))
         except PhotochromError as error:
@@ -58,10 +58,10 @@ def show_model(
     $ photochrom models show model_v1
     $ photochrom models show model_v1 --json
     """
-    from photochrom import store
-    from photochrom.card import model_card, read_evaluation
+    from photochrom import model_folder
+    from photochrom.evaluation.card import model_card, read_evaluation
 
-    folder = store.find_model(name, models)
+    folder = model_folder.find_model(name, models)
     if as_json:
         print_json(
             _model_facts(folder)
@@ -70,8 +70,8 @@ def show_model(
         return
     if folder.history:
         card = model_card(folder, read_evaluation(folder))
-    elif (folder / store.CARD).exists():  # of someone who passed on the weights without the history
-        card = (folder / store.CARD).read_text(encoding="utf-8")
+    elif (folder / model_folder.CARD).exists():  # of someone who passed on the weights without the history
+        card = (folder / model_folder.CARD).read_text(encoding="utf-8")
     else:
         raise PhotochromError(f"model {folder.name!r} has no card before its first epoch ends: train it on")
     if sys.stdout.isatty():
@@ -120,7 +120,7 @@ def _figures(evaluation: dict[str, Any] | None) -> tuple[str, str, str]:
 
 
 def _model_facts(folder: ModelFolder) -> dict[str, Any]:
-    from photochrom.store import best_record
+    from photochrom.model_folder import best_record
 
     config, history = folder.config, folder.history
     files = [path.stat() for path in folder.path.rglob("*") if path.is_file()]
@@ -137,7 +137,7 @@ def _model_facts(folder: ModelFolder) -> dict[str, Any]:
 
 
 def _evaluation_facts(folder: ModelFolder, history: list[dict[str, Any]]) -> dict[str, Any] | None:
-    from photochrom.card import color_share, is_current, read_evaluation
+    from photochrom.evaluation.card import color_share, is_current, read_evaluation
 
     evaluation = read_evaluation(folder)
     if evaluation is None:

@@ -64,7 +64,7 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError:
         raise PhotochromError("serving needs some more packages: pip install 'photochrom[serve]'") from None
-    from photochrom.colorizer import pick_device
+    from photochrom.coloring.colorizer import pick_device
     from photochrom.server import Settings
 
     if api_key is not None and not api_key.strip():

@@ -17,7 +17,7 @@ from photochrom.flags import as_before, resolve, with_config_flags
 if TYPE_CHECKING:
     from photochrom.config import Config
     from photochrom.data.pack import DataSet
-    from photochrom.store import ModelFolder
+    from photochrom.model_folder import ModelFolder
 
 
 @with_config_flags
@@ -68,20 +68,22 @@ def train(
     if not given and sys.stdin.isatty() and sys.stderr.isatty() and processes.count() == 1:
         ctx.command.main(_ask_what_to_train(), prog_name=ctx.command_path, standalone_mode=False)
         return
-    from photochrom import store
+    from photochrom import model_folder
+    from photochrom.commands.terminal import TrainingDisplay, asked_to_stop
     from photochrom.data.pack import find
-    from photochrom.terminal import TrainingDisplay, asked_to_stop
-    from photochrom.train import beginning
-    from photochrom.train import train as run
-    from photochrom.training import Training
+    from photochrom.training.loop import beginning
+    from photochrom.training.loop import train as run
+    from photochrom.training.training import Training
 
-    origin = store.find_model(source, models) if source else None
-    folder = store.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
+    origin = model_folder.find_model(source, models) if source else None
+    folder = model_folder.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
     exists = processes.from_first(lambda: folder.exists)
     if exists and not given - {"name", "models", "data_dir", "ask"}:
         config = folder.config
         if config.source and not folder.has_checkpoint:
-            origin = store.find_model(config.source, models)  # since it had not yet taken a step away from it
+            origin = model_folder.find_model(
+                config.source, models
+            )  # since it had not yet taken a step away from it
     else:
         config = resolve(recipe, preset, flags, origin.config if origin else None)
     if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(config.stages) > 1):
@@ -96,7 +98,7 @@ def train(
         if exists:
             config = as_before(config, folder)
         else:
-            from photochrom.trial import fit_minutes
+            from photochrom.training.estimate import fit_minutes
 
             with TrainingDisplay() as display:
                 config = fit_minutes(config, pack, minutes, display.report)
@@ -117,10 +119,10 @@ def train(
         return
     if not display.epochs_done:
         say("All epochs are done. To go on, run the same command with more --epochs (or --patience).")
-    best = store.best_record(folder.history)
+    best = model_folder.best_record(folder.history)
     typer.echo(folder.path)
     say(f"Validation loss {best['val_loss']:.4f}, in epoch {best['epoch']}. Look at")
-    say(f"  {folder / store.CURVE} and {folder / 'samples'}")
+    say(f"  {folder / model_folder.CURVE} and {folder / 'samples'}")
     say("Next:")
     place = unless_default("--models", models, MODELS)
     photos = unless_default("--data-dir", data_dir, DATA_DIR)
@@ -135,8 +137,8 @@ def _ask_what_to_train() -> list[str]:
     """The answers as flags, with --ask for the summary."""
     from rich.console import Console
 
+    from photochrom.commands.questions import as_command, ask_for_flags
     from photochrom.data.pack import names
-    from photochrom.guide import as_command, ask_for_flags
 
     arguments = ask_for_flags(MODELS, names(DATA_DIR), Console(stderr=True, highlight=False))
     say(f"\nThe same without questions:\n  {as_command(arguments)}\n")
@@ -145,8 +147,8 @@ def _ask_what_to_train() -> list[str]:
 
 def _confirm(config: Config, pack: DataSet, folder: ModelFolder) -> None:
     """Say what a training will cost, by two trial steps, and go on only if that is wanted."""
-    from photochrom.terminal import TrainingDisplay, duration
-    from photochrom.trial import try_out
+    from photochrom.commands.terminal import TrainingDisplay, duration
+    from photochrom.training.estimate import try_out
 
     with TrainingDisplay() as display:
         trial = try_out(config, pack, display.report)

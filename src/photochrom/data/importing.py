@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from photochrom.data.drawing import chance_of, spread
+from photochrom.data.fair_share import chance_of, spread
 from photochrom.data.pack import new_pack
 from photochrom.data.sources import LeftOut, Photo, Pixels, Source, open_source, read_photo
 from photochrom.errors import PhotochromError, UsageError

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw, ImageFont
 
-from photochrom.data.drawing import spread
+from photochrom.data.fair_share import spread
 from photochrom.data.sources import LeftOut
 from photochrom.errors import PhotochromError, UsageError
 

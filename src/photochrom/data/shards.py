@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from photochrom.data.order import PLACES, ShardOrder
+from photochrom.data.ordering import PLACES, ShardOrder
 from photochrom.data.pack import SPLITS, Pack, new_folder, to_rgb
 from photochrom.data.sources import Pixels
 from photochrom.errors import PhotochromError, UsageError

@@ -26,7 +26,7 @@ from photochrom.config import DEFAULT_MODEL
 from photochrom.server.catalogue import Catalogue
 from photochrom.server.jobs import Job, Jobs, task_status
 from photochrom.server.metrics import Metrics
-from photochrom.server.painting import MEDIA_TYPES, Choices, Painted, encode, read_header
+from photochrom.server.photos import MEDIA_TYPES, Choices, Painted, encode, read_header
 from photochrom.server.problems import Problem, Route
 from photochrom.server.settings import Settings
 from photochrom.server.worker import GivenUp, Task, Worker

@@ -8,13 +8,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from photochrom import store
-from photochrom.card import SHOWN, is_current, read_evaluation
+from photochrom import model_folder
 from photochrom.config import DEFAULT_MODEL
 from photochrom.errors import PhotochromError
-from photochrom.measures import MEASURES, SET_MEASURES
+from photochrom.evaluation.card import SHOWN, is_current, read_evaluation
+from photochrom.evaluation.measures import MEASURES, SET_MEASURES
+from photochrom.model_folder import ModelFolder
 from photochrom.server.problems import Problem
-from photochrom.store import ModelFolder
 
 ALL = MEASURES | SET_MEASURES
 SHEET = re.compile(r"epoch_(\d+)\.png")
@@ -28,7 +28,7 @@ class Catalogue:
 
     def find(self, name: str) -> ModelFolder:
         """The model of that name. Names are looked up in the list of folders and never become part of a path."""
-        folders = {folder.name: folder for folder in store.list_models(self._models)}
+        folders = {folder.name: folder for folder in model_folder.list_models(self._models)}
         if name not in folders:
             known = ", ".join(folders) or "none yet; make one with `photochrom train`"
             raise Problem(404, f"there is no model {name!r}; there are: {known}")
@@ -37,7 +37,7 @@ class Catalogue:
     def usable(self, name: str) -> ModelFolder:
         """The same, for a model that can colour: Problem 409 if its training has not finished an epoch."""
         folder = self.find(name)
-        if not (folder / store.WEIGHTS).is_file():
+        if not (folder / model_folder.WEIGHTS).is_file():
             raise Problem(409, f"the model {name!r} has no weights yet: its first epoch is not over")
         return folder
 
@@ -47,7 +47,7 @@ class Catalogue:
         A folder that cannot be read is listed with the reason.
         """
         facts = []
-        for folder in store.list_models(self._models):
+        for folder in model_folder.list_models(self._models):
             try:
                 facts.append(self.facts(folder))
             except PhotochromError as error:
@@ -70,9 +70,9 @@ class Catalogue:
     def facts(self, folder: ModelFolder) -> dict[str, Any]:
         """A line about one model."""
         config, history = folder.config, folder.history
-        usable, running = (folder / store.WEIGHTS).is_file(), is_training(folder)
+        usable, running = (folder / model_folder.WEIGHTS).is_file(), is_training(folder)
         files = [path for path in folder.path.iterdir() if path.is_file()]
-        best = store.best_record(history) if history else None
+        best = model_folder.best_record(history) if history else None
         seconds_left = None
         if running and history:
             seconds_left = round(history[-1]["seconds"] * (config.last_epoch - history[-1]["epoch"]))
@@ -93,7 +93,7 @@ class Catalogue:
             "features": list(config.model.features),
             "timesteps": config.diffusion.timesteps,
             "steps": config.steps,
-            "bytes": (folder / store.WEIGHTS).stat().st_size if usable else 0,
+            "bytes": (folder / model_folder.WEIGHTS).stat().st_size if usable else 0,
             "changed": max(path.stat().st_mtime for path in files),
         }
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from PIL import Image
 
-from photochrom import store
+from photochrom import model_folder
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.server.painting import (
+from photochrom.server.photos import (
     Choices,
     Format,
     Painted,
@@ -97,7 +97,9 @@ class Task:
 class Worker:
     """Runs tasks in the order in which they came, small ones of a kind together."""
 
-    def __init__(self, settings: Settings, find: Callable[[str], store.ModelFolder], metrics: Any) -> None:
+    def __init__(
+        self, settings: Settings, find: Callable[[str], model_folder.ModelFolder], metrics: Any
+    ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.models = LoadedModels(find, settings)
@@ -270,7 +272,7 @@ class Worker:
 class LoadedModels:
     """Models in memory, the least recently used of which go when there are too many. For the worker's thread only."""
 
-    def __init__(self, find: Callable[[str], store.ModelFolder], settings: Settings) -> None:
+    def __init__(self, find: Callable[[str], model_folder.ModelFolder], settings: Settings) -> None:
         self._find, self._settings = find, settings
         self._loaded: OrderedDict[str, tuple[int, PreviewColorizer]] = (
             OrderedDict()
@@ -288,7 +290,7 @@ class LoadedModels:
 
     def get(self, name: str) -> PreviewColorizer:
         """The model, loaded if need be, and anew when a training has written better weights."""
-        weights = self._find(name) / store.WEIGHTS
+        weights = self._find(name) / model_folder.WEIGHTS
         changed = weights.stat().st_mtime_ns
         if name not in self._loaded or self._loaded[name][0] != changed:
             self._loaded.pop(name, None)

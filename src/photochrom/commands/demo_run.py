@@ -1,0 +1,58 @@
+"""`photochrom demo`: from bundled photos to V1, to V2 on top of it, and coloured photos, in under four minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.config import StageConfig, build
+from photochrom.data.pack import Pack, find
+from photochrom.model_folder import ModelFolder, model_folder, write_bytes
+from photochrom.pictures import png, sheet
+from photochrom.training.loop import Progress, train
+
+V1 = build(
+    {
+        "model": {"features": (32, 64, 128), "blocks": 2},
+        "training": {"batch_size": 16, "learning_rate": 1e-3, "ema_decay": 0.99, "sample_every": 0},
+        "data": {"name": "demo"},
+        "stages": [{"epochs": 4, "perceptual": 0.0}],
+    }
+)
+V2 = V1.model_copy(update={"stages": (StageConfig(epochs=2, perceptual=0.1),)})
+ROWS = 4  # of each photo that the model never saw: the whole, and crops
+
+
+def run_demo(
+    out: Path, keep: bool, report: Callable[[Progress], None], signal_received: Callable[[], int]
+) -> tuple[ModelFolder, ModelFolder, Path]:
+    """Train `demo_v1`, go on to `demo_v2`, draw `out/demo.png`; returns the models' folders and the picture.
+
+    An unfinished demo is gone on with. A finished one begins anew, or with `keep` is only drawn again.
+    Raises what `train` raises.
+    """
+    pack = find("demo", out / "data")
+    v1, v2 = (model_folder(name, out / "models") for name in ("demo_v1", "demo_v2"))
+    if v2.exists and not keep and v2.history and v2.history[-1]["epoch"] >= v2.config.last_epoch:
+        for folder in (v2, v1):
+            folder.remove()
+    train(V1, v1, pack, report, signal_received)
+    train(V2, v2, pack, report, signal_received, v1)
+    picture = out / "demo.png"
+    colorizers = {"V1": Colorizer.load(v1.path), "V2": Colorizer.load(v2.path)}
+    write_bytes(picture, png(draw(colorizers, pack.to_look_at())))
+    return v1, v2, picture
+
+
+def draw(colorizers: Mapping[str, Colorizer], pack: Pack) -> Image.Image:
+    """Held-out photos side by side: gray, coloured by each model with the same seed, and true."""
+    held_out = pack.indices("validation")
+    labels = pack.label[held_out]
+    chosen = np.concatenate([held_out[labels == label][:ROWS] for label in np.unique(labels)])
+    true = [Image.fromarray(pack.photos[index]) for index in chosen]
+    coloured = {name: colorizer(true) for name, colorizer in colorizers.items()}
+    return sheet({"gray": [photo.convert("L") for photo in true], **coloured, "true": true}, across=2)

@@ -1,0 +1,219 @@
+"""The questions of `photochrom train` without arguments; the answers are flags, so that nothing works in one way only."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from photochrom.config import build
+from photochrom.errors import PhotochromError, UsageError
+from photochrom.model_folder import ModelFolder, best_record, list_models, model_folder
+
+
+class Question(NamedTuple):
+    """A setting to ask for: where it belongs in the configuration, and a line of advice."""
+
+    section: str
+    field: str
+    text: str
+    advice: str
+
+    @property
+    def default(self) -> str:
+        """The default of config.py, as one would type it."""
+        section = getattr(build({}), self.section)
+        value = getattr(section[0] if self.section == "stages" else section, self.field)
+        return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
+
+    def check(self, answer: str) -> str:
+        """The answer, if the configuration takes it; raises UsageError with the reason if not."""
+        value = answer.replace(" ", "").strip("[]").split(",") if self.field == "features" else answer
+        fields: dict[str, Any] = {self.field: value}
+        build({self.section: [fields] if self.section == "stages" else fields})
+        return ",".join(value) if isinstance(value, list) else answer
+
+    @property
+    def flag(self) -> str:
+        """The flag of `train` that says the same."""
+        return "--" + self.field.replace("_", "-")
+
+
+NETWORK = (
+    Question(
+        "model",
+        "features",
+        "Features",
+        "channels per level; 32,64,128,256 is four times as fast on a processor",
+    ),
+    Question(
+        "model",
+        "encoder",
+        "Encoder",
+        "vgg16x2 tells the network what a photo shows: better colours, and 0.3 MB of disk for each photo",
+    ),
+    Question("model", "time_embedding", "Time embedding", "256 is right for nearly everybody"),
+    Question("diffusion", "timesteps", "Timesteps", "steps from photo to noise; colouring takes 20 of them"),
+    Question(
+        "training", "batch_size", "Batch size", "photos per step; more is steadier, and takes more memory"
+    ),
+    Question(
+        "training",
+        "learning_rate",
+        "Learning rate",
+        "1e-4 for this network; a small one (32,64,128,256) learns well with 8e-4",
+    ),
+)
+EPOCHS = Question("stages", "epochs", "Epochs", "how often all photos are gone through")
+NOISE = Question("stages", "noise", "Noise weight", "the loss of diffusion models; leave it at 1")
+PERCEPTUAL = Question(
+    "stages", "perceptual", "Perceptual weight", "0.1 corrects guessed colours; 0 is V1, for a first stage"
+)
+ADVERSARIAL = Question(
+    "stages", "adversarial", "Adversarial weight", "0.01 hardly shows; 0.1 gives a little colour back"
+)
+
+
+class Guide:
+    """Asks on a console; `flags` collects what `photochrom train` is to be called with."""
+
+    def __init__(self, models: Path, data_sets: list[str], console: Console) -> None:
+        self.models, self.data_sets, self.console = models, data_sets, console
+        self.flags: list[str] = []
+
+    def ask(self, text: str, default: str, advice: str, check: Callable[[str], str]) -> str:
+        """One question, until the answer is right; Enter takes the default."""
+        self.console.print(f"  [dim]{advice}[/dim]", highlight=False)
+        while True:
+            answer = self.console.input(f"{text} \\[{default}]: ").strip() or default
+            try:
+                return check(answer)
+            except PhotochromError as error:
+                self.console.print(f"  {error}", style="red", markup=False, highlight=False)
+
+    def settings(self, *questions: Question) -> None:
+        """Ask for settings; only what differs from the default becomes a flag."""
+        for question in questions:
+            answer = self.ask(question.text, question.default, question.advice, question.check)
+            if answer != question.default:
+                self.flags += [question.flag, answer]
+
+    def name(self, default: str) -> None:
+        """Ask for the name of a new model, which no other has."""
+
+        def check(name: str) -> str:
+            if model_folder(name, self.models).exists:
+                raise UsageError(f"{self.models / name} exists; take another name")
+            return name
+
+        self.flags += ["--name", self.ask("Name", default, "of the model, and of its folder", check)]
+
+    def data(self) -> None:
+        """Ask for the photos, if there is a choice; without any, they are those of the demo."""
+        names, number = self.data_sets or ["demo"], 1
+        if len(names) > 1:
+            for place, name in enumerate(names, 1):
+                self.console.print(f"  {place:2}  {name}", markup=False, highlight=False)
+            advice = "the photos to learn from; make more with `photochrom data import`"
+            number = self.choice("Data set", 1, len(names), advice)
+        self.flags += ["--data", names[number - 1]]
+
+    def stage(self) -> None:
+        """Ask for epochs and loss weights."""
+        self.settings(EPOCHS, NOISE, PERCEPTUAL)
+        if self.yes(
+            "GAN", False, "a discriminator judges the colours as well; try it last, for a few epochs"
+        ):
+            self.flags.append("--gan")
+            self.settings(ADVERSARIAL)
+
+    def yes(self, text: str, default: bool, advice: str) -> bool:
+        """A question of yes or no."""
+
+        def check(answer: str) -> str:
+            if answer.lower() not in ("y", "yes", "n", "no"):
+                raise UsageError(f"{answer!r} is neither y nor n")
+            return answer.lower()[0]
+
+        return self.ask(text, "y" if default else "n", advice, check) == "y"
+
+    def choice(self, text: str, lowest: int, highest: int, advice: str) -> int:
+        """A number from a list that is shown; Enter takes the lowest."""
+
+        def check(answer: str) -> str:
+            if not answer.isdecimal() or not lowest <= int(answer) <= highest:
+                raise UsageError(f"{answer!r} is not a number from {lowest} to {highest}")
+            return answer
+
+        return int(self.ask(text, str(lowest), advice, check))
+
+
+def ask_for_flags(models: Path, data_sets: list[str], console: Console) -> list[str]:
+    """Ask what to train; returns the flags of `photochrom train` that do the same without questions.
+
+    Nothing is written before the training begins, so Ctrl-C (KeyboardInterrupt) leaves nothing behind.
+    """
+    guide = Guide(models, data_sets, console)
+    folders = list_models(models)
+    number = 0
+    if folders:
+        console.print("[bold]Models[/bold]\n   0  a new model")
+        for place, folder in enumerate(folders, 1):
+            console.print(f"  {place:2}  {describe(folder)}", markup=False, highlight=False)
+        number = guide.choice("Resume", 0, len(folders), "the number of a model, or 0 for a new one")
+    if number:
+        folder = folders[number - 1]
+        if not is_finished(folder) and guide.yes(
+            "Finish it", True, "y: with its own settings; n: build a new one on it"
+        ):
+            return ["--name", folder.name]
+        guide.flags += ["--from", folder.name]
+        guide.name(free_name(models, f"{folder.name}_v2"))
+        if folder.shipped:  # what it was trained on is not here
+            guide.data()
+        guide.stage()
+        return guide.flags
+    guide.name(free_name(models, "my_model"))
+    guide.data()
+    guide.settings(*NETWORK)
+    guide.stage()
+    return guide.flags
+
+
+def describe(folder: ModelFolder) -> str:
+    """One line: name, stage, epoch and losses."""
+    history = folder.history
+    if not history:
+        return f"{folder.name}: no epoch finished yet"
+    last = history[-1]
+    losses = f"loss {last['train_loss']:.4f}, validation {last['val_loss']:.4f}"
+    return f"{folder.name}: {last['stage']}, epoch {last['epoch']}, {losses}"
+
+
+def is_finished(folder: ModelFolder) -> bool:
+    """Whether all epochs of its configuration are in its history, or its patience with the last stage came to an end."""
+    history, config = folder.history, folder.config
+    if not history:
+        return False
+    last, patience = history[-1], config.training.patience
+    in_last_stage = last["epoch"] > config.last_epoch - config.stages[-1].epochs
+    waited = last["epoch"] - best_record(history)["epoch"]
+    return bool(last["epoch"] >= config.last_epoch or (in_last_stage and 0 < patience <= waited))
+
+
+def free_name(models: Path, wanted: str) -> str:
+    """The wanted name, or the next one that no model has: my_model, my_model2; old_v2, old_v3."""
+    stem = wanted.rstrip("0123456789")
+    name, number = wanted, int(wanted[len(stem) :] or 1)
+    while model_folder(name, models).exists:
+        number += 1
+        name = f"{stem}{number}"
+    return name
+
+
+def as_command(flags: list[str]) -> str:
+    """The flags as one line to type."""
+    return "photochrom train " + shlex.join(flags)

@@ -1,0 +1,192 @@
+"""The noise: its schedule, adding it to chroma, reading x0 from a prediction, and drawing chroma by a sampler.
+
+Notation of Ho et al. 2020 (DDPM): xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps, t in 0..T-1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from photochrom.config import DiffusionConfig, ModelConfig
+from photochrom.diffusion.color import LARGEST_CHROMA
+from photochrom.diffusion.samplers import SAMPLERS, levels
+from photochrom.diffusion.unet import CHROMA_CHANNELS
+from photochrom.errors import UsageError
+
+
+def linear_betas(timesteps: int) -> Tensor:
+    """beta from 1e-4 to 0.02 over 1000 steps, the same total noise over others. Source: Ho et al. 2020, section 4."""
+    scale = 1000 / timesteps
+    return torch.linspace(1e-4 * scale, 0.02 * scale, timesteps, dtype=torch.float64).clamp(max=0.999)
+
+
+def cosine_betas(timesteps: int) -> Tensor:
+    """alpha_bar = cos^2(pi/2 (t/T + 0.008) / 1.008), beta at most 0.999. Source: Nichol & Dhariwal 2021, equation 17."""
+    u = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
+    f = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+    return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+
+def with_zero_terminal_snr(betas: Tensor) -> Tensor:
+    """Shift and scale sqrt(alpha_bar) so that the last step is pure noise. Source: Lin et al. 2024, algorithm 1."""
+    root = (1 - betas).cumprod(0).sqrt()
+    alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
+
+
+class Diffusion:
+    """A schedule and the formulas that belong to it; holds no weights and no state."""
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        self.config = config
+        betas = {"linear": linear_betas, "cosine": cosine_betas}[config.schedule](config.timesteps)
+        self.betas = with_zero_terminal_snr(betas) if config.zero_terminal_snr else betas  # (T,) float64
+        self.alpha_bar = (1 - self.betas).cumprod(0)  # (T,) float64
+
+    def _roots(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at steps t (B,), as (B,1,1,1) float32 on t's device."""
+        alpha_bar = self.alpha_bar[t.cpu()][:, None, None, None]
+        signal, noise = (
+            alpha_bar.sqrt().float(),
+            (1 - alpha_bar).sqrt().float(),
+        )  # before MPS, which has no float64
+        return signal.to(t.device), noise.to(t.device)
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """xt of x0 (B,2,h,w), noise eps (B,2,h,w) and steps t (B,). Source: Ho et al. 2020, equation 4."""
+        signal, noise = self._roots(t)
+        return signal * x0 + noise * eps
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should say: eps, or v = sqrt(alpha_bar) eps - sqrt(1-alpha_bar) x0.
+
+        Source for v: Salimans & Ho 2022, section 4 and appendix D.
+        """
+        if self.config.prediction == "epsilon":
+            return eps
+        signal, noise = self._roots(t)
+        return signal * eps - noise * x0
+
+    def predict_x0(self, xt: Tensor, output: Tensor, t: Tensor) -> Tensor:
+        """The clean chroma that the network's output at step t stands for, (B,2,h,w).
+
+        v: x0 = sqrt(alpha_bar) xt - sqrt(1-alpha_bar) v; eps: x0 = (xt - sqrt(1-alpha_bar) eps) / sqrt(alpha_bar).
+        """
+        signal, noise = self._roots(t)
+        if self.config.prediction == "epsilon":
+            return (xt - noise * output) / signal
+        return signal * xt - noise * output
+
+
+def noise_like(y: Tensor, scale: int, generators: Sequence[torch.Generator]) -> Tensor:
+    """One draw of x_T per photo: (B,2,H/scale,W/scale), each from its own generator, on y's device.
+
+    A photo's noise depends on its own generator only, not on the photos that share its batch.
+    """
+    shape = (CHROMA_CHANNELS, y.shape[-2] // scale, y.shape[-1] // scale)
+    return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(y.device)
+
+
+class Held(NamedTuple):
+    """Chroma that is known at some places: c (1,2,h,w), and weight (1,1,h,w) from 0 (free) to 1 (held).
+
+    In every step the network's x0 is replaced there, so that xt at these places is what noise makes of the known chroma,
+    and the network sees it and fits the rest to it. The replacement of RePaint (Lugmayr et al. 2022, equation 8) with the
+    sampler's own noise instead of fresh noise: so it works for samplers without any, and places far away keep the colours
+    they have without it. RePaint's jumps back in time spread a hint farther, but change the whole photo, at ten times the
+    cost.
+    """
+
+    c: Tensor
+    weight: Tensor
+
+    def over(self, x0: Tensor) -> Tensor:
+        """x0 (B,2,h,w) with what is known laid over it."""
+        return torch.lerp(x0, self.c.to(x0.device), self.weight.to(x0.device))
+
+
+class Network(Protocol):
+    """What predicts v or eps of the chroma; see `UNet.forward`. Another engine may run it."""
+
+    config: ModelConfig
+
+    def __call__(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ..., /) -> Tensor: ...
+
+
+def guided_x0(
+    network: Callable[..., Tensor],
+    diffusion: Diffusion,
+    xt: Tensor,
+    t: Tensor,
+    y: Tensor,
+    features: Sequence[Tensor] = (),
+    guidance: float = 1.0,
+) -> Tensor:
+    """The clean chroma that a `Network` expects, led away from what it expects without the encoder, (B,2,h,w).
+
+    Classifier-free guidance: blind + guidance (seeing - blind). Source: Ho & Salimans 2022, equation 6, with
+    guidance = 1 + w; 1 is what the network expects.
+    """
+    x0 = diffusion.predict_x0(xt, network(xt, t, y, features).float(), t)
+    if guidance != 1:
+        blind = network(xt, t, y, [torch.zeros_like(each) for each in features]).float()
+        x0 = torch.lerp(diffusion.predict_x0(xt, blind, t), x0, guidance)
+    return x0.clamp(-LARGEST_CHROMA, LARGEST_CHROMA)
+
+
+@torch.inference_mode()
+def sample(
+    network: Network,
+    diffusion: Diffusion,
+    y: Tensor,
+    generators: Sequence[torch.Generator],
+    steps: int = 20,
+    sampler: str = "ddim",
+    callback: Callable[[int, Tensor], None] | None = None,
+    *,
+    temperature: float = 1.0,
+    held: Held | None = None,
+    features: Sequence[Tensor] = (),
+    guidance: float = 1.0,
+) -> Tensor:
+    """Draw chroma (B,2,H/s,W/s) for luma y (B,1,H,W) in [-1,1].
+
+    generators: one CPU generator per photo; nothing global is touched. sampler: a key of `SAMPLERS`. callback(step, x0),
+    if given, is called after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling.
+    temperature: what x_T is multiplied by; UsageError for "ddpm", which draws more noise in every step. held: see
+    `Held`. features: what the network's encoder sees in y, if it has one. guidance: see `guided_x0`; two evaluations a step
+    where it is not 1. Raises UsageError for an unknown sampler and for more steps than the schedule has.
+    """
+    if temperature != 1 and sampler == "ddpm":
+        raise UsageError(
+            "temperature scales the first noise, and ddpm draws more in each step: use ddim or dpm++"
+        )
+    if sampler not in SAMPLERS:
+        raise UsageError(f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
+    timesteps = diffusion.config.timesteps
+    if not 1 <= steps <= timesteps:
+        raise UsageError(
+            f"{steps} sampling steps: this model was trained with {timesteps}, take 1 to {timesteps}"
+        )
+    numbers = count()
+
+    def predict(xt: Tensor, t: int) -> Tensor:
+        ts = torch.tensor([t], device=y.device)  # (1,), the same for all photos
+        x0 = guided_x0(network, diffusion, xt, ts, y, features, guidance)
+        if held:
+            x0 = held.over(x0)
+        if callback:
+            callback(next(numbers), x0)
+        return x0
+
+    def noise() -> Tensor:
+        return noise_like(y, network.config.chroma_scale, generators)
+
+    path = levels(diffusion.alpha_bar.tolist(), steps)
+    return SAMPLERS[sampler](predict, temperature * noise(), path, noise)

@@ -1,0 +1,237 @@
+"""Measures of coloured photos: pure functions of pictures, batch by batch.
+
+Pictures are float32 arrays (B,H,W,3), RGB in [0,1]. "Lab" is CIELAB of sRGB under D65: L* in [0,100], a* and b* about
+[-110,110]; C* = sqrt(a*^2 + b*^2) is chroma. Functions return one number per photo, or sums and counts of one photo's
+pixels, so that a mean over pixels can be bootstrapped over photos.
+
+Lab, CIEDE2000 and SSIM come from scikit-image. torchmetrics has PSNR and SSIM as well, but averages over photos where we
+need them one by one, and takes 5 s to import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+from photochrom.diffusion.vgg16 import VGG16
+from photochrom.errors import PhotochromError
+
+Array = npt.NDArray[Any]
+
+DARK, DIM = (0.0, 15.0), (15.0, 40.0)  # true L*: as good as black; shadows
+FALSE_COLOR, TRULY_GRAY = 15.0, 8.0  # C* that one sees at a glance; C* that passes for no colour
+MAX_PSNR = 60.0  # of equal pictures it would be infinite; 60 dB is a quarter of a level of 255
+FRECHET_LAYER = "relu3_3"
+INCEPTION_SHA256 = "6726825d"  # its beginning, which the file carries in its name
+LUMA_BINS, CHROMA_BINS = np.arange(0, 101, 5.0), np.arange(0, 121, 4.0)
+
+
+def lab(rgb: Array) -> Array:
+    """CIELAB (B,H,W,3) of RGB (B,H,W,3)."""
+    return np.asarray(rgb2lab(rgb))
+
+
+def ab_distance(lab1: Array, lab2: Array) -> Array:
+    """sqrt(da*^2 + db*^2) of each pixel: (...,3), (...,3) -> (...)."""
+    return np.asarray(np.hypot(lab1[..., 1] - lab2[..., 1], lab1[..., 2] - lab2[..., 2]))
+
+
+def ciede2000(lab1: Array, lab2: Array) -> Array:
+    """CIEDE2000 of each pixel: (...,3), (...,3) -> (...). Source: Sharma, Wu & Dalal 2005, as scikit-image has it."""
+    return np.asarray(deltaE_ciede2000(lab1, lab2))  # type: ignore[no-untyped-call]
+
+
+def chroma(lab: Array) -> Array:
+    """C* of each pixel: (...,3) -> (...)."""
+    return np.asarray(np.hypot(lab[..., 1], lab[..., 2]))
+
+
+def colorfulness(rgb: Array) -> Array:
+    """sqrt(s_rg^2 + s_yb^2) + 0.3 sqrt(m_rg^2 + m_yb^2) on levels of 0 to 255: (B,H,W,3) -> (B,).
+
+    rg = R - G and yb = (R + G) / 2 - B, with their sign; s is their standard deviation over the photo, m their mean.
+    Source: Hasler & Suesstrunk 2003, equations for M(3).
+    """
+    red, green, blue = np.moveaxis(255 * np.asarray(rgb, dtype=np.float64), -1, 0)  # each (B, H, W)
+    opponents = np.stack([red - green, (red + green) / 2 - blue])  # (2, B, H, W)
+    spread = np.sqrt(opponents.var(axis=(2, 3)).sum(axis=0))
+    return np.asarray(spread + 0.3 * np.sqrt((opponents.mean(axis=(2, 3)) ** 2).sum(axis=0)))
+
+
+def psnr(rgb: Array, true: Array) -> Array:
+    """-10 log10 of the mean squared difference, in dB, at most MAX_PSNR: (B,H,W,3) -> (B,)."""
+    error = np.square(rgb - true, dtype=np.float64).mean(axis=(1, 2, 3))
+    return np.asarray(-10 * np.log10(np.maximum(error, 10 ** (-MAX_PSNR / 10))))
+
+
+def ssim(rgb: Array, true: Array) -> Array:
+    """Structural similarity, Gaussian window of 1.5 pixels, mean of the channels: (B,H,W,3) -> (B,).
+
+    Source: Wang et al. 2004, as scikit-image has it.
+    """
+    # scikit-image leaves out a border of half a window; of photos smaller than the window's 11 pixels something stays.
+    border = min(11, (min(rgb.shape[1:3]) - 1) // 2 * 2 + 1)
+    options: dict[str, Any] = {
+        "win_size": border, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False,
+        "data_range": 1.0, "channel_axis": -1,
+    }  # fmt: skip
+    return np.array([structural_similarity(*pair, **options) for pair in zip(rgb, true, strict=True)])  # type: ignore[no-untyped-call]
+
+
+def false_color(lab: Array, true_lab: Array) -> Array:
+    """Which pixels have C* > FALSE_COLOR where the truth has C* < TRULY_GRAY: (...,3), (...,3) -> (...)."""
+    return np.asarray((chroma(lab) > FALSE_COLOR) & (chroma(true_lab) < TRULY_GRAY))
+
+
+def dark_sums(lab: Array, true_lab: Array, band: tuple[float, float]) -> dict[str, Array]:
+    """Sums over the pixels whose true L* is in [low, high): each (B,).
+
+    pixels: how many; error: (a,b) distance; chroma: C*; false_color: how many have a false colour.
+    """
+    inside = (true_lab[..., 0] >= band[0]) & (true_lab[..., 0] < band[1])
+    c, false = chroma(lab), inside & false_color(lab, true_lab)
+    values = {
+        "pixels": inside,
+        "error": ab_distance(lab, true_lab) * inside,
+        "chroma": c * inside,
+        "false_color": false,
+    }
+    return {name: value.sum(axis=(1, 2), dtype=np.float64) for name, value in values.items()}
+
+
+def photo_sums(rgb: Array, true: Array, true_lab: Array) -> dict[str, Array]:
+    """What is measured at every strength: each (B,), columns of `measures.MEASURES` and their counts."""
+    found = lab(rgb)
+    dark, dim = dark_sums(found, true_lab, DARK), dark_sums(found, true_lab, DIM)
+    return {
+        "colorfulness": colorfulness(rgb),
+        "ab": ab_distance(found, true_lab).mean(axis=(1, 2), dtype=np.float64),
+        "ciede2000": ciede2000(found, true_lab).mean(axis=(1, 2), dtype=np.float64),
+        "psnr": psnr(rgb, true),
+        **{f"dark_{name}": dark[name] for name in ("pixels", "error", "chroma")},
+        **{f"dim_{name}": dim[name] for name in ("pixels", "error", "chroma")},
+        "false_color": dark["false_color"],
+    }
+
+
+def chroma_by_luma(lab: Array) -> Array:
+    """How many pixels have which L* and C*: counts (20,30) over LUMA_BINS and CHROMA_BINS."""
+    highest = CHROMA_BINS[-1] - 1e-3
+    counts, _, _ = np.histogram2d(
+        lab[..., 0].ravel().clip(0, 100), chroma(lab).ravel().clip(0, highest), (LUMA_BINS, CHROMA_BINS)
+    )
+    return np.asarray(counts)
+
+
+def diversity(labs: Array) -> Array:
+    """Mean (a,b) distance over all pairs of S >= 2 samples of each photo: (S,B,H,W,3) -> (B,)."""
+    pairs = [(i, j) for i in range(len(labs)) for j in range(i)]
+    return np.asarray(np.mean([ab_distance(labs[i], labs[j]).mean(axis=(1, 2)) for i, j in pairs], axis=0))
+
+
+def perceptual_distance(features: dict[str, Tensor], true: dict[str, Tensor]) -> Array:
+    """sum over layers of the mean over places of |f/|f| - g/|g||^2, |.| over the channels: (B,).
+
+    Source: Zhang et al. 2018, equation 1, with every weight 1; on VGG16 (all layers given) it is `pd_vgg16`.
+    """
+
+    def unit(map: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(map, dim=1, eps=1e-10)
+
+    layers = [
+        (unit(found) - unit(true[name])).square_().sum(dim=1).mean(dim=(1, 2))
+        for name, found in features.items()
+    ]
+    return torch.stack(layers).sum(dim=0).cpu().double().numpy()
+
+
+@torch.inference_mode()
+def vgg_features(vgg: VGG16, rgb: Array) -> dict[str, Tensor]:
+    """Features of all five layers of pictures (B,H,W,3)."""
+    device = next(vgg.parameters()).device
+    found: dict[str, Tensor] = vgg(torch.from_numpy(rgb).permute(0, 3, 1, 2).to(device))
+    return found
+
+
+def frechet_features(features: dict[str, Tensor]) -> Array:
+    """What `fd_vgg16` compares: relu3_3, averaged over places, (B,256) float64.
+
+    Of the five layers it tells best: 512 true photos against the gray ones are 10 times as far apart as against 512 other
+    true ones (relu4_3: 2 times; relu5_3: not at all), and with 256 channels 500 photos make a covariance of full rank.
+    """
+    return features[FRECHET_LAYER].mean(dim=(2, 3)).cpu().double().numpy()
+
+
+class Moments:
+    """Count, sum and sum of products of features (N,D), which can be added and taken off again."""
+
+    def __init__(self, features: Array) -> None:
+        self.count, self.total, self.products = len(features), features.sum(axis=0), features.T @ features
+
+    def without(self, part: Moments) -> Moments:
+        """The moments of all features but a part's."""
+        rest = Moments(np.empty((0, len(self.total))))
+        rest.count, rest.total = self.count - part.count, self.total - part.total
+        rest.products = self.products - part.products
+        return rest
+
+    def mean_and_covariance(self) -> tuple[Array, Array]:
+        """(D,) and the unbiased (D,D); needs two photos."""
+        mean = self.total / self.count
+        return mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1)
+
+
+def frechet_distance(first: Moments, second: Moments) -> float:
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2). Source: Dowson & Landau 1982; Heusel et al. 2017, equation 6."""
+    (m1, s1), (m2, s2) = first.mean_and_covariance(), second.mean_and_covariance()
+    values, vectors = np.linalg.eigh(s1)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    overlap = np.sqrt(np.linalg.eigvalsh(root @ s2 @ root).clip(0)).sum()
+    return max(0.0, float(np.square(m1 - m2).sum() + np.trace(s1) + np.trace(s2) - 2 * overlap))
+
+
+def load_inception(weights: Path) -> Callable[[Array], Array]:
+    """The features of FID: pictures (B,H,W,3) -> (B,2048) float64, by torch-fidelity.
+
+    weights: its `weights-inception-2015-12-05-6726825d.pth`. Raises PhotochromError for another file, or without the library.
+    """
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
+            FeatureExtractorInceptionV3,
+        )
+    except ImportError:
+        raise PhotochromError(
+            "FID needs torch-fidelity: pip install 'photochrom[fid]', or leave FID out"
+        ) from None
+    try:
+        content = weights.read_bytes()
+    except OSError as error:
+        raise PhotochromError(
+            f"Inception weights {weights} cannot be read: {error.strerror}; FID needs them"
+        ) from None
+    if not hashlib.sha256(content).hexdigest().startswith(INCEPTION_SHA256):
+        raise PhotochromError(
+            f"{weights} is not torch-fidelity's weights-inception-2015-12-05-6726825d.pth: FID needs that"
+        )
+    # torch-fidelity would unpickle the file without restraint; it gets a copy of what plain tensors were in it.
+    copy = BytesIO()
+    torch.save(torch.load(BytesIO(content), map_location="cpu", weights_only=True), copy)
+    copy.seek(0)
+    net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=copy)
+
+    def features(rgb: Array) -> Array:
+        levels = torch.from_numpy((rgb * 255).round().astype(np.uint8)).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            return np.asarray(net(levels)[0].double().numpy())
+
+    return features

@@ -1,0 +1,257 @@
+"""The report that people read: one HTML file that opens anywhere, and tables for the terminal.
+
+Both are made of what is in `report.json` (see `evaluate`); the pictures alone come on top.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+import jinja2
+import numpy as np
+import rich.markup
+from markupsafe import Markup, escape
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.style import context
+from PIL import Image
+from rich.table import Table
+
+from photochrom import pictures
+from photochrom.evaluation import metrics
+from photochrom.evaluation.measures import MEASURES, SET_MEASURES, Measure
+from photochrom.evaluation.metrics import Array
+from photochrom.evaluation.statistics import EXTRAPOLATED, GRAY, TARGETS, TRUTH
+
+GALLERY = 32
+COLORS = (
+    "#2f8fd0",
+    "#e07b00",
+    "#009e73",
+    "#cc6fa0",
+    "#8a7be0",
+    "#b0a000",
+    "#d6453d",
+)  # told apart on white and on black
+INK = "#010203"  # stands for the page's own text colour
+FALSE_MARK = np.array([255, 0, 200], dtype=np.uint8)
+CURVES = ("ab", "ciede2000", "dark_error", "false_color", "dim_error", "psnr")
+ALL = MEASURES | SET_MEASURES
+
+
+def places(result: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Which photos of which rows are shown: the gallery's of all, and each model's best and worst."""
+    gallery = gallery_places(result)
+    shown = {TRUTH: set(gallery), GRAY: set(gallery)}
+    for model, measures in result["cases"].items():
+        cases = {place for ends in measures.values() for found in ends.values() for place, _ in found}
+        shown[model] = cases | set(gallery)
+        shown[TRUTH] |= cases
+    return {name: sorted(chosen) for name, chosen in shown.items()}
+
+
+def gallery_places(result: Mapping[str, Any]) -> list[int]:
+    """The first photos: their order is random, so nobody has chosen them for their looks."""
+    return list(range(min(GALLERY, result["data"]["photos"])))
+
+
+def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -> str:
+    """The page. photos: pictures (S,S,3) uint8 by row and place, those that `places` asks for."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("photochrom", ""), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "number": number, "interval": interval, "signed": signed, "uri": _uri, "flags": _flags,
+    }  # fmt: skip
+    models = list(result["subjects"])
+    return environment.get_template("report.html.j2").render(
+        r=result,
+        models=models,
+        colors={model: COLORS[number % len(COLORS)] for number, model in enumerate(models)},
+        truth=TRUTH,
+        gray=GRAY,
+        measures={name: m for name, m in ALL.items() if name in result["rows"][models[0]]},
+        targets=[f"{share:.0%}" for share in TARGETS],
+        extrapolated=EXTRAPOLATED,
+        equal_columns=CURVES,
+        curves=[
+            (ALL[name], curve_plot(result, name))
+            for name in CURVES
+            if result["rows"][GRAY][name]["value"] is not None  # there may be no dark pixel at all
+        ],
+        histograms=[(name, histogram(result, name)) for name in (TRUTH, *models)],
+        gallery=gallery_places(result),
+        photos=photos,
+        mark=mark_false_color,
+    )
+
+
+def number(value: float | None, name: str, sign: str = "") -> str:
+    """A value of the measure `name`; a dash for what is not known."""
+    digits = ALL[name].digits if name in ALL else 2
+    return "-" if value is None else f"{value + 0.0:{sign}.{digits}f}"
+
+
+def signed(value: float | None, name: str) -> str:
+    """A difference, with its sign."""
+    return number(value, name, "+")
+
+
+def interval(entry: Mapping[str, Any], name: str) -> str:
+    """low…high; nothing where both are the value."""
+    if entry["low"] is None:
+        return "no interval" if entry["value"] is not None else ""
+    return (
+        "" if entry["low"] == entry["high"] else f"{number(entry['low'], name)}…{number(entry['high'], name)}"
+    )
+
+
+def _flags(sentence: str) -> Markup:
+    """HTML in which the options of a command look like that, and are not broken into two lines."""
+    return Markup(re.sub(r"(?<!\S)--[a-z-]+(?: [\w.]*\w)?", r"<code>\g<0></code>", str(escape(sentence))))
+
+
+def _uri(photo: Array) -> str:
+    return "data:image/png;base64," + base64.b64encode(pictures.png(Image.fromarray(photo))).decode()
+
+
+def mark_false_color(photo: Array, true: Array) -> Array:
+    """A map (S,S,3) uint8: the true photo in faint gray, its almost black pixels darker, false colour among them marked."""
+    lab, true_lab = (metrics.lab(p[None].astype(np.float32) / 255)[0] for p in (photo, true))
+    dark = true_lab[..., 0] < metrics.DARK[1]
+    marked = np.repeat((170 + true_lab[..., :1] * 0.8).astype(np.uint8), 3, axis=-1)
+    marked[dark] = 60
+    marked[dark & metrics.false_color(lab, true_lab)] = FALSE_MARK
+    return marked
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    text = StringIO()
+    FigureCanvasSVG(figure).print_svg(text, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))  # type: ignore[no-untyped-call]
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))
+
+
+def _figure() -> tuple[Figure, Any]:
+    style = {
+        "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "text.color": INK, "axes.edgecolor": INK,
+        "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
+        "axes.spines.right": False, "svg.hashsalt": "photochrom",
+    }  # fmt: skip
+    with context(style):
+        figure = Figure(figsize=(4.4, 3.1), layout="constrained", facecolor="none")
+        axes = figure.add_subplot(facecolor="none")
+    return figure, axes
+
+
+def curve_plot(result: Mapping[str, Any], measure: str) -> Markup:
+    """SVG: the measure against colourfulness for every model, with intervals; gray and the truth for orientation."""
+    figure, axes = _figure()
+    gray, true = result["rows"][GRAY][measure]["value"], result["rows"][TRUTH]["colorfulness"]["value"]
+    right = 1.3 * true  # or further, where a model as made is more colourful than that
+    for share in TARGETS:
+        axes.axvline(share * true, color="#999999", linewidth=0.8, linestyle=":" if share < 1 else "-")
+    for number, curve in enumerate(result["curves"].values()):
+        color = COLORS[number % len(COLORS)]
+        colorful = np.array([entry["value"] for entry in curve["colorfulness"]])
+        near = np.append(
+            True, colorful[:-1] < 1.2 * true
+        )  # what lies further right would only flatten the rest
+        x, entries = (
+            colorful[near],
+            [entry for entry, shown in zip(curve[measure], near, strict=True) if shown],
+        )
+        y, strength = np.array([entry["value"] for entry in entries]), np.array(curve["strength"])[near]
+        axes.plot([0, x[0]], [gray, y[0]], ":", color=color, linewidth=0.8)
+        axes.plot(x[strength <= EXTRAPOLATED], y[strength <= EXTRAPOLATED], color=color)
+        axes.plot(x[strength >= EXTRAPOLATED], y[strength >= EXTRAPOLATED], "--", color=color, linewidth=0.8)
+        axes.plot(x[strength == 1], y[strength == 1], "o", color=color)
+        right = max([right, *1.03 * x[strength == 1]])
+        if entries[0]["low"] is not None:
+            low, high = ([entry[end] for entry in entries] for end in ("low", "high"))
+            axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(0, gray, "s", color="#888888")
+    axes.set(xlabel="colourfulness", ylabel=_label(ALL[measure]), xlim=(-0.02 * true, right))
+    return _svg(figure, f"{ALL[measure].title} against colourfulness")
+
+
+def _label(measure: Measure) -> str:
+    return f"{measure.title} ({measure.unit})" if measure.unit else measure.title
+
+
+def histogram(result: Mapping[str, Any], name: str) -> Markup:
+    """SVG: for each lightness, how often which chroma occurs; lines for the mean of this row and of the truth."""
+    luma, chroma = (np.array(result[edges]) for edges in ("luma_edges", "chroma_edges"))
+    figure, axes = _figure()
+    counts = np.array(result["chroma_by_luma"][name])  # (lightness, chroma)
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    ink = LinearSegmentedColormap.from_list("ink", [(*to_rgb(COLORS[0]), 0.0), (*to_rgb(COLORS[0]), 1.0)])
+    axes.pcolormesh(luma, chroma, share.T**0.5, cmap=ink, vmin=0, vmax=0.8, rasterized=True)
+    middle = (chroma[1:] + chroma[:-1]) / 2
+    for row, color, line in ((name, "#e07b00", "-"), (TRUTH, "#e07b00", ":")):
+        found = np.array(result["chroma_by_luma"][row])
+        filled = found.sum(axis=1) > 0
+        axes.plot(
+            (luma[1:] + luma[:-1])[filled] / 2,
+            (found @ middle)[filled] / found.sum(axis=1)[filled],
+            line,
+            color=color,
+        )
+    axes.set(xlabel="lightness L*", ylabel="chroma C*", ylim=(0, 80))
+    return _svg(figure, f"chroma by lightness: {name}")
+
+
+def tables(result: Mapping[str, Any]) -> list[Table]:
+    """The report for a terminal of 80 columns: values over intervals, then models at equal colourfulness, then verdicts."""
+    rows, models = result["rows"], list(result["subjects"])
+    first = ("colorfulness", "ab", "ciede2000", "psnr", "ssim")
+    second = ("dark_error", "false_color", "dim_error", "pd_vgg16", "fd_vgg16")
+    found = [
+        _table(title, names, [(name, [_cell(row[n], n) for n in names]) for name, row in rows.items()])
+        for title, names in (("As made: colours", first), ("As made: shadows, and what VGG16 sees", second))
+    ]
+    columns = ("strength", "ab", "ciede2000", "dark_error", "false_color")
+    lines = [
+        (f"{name}, {share}", [_cell(entry[n], n) for n in columns])
+        for name, shares in result["at_equal_colorfulness"].items()
+        for share, entry in shares.items()
+    ]
+    found.append(_table("At equal colourfulness, in shares of the true photos'", columns, lines))
+    for model in models[1:]:
+        told = [entry for entry in result["differences"] if entry["model"] == model and entry["at"]]
+        lines = [
+            (
+                ALL[e["measure"]].title,
+                [*(_cell(at, e["measure"], signed) for at in e["at"].values()), e["verdict"]],
+            )
+            for e in told
+        ]
+        shares = [f"{share:.0%}" for share in TARGETS]
+        found.append(
+            _table(f"{model} minus {models[0]}, at equal colourfulness", [*shares, "verdict"], lines)
+        )
+    return found
+
+
+def _cell(entry: Mapping[str, Any], name: str, above: Any = number) -> str:
+    return f"{above(entry['value'], name)}\n[dim]{interval(entry, name)}[/dim]"
+
+
+def _table(title: str, columns: Sequence[str], lines: Sequence[tuple[str, Sequence[str]]]) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("", max_width=18, overflow="fold")
+    for name in columns:
+        title = ALL[name].title + (f"\n{ALL[name].unit}" if ALL[name].unit else "") if name in ALL else name
+        table.add_column(title, justify="right", vertical="top", min_width=11)
+    for name, cells in lines:
+        table.add_row(rich.markup.escape(name), *cells)
+    return table

@@ -1,0 +1,252 @@
+"""From an uploaded file to finished pictures: reading it safely, colouring, measuring, encoding."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any, Literal, Self
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor
+
+from photochrom.coloring.colorizer import Colorizer, Options
+from photochrom.coloring.hints import Hint
+from photochrom.coloring.photo import opaque, written_info
+from photochrom.data.sources import formats, open_photo
+from photochrom.errors import UsageError
+from photochrom.evaluation import metrics
+from photochrom.pictures import to_images
+from photochrom.server.problems import Problem
+
+Format = Literal["png", "jpeg"]
+MEDIA_TYPES: dict[str, str] = {"png": "image/png", "jpeg": "image/jpeg"}
+MEASURED_SIDE = 512  # measures are taken on every n-th pixel of what is larger
+MAX_SAMPLES, MAX_HINTS = 8, 64
+StepDone = Callable[[int, int], None]
+
+
+class Choices(BaseModel):
+    """How a photo is to be coloured: the options of `Colorizer`, by the same names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=200,
+        description="Sampling steps; 20, or what the model was distilled for.",
+        examples=[20],
+    )
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="Another seed gives other plausible colours.", examples=[7]
+    )
+    sampler: Literal["ddim", "unipc", "dpm++", "ddpm"] = Field("ddim", description="How to sample.")
+    guidance: float | None = Field(
+        None,
+        ge=1,
+        le=10,
+        description="How far the encoder leads colours, where the model can be led; 1 is plain.",
+    )
+    strength: float = Field(1.0, ge=0, le=2, description="0 is gray, 1 as the model made it, above bolder.")
+    temperature: float = Field(
+        1.0, ge=0, le=2, description="Less gives colours nearer to the average; not for ddpm."
+    )
+    detail: int | None = Field(
+        None, ge=8, le=512, description="Shorter side, in pixels, at which the model sees the photo."
+    )
+    samples: int = Field(
+        1, ge=1, le=MAX_SAMPLES, description="How many different colourings, of seed, seed + 1, ..."
+    )
+    average: int = Field(
+        1,
+        ge=1,
+        le=MAX_SAMPLES,
+        description="Give what so many colourings agree on, instead of one: calmer, gray where they do not. 4 is good.",
+    )
+    uncertainty: bool = Field(
+        False,
+        description="Also draw where colourings disagree; needs two or more samples, or an average of them.",
+    )
+    hint: tuple[str, ...] = Field(
+        (), max_length=MAX_HINTS, description="Known colours, x,y,#rrggbb each, in pixels of the upright photo.",
+        examples=[["120,80,#c03020"]],
+    )  # fmt: skip
+
+    @field_validator("hint")
+    @classmethod
+    def _hints_parse(cls, hints: tuple[str, ...]) -> tuple[str, ...]:
+        for hint in hints:
+            try:
+                Hint.parse(hint)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+        return hints
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        if self.samples > 1 and self.average > 1:
+            raise ValueError("samples and average together: take one (N pictures, or what N agree on)")
+        if self.uncertainty and self.samples == self.average == 1:
+            raise ValueError("uncertainty is where samples disagree: set samples to 2 or more, or average")
+        if self.temperature != 1 and self.sampler == "ddpm":
+            raise ValueError("temperature is not for the sampler ddpm: use ddim or dpm++")
+        return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether photos can be coloured together with others."""
+        return self.samples == 1 and not self.hint
+
+    def options(self) -> Options:
+        """What `Colorizer` takes."""
+        options = Options(
+            steps=self.steps, seed=self.seed, sampler=self.sampler, guidance=self.guidance,
+            strength=self.strength, temperature=self.temperature, detail=self.detail,
+        )  # fmt: skip
+        if self.hint:
+            options["hints"] = [Hint.parse(hint) for hint in self.hint]
+        return options
+
+
+class PreviewColorizer(Colorizer):
+    """A colorizer that remembers what its last step came to."""
+
+    seen: tuple[Tensor, Tensor] | None = None  # luma (B,1,H,W), and x0 (B,2,H/s,W/s)
+
+    def chroma(
+        self,
+        y: Tensor,
+        seeds: Sequence[int],
+        *,
+        callback: Callable[[int, Tensor], None] | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """See `Colorizer`."""
+
+        def step_done(step: int, x0: Tensor) -> None:
+            self.seen = y, x0.cpu()
+            if callback:
+                callback(step, x0)
+
+        return super().chroma(y, seeds, callback=step_done, **options)
+
+    def previews(self) -> list[Image.Image]:
+        """What the photos of the batch look like so far, at the size of the network's work."""
+        return to_images(*self.seen) if self.seen else []
+
+
+def read_header(photo: bytes, max_pixels: int) -> tuple[int, int]:
+    """Width and height of an uploaded photo, without decoding it; raises Problem 415 or 413."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # the limit below is the one that counts
+            with Image.open(BytesIO(photo), formats=formats()) as image:
+                width, height = image.size
+    except Image.DecompressionBombError:
+        width = height = max_pixels
+    except Exception:  # broken bytes make Pillow raise a dozen types
+        text = "this is not a photo that can be read, or it is cut short: send JPEG, PNG, WebP or TIFF"
+        raise Problem(415, text) from None
+    if width * height > max_pixels:
+        raise Problem(413, f"the photo has more than {max_pixels / 1e6:g} megapixels: send a smaller one")
+    return width, height
+
+
+def open_upload(photo: bytes) -> Image.Image:
+    """The photo, decoded, as it is in the file; raises Problem 422 when it is broken inside."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `read_header` has let it pass
+            image = Image.open(BytesIO(photo), formats=formats())
+            image.load()
+            return image
+    except Exception as error:  # as above
+        raise Problem(422, f"the photo is broken inside, or cut short ({error})") from None
+
+
+def paint(
+    colorizer: PreviewColorizer, photos: Sequence[Image.Image], choices: Choices, step_done: StepDone
+) -> list[list[Image.Image]]:
+    """The colourings of each photo, and after them the map of uncertainty if it is wanted.
+
+    Several photos only if `choices.is_plain`. step_done(step, steps) may raise, to end it.
+    """
+    options = choices.options()
+    options["progress"] = step_done
+    results = []
+    for drawn in colorizer.samples(photos, max(choices.samples, choices.average), **options):
+        pictures = list(drawn) if choices.samples > 1 else [drawn.average()]
+        results.append([*pictures, drawn.uncertainty()] if choices.uncertainty else pictures)
+    return results
+
+
+@dataclass
+class Painted:
+    """One photo's colourings, and what is known of them; `finish` makes the files."""
+
+    photo: Image.Image
+    pictures: list[Image.Image]  # a map of uncertainty comes last
+    choices: Choices
+    waited: float  # seconds in the queue
+    sampled: float  # seconds in the model, for the whole batch
+    finished: float = 0.0  # seconds for measuring and encoding
+    files: list[bytes] = field(default_factory=list)  # one for each picture
+    measures: list[dict[str, float]] = field(default_factory=list)  # one for each sample
+
+    def finish(self, format: Format) -> None:
+        """Measure and encode the pictures, and let go of their pixels."""
+        begun = time.monotonic()
+        original = open_photo(self.photo)
+        self.measures = [measure(picture, original) for picture in self.pictures[: self.choices.samples]]
+        self.files = [encode(picture, format) for picture in self.pictures]
+        self.photo, self.pictures = Image.new("L", (1, 1)), []
+        self.finished = time.monotonic() - begun
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds by part."""
+        return {
+            "waited": round(self.waited, 3),
+            "sampled": round(self.sampled, 3),
+            "finished": round(self.finished, 3),
+        }
+
+
+def measure(picture: Image.Image, original: Image.Image) -> dict[str, float]:
+    """Colourfulness, and what happened to the pixels that are almost black (L* under 15) in the original.
+
+    dark_share: their share of the photo; dark_chroma: their mean C*; false_color: the share of them with C* over 15
+    where the original has less than 8, which it has everywhere if it is gray.
+    """
+    step = max(1, -(-max(picture.size) // MEASURED_SIDE))
+    found, true = (
+        np.asarray(opaque(photo))[None, ::step, ::step].astype(np.float32) / 255
+        for photo in (picture, original)
+    )
+    lab, true_lab = metrics.lab(found), metrics.lab(true)
+    dark = {name: float(value[0]) for name, value in metrics.dark_sums(lab, true_lab, metrics.DARK).items()}
+    pixels = dark["pixels"]
+    return {
+        "colorfulness": round(float(metrics.colorfulness(found)[0]), 2),
+        "dark_share": round(pixels / lab[0, ..., 0].size, 4),
+        "dark_chroma": round(dark["chroma"] / pixels, 2) if pixels else 0.0,
+        "false_color": round(dark["false_color"] / pixels, 4) if pixels else 0.0,
+    }
+
+
+def encode(picture: Image.Image, format: Format) -> bytes:
+    """The bytes of a file. PNG is compressed fast rather than well: of 12 megapixels that is one second for four."""
+    buffer = BytesIO()
+    kept = written_info(picture)
+    if format == "jpeg":
+        opaque(picture).save(buffer, "JPEG", quality=95, subsampling=0, **kept)
+    else:
+        picture.save(buffer, "PNG", compress_level=2, **kept)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Teaching a model: losses, the loop, checkpoints, and what a training refuses."""

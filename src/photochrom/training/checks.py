@@ -1,0 +1,83 @@
+"""What a training refuses before it begins, each with the value and the mend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from photochrom.config import Config
+from photochrom.errors import PhotochromError, UsageError
+from photochrom.model_folder import ModelFolder
+
+# Pixels of chroma that leave at least one place after the strides of these networks.
+SMALLEST_FOR_VGG, SMALLEST_FOR_GAN = 8, 12
+
+
+def refuse_size(config: Config, size: int) -> None:
+    """Raise UsageError if photos of this many pixels do not fit the network, or the networks that are to judge it."""
+    if size % config.model.multiple:
+        raise UsageError(
+            f"photos of {size} pixels do not fit {len(config.model.features)} levels at chroma scale "
+            f"{config.model.chroma_scale}: import them at a multiple of {config.model.multiple} pixels "
+            f"(data import --size), or take fewer features"
+        )
+    side = size // config.model.chroma_scale
+    for stage in config.stages:
+        needed = SMALLEST_FOR_GAN if stage.use_gan else SMALLEST_FOR_VGG if stage.perceptual else 1
+        if side < needed:
+            raise UsageError(
+                f"stage {stage.label} needs chroma of at least {needed} pixels, these photos have {side}: import them "
+                f"larger (data import --size), or leave out {'--gan' if stage.use_gan else '--perceptual'}"
+            )
+
+
+def refuse_another(config: Config, folder: ModelFolder) -> None:
+    """Raise PhotochromError if the folder was trained with other settings than these, showing the differences.
+
+    Epochs of the last stage, patience, how often sheets are made, in how many parts batches go through the network, in
+    which arithmetic, and whether features are kept may change between two runs of one training.
+    """
+
+    def comparable(config: Config) -> dict[str, Any]:
+        values = config.model_dump(mode="json")
+        for key in ("patience", "sample_every", "accumulate", "precision"):
+            del values["training"][key]
+        del values["data"]["keep_features"]
+        found = {key: values.pop(key) for key in ("source", "first_epoch")}
+        values["stages"][-1]["epochs"] = None
+        stages = {f"stages.{n}": stage for n, stage in enumerate(values.pop("stages"))}
+        for part, fields in {**values, **stages}.items():
+            found |= {f"{part}.{key}": value for key, value in fields.items()}
+        return found
+
+    old, new = comparable(folder.config), comparable(config)
+    keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if keys:
+        differences = "; ".join(f"{key} = {old.get(key)}, not {new.get(key)}" for key in keys[:5])
+        more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
+        raise PhotochromError(
+            f"{folder.path} holds a training with {differences}{more}: take another --name, the same settings to go "
+            f"on, or --overwrite to begin anew"
+        )
+
+
+def refuse_other_network(config: Config, source: ModelFolder) -> None:
+    """Raise UsageError if the source's network or noise is not the one that is to go on."""
+    for part in ("model", "diffusion"):
+        old, new = getattr(source.config, part).model_dump(), getattr(config, part).model_dump()
+        for key in old:
+            if old[key] != new[key]:
+                raise UsageError(
+                    f"{source.name} has {key} = {old[key]}, not {new[key]}: leave that setting out"
+                )
+
+
+def refuse_teacher(config: Config, source: ModelFolder | None) -> None:
+    """Raise UsageError if nobody is there to teach, or the source is to teach guided and never did without its encoder."""
+    stage = config.stages[0]
+    if stage.distill and source is None:
+        raise UsageError(
+            f"--distill {stage.distill} makes a trained model faster: add --from MODEL, or a stage before it"
+        )
+    if source and stage.distill and config.taught_guidance(stage) != 1 and not source.config.can_be_guided:
+        how = "was distilled" if source.config.stages[-1].distill else "was trained with encoder_dropout = 0"
+        raise UsageError(f"{source.name} {how} and cannot be guided while it teaches: take --guidance 1")

@@ -1,0 +1,76 @@
+"""The network on a GPU: its passes forward and backward, recorded at the first step and replayed in all others.
+
+The kernels of a small network are done sooner than a processor can ask for the next one. A CUDA graph asks for all at once.
+docs/gpu.md has what it brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from photochrom.diffusion.unet import UNet
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+WARM_UP = 3  # passes before recording: libraries choose and load their kernels at the first
+
+
+class Replayed:
+    """`UNet.trunk` and its gradients, for batches of the shape of the first one that it sees.
+
+    The head stays outside: losses ask for the gradient of its weight alone, which would take a whole pass backward here.
+    """
+
+    def __init__(self, network: UNet, precision: str) -> None:
+        self.network, self.dtype = network, DTYPES.get(precision)
+        self.recorded: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
+
+    def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor]) -> Tensor:
+        """See `UNet.trunk`. The result lies where the next one will, and `backward` begins with its gradient."""
+        batch = (xt, t, y, *features)
+        forward, _ = self.recorded or self._record(batch)
+        for place, tensor in zip(self.batch, batch, strict=True):
+            place.copy_(tensor)
+        forward.replay()
+        self.result = self.found.detach().requires_grad_()
+        return self.result
+
+    def backward(self) -> None:
+        """Give the weights their gradients, which lie where the next ones will; any that they have are lost."""
+        assert self.recorded is not None
+        assert self.result.grad is not None
+        self.gradient.copy_(self.result.grad)
+        self.recorded[1].replay()
+        for weight, gradient in zip(self.weights, self.gradients, strict=True):
+            weight.grad = gradient
+
+    def _record(self, batch: Sequence[Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph]:
+        self.batch = [each.clone() for each in batch]
+        weights = self.network.named_parameters()
+        self.weights = [weight for name, weight in weights if not name.startswith("head.")]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        # A training that goes on records in another step: what dropout draws must not depend on that.
+        with torch.random.fork_rng(devices=[self.batch[0].device]), torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                found = self._trunk()
+                torch.autograd.grad(found, self.weights, torch.zeros_like(found))
+            del found
+        torch.cuda.current_stream().wait_stream(aside)
+        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        # Not "global", which is an error where another thread, such as the watchdog of NCCL, asks the GPU for something.
+        with torch.cuda.graph(forward, capture_error_mode="thread_local"):
+            self.found = self._trunk()
+        self.gradient = torch.zeros_like(self.found)
+        with torch.cuda.graph(backward, pool=forward.pool(), capture_error_mode="thread_local"):
+            self.gradients = torch.autograd.grad(self.found, self.weights, self.gradient)
+        self.recorded = forward, backward
+        return self.recorded
+
+    def _trunk(self) -> Tensor:
+        xt, t, y, *features = self.batch
+        # A cache of rounded weights would be filled while recording, and never again.
+        with torch.autocast("cuda", self.dtype, enabled=self.dtype is not None, cache_enabled=False):
+            return self.network.trunk(xt, t, y, features)

@@ -1,0 +1,63 @@
+"""Fewer steps: a stage in which a network learns to go in one step as far as it went in STRIDE before.
+
+Source: Salimans & Ho 2022, section 3 and appendix G, with STRIDE steps of the teacher at once where they halve the steps
+round by round.
+"""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from photochrom.config import STRIDE
+from photochrom.diffusion.diffusion import Diffusion, guided_x0
+from photochrom.diffusion.samplers import levels
+from photochrom.randomness import stratified_steps
+from photochrom.training.losses import Noisy
+
+
+class Teacher:
+    """The network as it is now, guided, which shows what a student should say at each of its `steps` time steps.
+
+    The student then does without the second evaluation that guidance costs. Source: Meng et al. 2023, section 3.
+    """
+
+    def __init__(self, network: nn.Module, diffusion: Diffusion, steps: int, guidance: float = 1.0) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.diffusion, self.guidance = diffusion, guidance
+        path = levels(diffusion.alpha_bar.tolist(), STRIDE * steps)
+        self.t = torch.tensor([level.t for level in path])  # (STRIDE * steps + 1,)
+        self.alpha = torch.tensor([level.alpha for level in path])
+        self.sigma = torch.tensor([level.sigma for level in path])
+
+    def times(self, count: int, generator: torch.Generator) -> Tensor:
+        """Time steps of the student for `count` photos, (count,) int64: each as often as the others."""
+        own = self.t[:-1:STRIDE]
+        return own[stratified_steps(count, len(own), generator)]
+
+    @torch.no_grad()
+    def target(self, batch: Noisy) -> Tensor:
+        """What the student should say, (B,2,h,w), to land in one step of DDIM where the teacher is after STRIDE.
+
+        The time steps of `batch` are some of `times`. One step of DDIM leads from xt to xs = alpha_s x0 + sigma_s eps with
+        eps = (xt - alpha_t x0) / sigma_t; solved for x0, that is Salimans & Ho 2022, appendix G:
+        x0 = (xs - sigma_s / sigma_t xt) / (alpha_s - sigma_s / sigma_t alpha_t).
+        """
+        device = batch.xt.device
+        first = (self.t == batch.t.cpu()[:, None]).int().argmax(dim=1)  # (B,) places in the teacher's path
+        alpha, sigma = (
+            each[first[:, None] + torch.arange(STRIDE + 1)].to(device).T[..., None, None, None]
+            for each in (self.alpha, self.sigma)
+        )  # (STRIDE + 1, B, 1, 1, 1)
+        xs = batch.xt
+        for k, k_then in pairwise(range(STRIDE + 1)):
+            t = self.t[first + k].to(device)
+            x0 = guided_x0(self.network, self.diffusion, xs, t, batch.y, batch.features, self.guidance)
+            eps = (xs - alpha[k] * x0) / sigma[k]
+            xs = alpha[k_then] * x0 + sigma[k_then] * eps
+        ratio = sigma[STRIDE] / sigma[0]
+        x0 = (xs - ratio * batch.xt) / (alpha[STRIDE] - ratio * alpha[0])
+        return self.diffusion.target(x0, (batch.xt - alpha[0] * x0) / sigma[0], batch.t)

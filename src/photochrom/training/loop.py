@@ -1,0 +1,205 @@
+"""The loop of a training, from the first step to the last; run again, it goes on where it was (`training.py` has the step)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from photochrom import model_folder, pictures, processes
+from photochrom.config import Config
+from photochrom.data.pack import DataSet
+from photochrom.errors import Interrupted
+from photochrom.evaluation.card import write_card
+from photochrom.model_folder import ModelFolder
+from photochrom.training.checks import refuse_another, refuse_other_network, refuse_teacher
+from photochrom.training.diagnosis import faults
+from photochrom.training.training import Training
+
+SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a training reports after each step, and (with `record`) after each epoch."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    stage: str
+    loss: float
+    photos_per_second: float
+    seconds_left: float
+    record: dict[str, Any] | None = None
+    best: bool = False  # whether the record's validation loss is the lowest of its stage
+    notes: tuple[str, ...] = ()
+    # Before the first epoch: `step` of `steps` photos have been looked at by the encoder.
+    preparing: bool = False
+
+
+def train(
+    config: Config,
+    folder: ModelFolder,
+    pack: DataSet,
+    report: Callable[[Progress], None] = lambda progress: None,
+    signal_received: Callable[[], int] = lambda: 0,
+    source: ModelFolder | None = None,
+) -> None:
+    """Train a model into its folder, from nothing, from another model (`source`), or from where the folder stands.
+
+    Several processes of a launcher train one model: each takes its share of every batch, and the first one has the folder.
+
+    The source is only read. signal_received is asked after each step; a signal's number ends the training after all is
+    saved, by raising Interrupted. Raises PhotochromError for a folder that holds another training, a source of another
+    architecture, a data set that does not fit, losses that are not finite, a full disk.
+    """
+    data = config.data.model_copy(update={"name": pack.name, "size": pack.size, "checksum": pack.checksum})
+    config = config.model_copy(update={"data": data, "source": source.name if source else config.source})
+    config, resuming, found = processes.from_first(lambda: begin(config, folder, source))
+    training = Training(config, pack)
+    with ExitStack() as held:
+        processes.from_first(lambda: held.enter_context(folder.locked()))
+        if resuming:
+            # Not before: another trainer may just have written it.
+            found = processes.from_first(folder.newest_checkpoint)
+        if found:
+            state, origin, skipped = found
+            training.restore(state, origin, anew=not resuming)
+            training.notes += [f"{sentence} (skipped: going on from {origin})" for sentence in skipped]
+            if source and not resuming and source.config.stages[-1].distill and not config.stages[0].distill:
+                training.notes.append(
+                    f"{source.name} was distilled to {source.config.steps} steps and has forgotten the others: what it was "
+                    f"distilled from ({source.config.source}) is the better beginning"
+                )
+            if resuming and origin == folder / model_folder.BEST and training.finished:
+                # Its other files may never have been written.
+                processes.from_first(lambda: save_epoch(training, folder))
+        processes.from_first(
+            lambda: model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+        )
+        if not training.finished:
+            training.keep_features(encoding(config, report, signal_received))
+        while not training.finished:
+            run_epoch(training, folder, report, signal_received)
+            record = training.end_epoch()
+            processes.from_first(lambda: save_epoch(training, folder))
+            training.notes += faults(training.history, training.stage)
+            report(progress_of(training, record["train_loss"], record))
+            if not training.finished and training.epoch == training.stage_begin + training.stage.epochs:
+                training.begin_stage(training.losses.state())
+
+
+def begin(
+    config: Config, folder: ModelFolder, source: ModelFolder | None
+) -> tuple[Config, bool, tuple[dict[str, Any], Path, list[str]] | None]:
+    """What is to be trained, whether it has begun already, and if it has not, the source's checkpoint."""
+    if folder.exists:
+        config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
+        refuse_another(config, folder)
+    if folder.has_checkpoint:
+        return config, True, None
+    found = beginning(config, source)
+    return config.model_copy(update={"first_epoch": found[0]["epoch"] if found else 0}), False, found
+
+
+def beginning(config: Config, source: ModelFolder | None) -> tuple[dict[str, Any], Path, list[str]] | None:
+    """The checkpoint of the source, if there is one; refuses what cannot begin on top of it, or on top of nothing."""
+    refuse_teacher(config, source)
+    if source is None:
+        return None
+    refuse_other_network(config, source)
+    return source.newest_checkpoint() if source.has_checkpoint else source.weights_alone()
+
+
+def run_epoch(
+    training: Training,
+    folder: ModelFolder,
+    report: Callable[[Progress], None],
+    signal_received: Callable[[], int],
+) -> None:
+    """The steps of one epoch that are still to be done."""
+    saved = time.monotonic()
+    while training.step_in_epoch < training.steps_per_epoch:
+        begun = time.monotonic()
+        losses = training.train_step()
+        training.seconds += time.monotonic() - begun
+        report(progress_of(training, losses["loss"]))
+        if number := processes.largest(signal_received()):
+            processes.from_first(lambda: folder.save_checkpoint(model_folder.LAST, training.state()))
+            raise Interrupted(
+                f"stopped in epoch {training.epoch + 1}, all saved; the same command goes on from here",
+                number,
+            )
+        if time.monotonic() - saved > SAVE_SECONDS and processes.is_first():
+            folder.save_checkpoint(model_folder.LAST, training.state())
+            saved = time.monotonic()
+
+
+def encoding(
+    config: Config, report: Callable[[Progress], None], signal_received: Callable[[], int] = lambda: 0
+) -> Callable[[int, int], None]:
+    """What tells of the time before the first epoch, in which the encoder looks at the photos: to be called with (done, total).
+
+    It raises Interrupted once a signal has come.
+    """
+    begun, first = 0.0, 0  # when it was called first, and how many were done by then
+
+    def progress(done: int, total: int) -> None:
+        nonlocal begun, first
+        if not begun:
+            begun, first = time.monotonic(), done
+        pace = (time.monotonic() - begun) / max(1, done - first)
+        report(
+            Progress(
+                *(config.first_epoch, config.last_epoch, done, total, "preparing", math.nan),
+                *(1 / max(pace, 1e-9), (total - done) * pace),
+                preparing=True,
+            )
+        )
+        if number := signal_received():
+            raise Interrupted("stopped before the first step; the same command goes on from here", number)
+
+    return progress
+
+
+def progress_of(training: Training, loss: float, record: dict[str, Any] | None = None) -> Progress:
+    """How far the training is, with the time left at the pace of the epoch that runs, or of the one that just ended."""
+    steps, batch = training.steps_per_epoch, training.config.training.batch_size
+    if record:
+        step, pace, epoch = steps, record["seconds"] / steps, training.epoch
+    else:
+        step, pace, epoch = (
+            training.step_in_epoch,
+            training.seconds / training.step_in_epoch,
+            training.epoch + 1,
+        )
+    left = (training.config.last_epoch - epoch + 1) * steps - step
+    rate, label = batch / max(pace, 1e-9), training.stage.label
+    notes, training.notes = tuple(training.notes), []
+    best = record is not None and training.epochs_since_best == 0
+    return Progress(
+        epoch, training.config.last_epoch, step, steps, label, loss, rate, left * pace, record, best, notes
+    )
+
+
+def save_epoch(training: Training, folder: ModelFolder) -> None:
+    """Write what the epoch brought; `last_model.pth` comes last, since it is what resuming believes."""
+    every = training.config.training.sample_every
+    if training.finished or (every and training.epoch % every == 0):
+        picture, measured = training.sheet()
+        training.history[-1] |= measured
+        (folder / "samples").mkdir(exist_ok=True)
+        model_folder.write_bytes(folder / "samples" / f"epoch_{training.epoch:04}.png", pictures.png(picture))
+    state = training.state()
+    if training.epochs_since_best == 0:
+        folder.save_checkpoint(model_folder.BEST, state)
+        folder.save_weights(state["ema_state_dict"], training.config)
+    model_folder.write_bytes(folder / model_folder.CURVE, pictures.loss_curve(training.history))
+    model_folder.write_json(folder / model_folder.HISTORY, training.history)
+    write_card(folder)
+    folder.save_checkpoint(model_folder.LAST, state)

@@ -1,0 +1,357 @@
+"""Albums: only what is new or changed, one bad file stops nothing, nothing that a person owns is replaced unasked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from photochrom.coloring import album
+from photochrom.coloring import photo as photo_file
+from photochrom.commands import cli
+from photochrom.data.pack import Pack
+from photochrom.errors import PhotochromError, UsageError
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def call(*arguments: object) -> int:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def models(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    flags = "--features 8,16 --time-embedding 16 --blocks 1 --attention 0 --timesteps 50 --perceptual 0 --epochs 1"
+    common = ("--batch-size", 8, "--learning-rate", 0.01, "--data", pack.folder, "--models", folder)
+    assert call("train", *flags.split(), "--name", "tiny", *common) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def photo(path: str, size: tuple[int, int] = (24, 16), seed: int = 0) -> Path:
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, size[::-1], dtype=np.uint8)).save(file)
+    return file
+
+
+def colorize(models: Path, *arguments: object) -> int:
+    return call("colorize", *arguments, "--models", models, "--model", "tiny", "--steps", 2)
+
+
+def pixels(path: str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_only_what_is_new_or_changed_is_coloured_again(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "deep/c"):
+        photo(f"album/{name}.png")
+
+    def run(*more: object) -> list[str]:
+        capsys.readouterr()
+        assert colorize(models, "album", "-o", "out", *more) == 0
+        return capsys.readouterr().out.split()
+
+    assert run() == ["out/a.png", "out/b.png", "out/deep/c.png"]
+    assert run() == []
+    photo("album/b.png", seed=5)
+    photo("album/d.png")
+    assert run() == ["out/b.png", "out/d.png"]
+    Path("out/deep/c.png").unlink()
+    assert run() == ["out/deep/c.png"]
+    assert len(run("--seed", 1)) == 4
+    assert len(run("--seed", 1)) == 0
+    assert len(run("--seed", 1, "--overwrite")) == 4
+
+
+def test_what_is_unchanged_is_counted(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("album/a.png")
+    colorize(models, "album", "-o", "out")
+    capsys.readouterr()
+    assert colorize(models, "album", "-o", "out") == 0
+    assert "1 unchanged" in capsys.readouterr().err
+
+
+def test_a_result_that_a_person_has_changed_is_kept(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("album/a.png")
+    assert colorize(models, "album", "-o", "out") == 0
+    Path("out/a.png").write_bytes(b"retouched for hours")
+    photo("album/a.png", seed=3)
+    assert colorize(models, "album", "-o", "out") == 1
+    assert "out/a.png exists: replace it with --overwrite" in capsys.readouterr().err
+    assert Path("out/a.png").read_bytes() == b"retouched for hours"
+
+
+def test_a_torn_record_is_as_none(models: Path) -> None:
+    photo("album/a.png")
+    assert colorize(models, "album", "-o", "out") == 0
+    Path("out/.photochrom.json").write_text('{"a.png"')
+    assert colorize(models, "album", "-o", "out") == 1
+    assert colorize(models, "album", "-o", "out", "--overwrite") == 0
+
+
+def test_samples_a_sheet_and_a_map(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png", (40, 30))
+    capsys.readouterr()
+    assert colorize(models, "a.png", "-o", "out", "--samples", 3, "--uncertainty") == 0
+    names = ["a-1.png", "a-2.png", "a-3.png", "a-sheet.png", "a-uncertainty.png"]
+    assert capsys.readouterr().out.split() == [f"out/{name}" for name in names]
+    assert np.abs(pixels("out/a-1.png") - pixels("out/a-2.png")).max() > 0
+    assert colorize(models, "a.png", "-o", "second.png", "--seed", 1, "--average", 1) == 0
+    assert np.abs(pixels("second.png") - pixels("out/a-2.png")).max() <= 1
+    with Image.open("out/a-uncertainty.png") as map:
+        assert (map.mode, map.size) == ("L", (40, 30))
+
+
+def test_samples_of_which_the_disk_took_the_first_only_are_made_anew_and_nothing_else_is(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo("a.png")
+    photo("b.png")
+    mine = photo("out/a-2.png").read_bytes()
+    real = photo_file.write
+
+    def write(picture: Image.Image, file: Path) -> None:
+        if file.name in ("a-2.png", "b-2.png"):
+            raise PhotochromError(f"cannot write {file}: the disk is full")
+        real(picture, file)
+
+    samples = ("a.png", "b.png", "-o", "out", "--samples", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr("photochrom.coloring.album.write", write)
+        assert colorize(models, *samples, "--overwrite") == 1
+    assert Path("out/b-1.png").exists()
+    assert not Path("out/b-3.png").exists()
+    capsys.readouterr()
+    assert colorize(models, *samples) == 3
+    said = capsys.readouterr().err
+    assert "a.png is left out, " in said
+    assert "b.png is left out, " not in said
+    assert all(Path(f"out/b-{n}.png").exists() for n in (1, 2, 3))
+    assert Path("out/a-2.png").read_bytes() == mine
+
+
+def test_samples_are_kept_too_if_they_are_there(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    photo("out/a-2.png", seed=9)
+    before = Path("out/a-2.png").read_bytes()
+    assert colorize(models, "a.png", "-o", "out", "--samples", 2) == 1
+    assert "out/a-2.png exists" in capsys.readouterr().err
+    assert Path("out/a-2.png").read_bytes() == before
+
+
+def test_nothing_said_it_is_what_four_agree_on_but_for_samples(models: Path) -> None:
+    photo("a.png")
+    assert colorize(models, "a.png", "-o", "plain.png") == 0
+    assert colorize(models, "a.png", "-o", "said.png", "--average", 4) == 0
+    assert colorize(models, "a.png", "-o", "single.png", "--average", 1) == 0
+    assert colorize(models, "a.png", "-o", "out", "--samples", 2) == 0
+    assert np.array_equal(pixels("plain.png"), pixels("said.png"))
+    assert np.array_equal(pixels("single.png"), pixels("out/a-1.png"))
+    assert not np.array_equal(pixels("plain.png"), pixels("single.png"))
+
+
+def test_flags_reach_the_colours(models: Path) -> None:
+    photo("a.png")
+    photo("mask.png").write_bytes(photo("white.png").read_bytes())
+    Image.new("L", (24, 16), 255).save("mask.png")
+    for flags in (("--strength", 0), ("--keep-gray", "mask.png")):
+        assert colorize(models, "a.png", "-o", "gray.png", "--overwrite", *flags) == 0
+        assert np.ptp(pixels("gray.png"), axis=2).max() == 0
+    Image.new("L", (24, 16), 128).save("even.png")
+    assert colorize(models, "even.png", "-o", "red.png", "--hint", "12,8,#c03030") == 0
+    red, _, blue = pixels("red.png")[8, 12]
+    assert red > blue + 80
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--hint", "30,8,#ff0000"), "hint 30,8 is outside the photo"),
+        (("--hint", "red"), "write x,y,#rrggbb"),
+        (("--hint", "1,1,#ff0000", "--hints", "h.png"), "together"),
+        (("--samples", 2, "--average", 2), "together"),
+        (("--samples", 0), "0 colourings: take 1"),
+        (("--strength", -1), "strength -1"),
+        (("--strength", "nan"), "strength nan"),
+        (("--temperature", 3), "temperature 3"),
+        (("--guidance", "nan"), "guidance nan"),
+        (("--guidance", 2), "leave guidance out"),
+        (("--detail", 2), "detail 2"),
+        (("--max-megapixels", 0), "max_megapixels 0"),
+        (("--temperature", 0.5, "--sampler", "ddpm"), "use ddim or dpm++"),
+    ],
+)
+def test_wrong_options_are_told(
+    models: Path, flags: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("a.png")
+    capsys.readouterr()
+    assert colorize(models, "a.png", "-o", "out", *flags) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert not Path("out/a.png").exists()
+
+
+def test_places_belong_to_one_photo(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("album/a.png")
+    photo("album/b.png")
+    assert colorize(models, "album", "-o", "out", "--hint", "1,1,#ff0000") == 2
+    assert "colour the others separately" in capsys.readouterr().err
+
+
+def test_bad_files_are_listed_at_the_end_and_the_others_coloured(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("album/good.png")
+    photo("album/one.png", (1, 1))
+    photo("album/strip.png", (30_000, 2))
+    photo("album/huge.png", (1100, 1000))
+    Path("album/text.jpg").write_text("dear diary")
+    cut = photo("album/cut.jpg", (300, 300))
+    cut.write_bytes(cut.read_bytes()[:9000])
+    capsys.readouterr()
+    assert colorize(models, "album", "-o", "out", "--max-megapixels", 1) == 3
+    captured = capsys.readouterr()
+    assert captured.out.split() == ["out/good.png", "out/one.png", "out/strip.png"]
+    errors = [line for line in captured.err.splitlines() if "error" in line]
+    assert [Path(line.split()[2]).name for line in errors] == ["cut.jpg", "huge.png", "text.jpg"]
+    assert captured.err.splitlines()[-1] == "3 not coloured, 3 coloured"
+    with Image.open("out/strip.png") as strip:
+        assert strip.size == (30_000, 2)
+    assert colorize(models, "album/cut.jpg", "-o", "out", "--truncated") == 0
+
+
+def test_what_was_read_otherwise_than_expected_is_said(
+    models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = [Image.new("L", (24, 16), level) for level in (40, 120)]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGB", (24, 16), "orange").save("b.png")
+    assert colorize(models, "a.gif", "b.png", "-o", "out") == 0
+    said = capsys.readouterr().err
+    assert "a.gif: only the first of its 2 frames is coloured" in said
+    assert "b.png: it has colours of its own" in said
+    assert colorize(models, "a.gif", "-o", "again", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == {
+        "only the first of its 2 frames is coloured": ["a.gif"]
+    }
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo("a.png")
+    Path("file").touch()
+    assert colorize(models, "a.png", "-o", "file/out") == 1
+    assert "cannot write file/out/a.png" in capsys.readouterr().err
+    if os.geteuid():  # the superuser may write anywhere
+        Path("closed").mkdir(mode=0o500)
+        assert colorize(models, "a.png", "-o", "closed") == 1
+        assert "cannot write closed/a.png" in capsys.readouterr().err
+
+
+def test_films_are_coloured_by_themselves(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    av = pytest.importorskip("av")
+    with av.open("film.mov", "w") as made:
+        stream = made.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for level in range(60, 120, 20):
+            made.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (32, 24), (level,) * 3))))
+        made.mux(stream.encode())
+    Path("bad.mp4").write_text("no film")
+    capsys.readouterr()
+    assert colorize(models, "film.mov", "bad.mp4", "-o", "out") == 3
+    captured = capsys.readouterr()
+    assert captured.out.split() == ["out/film.mp4"]
+    assert "bad.mp4 cannot be coloured as a video" in captured.err
+    assert colorize(models, "film.mov", "-o", "out") == 1
+    assert "out/film.mp4 exists" in capsys.readouterr().err
+    assert colorize(models, "film.mov", "-o", "named.mp4", "--seed", 3, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["written"] == [{"input": "film.mov", "output": "named.mp4"}]
+    Path("other").mkdir()
+    shutil.copy("film.mov", "other/film.mov")
+    assert colorize(models, "film.mov", "other/film.mov", "-o", "both") == 3
+    assert "other/film.mov would be written to both/film.mp4, as film.mov is" in capsys.readouterr().err
+    assert colorize(models, "film.mov", photo("a.png"), "-o", "out") == 2
+    assert colorize(models, "film.mov", "-o", "again", "--samples", 2) == 2
+    assert "videos are coloured by themselves" in capsys.readouterr().err
+
+
+def test_two_kinds_of_output_never_meet() -> None:
+    photo("album/a.png")
+    photo("album/a-1.png")
+    plan = album.plan([Path("album")], Path("out"), False, {}, album.Wanted(samples=2))
+    assert len(plan.jobs) == 2
+    photo("album/a-1-1.png")
+    with pytest.raises(UsageError):
+        album.plan([Path("album")], photo("file.txt.png").rename("file.txt"), False)
+    plan = album.plan([Path("album/a.png"), Path("album/a-1.png")], Path("out"), False)
+    assert len(plan.jobs) == 2
+
+
+def test_who_is_killed_knows_afterwards_what_was_done(models: Path) -> None:
+    for number in range(20):
+        photo(f"album/{number:02}.png", seed=number)
+    command = ["colorize", "album", "-o", "out", "--model", str(models / "tiny"), "--steps", "1"]
+    code = (
+        "from photochrom.coloring import album, manifest; from photochrom.commands.cli import main\n"
+        f"album.BATCH, manifest.SAVE_SECONDS = 4, 0.0; main({command!r})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout
+    first = process.stdout.readline().decode().strip()
+    process.kill()
+    process.communicate()
+    assert Path(first).name in json.loads(Path("out/.photochrom.json").read_text())
+    assert not album.plan([Path("album")], Path("out"), False, {}).refused.keys() & {
+        Path("album", Path(first).name)
+    }
+
+
+def test_an_interrupt_leaves_whole_files_and_a_record(models: Path) -> None:
+    for number in range(40):
+        photo(f"album/{number:02}.png", (700, 700), seed=number)
+    command = ["colorize", "album", "-o", "out", "--model", str(models / "tiny"), "--steps", "1"]
+    code = f"from photochrom.commands.cli import main; main({command!r})"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout
+    process.stdout.readline()  # the first file is written
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    written = [path for path in Path("out").iterdir() if path.name != ".photochrom.json"]
+    assert 1 <= len(written) < 40
+    for path in written:
+        with Image.open(path) as image:
+            image.load()
+    assert sorted(json.loads(Path("out/.photochrom.json").read_text())) == sorted(
+        path.name for path in written
+    )

@@ -1,0 +1,268 @@
+"""ONNX files: they give the colours that torch gives, and are refused where they cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from photochrom import model_folder
+from photochrom.coloring import colorizer
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.coloring.hints import Hint
+from photochrom.commands import cli
+from photochrom.config import build
+from photochrom.diffusion.encoder import Encoder
+from photochrom.diffusion.unet import UNet
+from photochrom.errors import PhotochromError, UsageError
+from photochrom.model_folder import ModelFolder
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxscript", reason="onnxscript is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+from photochrom.coloring.onnx import compared, read_onnx, write_onnx  # noqa: E402 (after what it needs)
+
+MODELS = ("none", "vgg16")
+
+
+def make_model(path: Path, encoder: str, seed: int = 0) -> ModelFolder:
+    """A model folder as a training leaves it; not trained, but its colours depend on all that it is given."""
+    model = {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 1, "encoder": encoder}
+    config = build({"model": model, "data": {"size": 16}})
+    torch.manual_seed(seed)
+    network = UNet(config.model)
+    for weight in network.parameters():
+        if not weight.any():
+            nn.init.normal_(weight, std=0.1)
+    folder = ModelFolder(path)
+    path.mkdir(parents=True, exist_ok=True)
+    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+    folder.save_weights(network.state_dict(), config)
+    return folder
+
+
+def run(*arguments: str | Path) -> tuple[int, str, str]:
+    """The command's exit code, stdout and stderr."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        cli.main([str(argument) for argument in arguments])
+    return int(end.value.code or 0), out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, without and with an encoder, and their ONNX files, as the command writes them: that takes a while."""
+    models = tmp_path_factory.mktemp("models")
+    first, second = (make_model(models / encoder, encoder) for encoder in MODELS)
+    (first / model_folder.ONNX).write_bytes(b"precious")
+    code, out, err = run("export", first.path, "--format", "onnx", "--overwrite")
+    assert (code, out) == (0, f"{first / model_folder.ONNX}\n"), err
+    assert err.startswith("onnxruntime and torch agree within ")
+    assert err.endswith("(photos: 1 x 16x16 and 3 x 8x20)\n")
+    code, out, err = run("export", second.name, "--models", models, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (code, told["model"], told["output"]) == (0, second.name, str(second / model_folder.ONNX))
+    assert [check["photos"] for check in told["differences"]] == [1, 3]
+    assert all(0 <= check["largest"] < 1e-4 for check in told["differences"])
+    return models
+
+
+@pytest.fixture
+def own(models: Path, tmp_path: Path) -> ModelFolder:
+    """A copy of the model without encoder, for one test to change."""
+    return ModelFolder(Path(shutil.copytree(models / "none", tmp_path / "own")))
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch convolves in float32, whatever is faster here."""
+    monkeypatch.setattr(colorizer, "bfloat16_is_faster", lambda: False)
+
+
+def photo(size: tuple[int, int] = (24, 16), seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 6), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+def apart(one: Image.Image, other: Image.Image) -> int:
+    """The largest difference of two pictures, in levels of 255."""
+    return int(np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_batch_and_size_gives_what_torch_gives(models: Path, name: str) -> None:
+    config, ported = read_onnx(models / name / model_folder.ONNX)
+    saved, tensors = model_folder.read_weights(models / name / model_folder.WEIGHTS)
+    assert config == saved
+    network, encoder = UNet.load(config.model, tensors, Path()), Encoder.of(config.model)
+    for photos, height, width in ((1, 4, 4), (2, 8, 20), (7, 64, 16), (1, 100, 36)):
+        y = torch.rand(photos, 1, height, width) * 2 - 1
+        xt, t = torch.randn(photos, 2, height // 2, width // 2), torch.tensor([height])
+        features = encoder(y) if encoder else []
+        expected = network(xt, t, y, features)
+        assert expected.std() > 0.05  # or there would be nothing to compare
+        torch.testing.assert_close(ported(xt, t, y, features), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": "ddim", "temperature": 0.5},
+        {"sampler": "dpm++", "hints": [Hint(3, 4, (200, 40, 40))], "strength": 1.3},
+        {
+            "sampler": "ddpm",
+            "keep_gray": photo((24, 16), 5),
+            "like": Image.new("RGB", (8, 8), (200, 120, 40)),
+        },
+    ],
+)
+@pytest.mark.usefixtures("exact")
+def test_photos_get_the_same_colours(models: Path, name: str, options: dict[str, Any]) -> None:
+    first = Colorizer.load(name, models, "cpu")(photo(), steps=5, seed=3, **options)
+    second = Colorizer.load(name, models, engine="onnx")(photo(), steps=5, seed=3, **options)
+    assert len(np.unique(np.asarray(first).std(axis=-1))) > 1  # there are colours
+    assert apart(first, second) <= 1
+
+
+@pytest.mark.usefixtures("exact")
+def test_the_file_alone_colours_photos_of_several_sizes(models: Path, tmp_path: Path) -> None:
+    alone = Path(shutil.copy(models / "vgg16" / model_folder.ONNX, tmp_path / "alone.onnx"))
+    photos = [photo((24, 16)), photo((16, 40), 1), photo((24, 16), 2)]
+    expected = Colorizer.load("vgg16", models, "cpu")(photos, steps=3)
+    for one, other in zip(expected, Colorizer.load(alone)(photos, steps=3), strict=True):
+        assert apart(one, other) <= 1
+
+
+@pytest.mark.usefixtures("exact")
+def test_from_the_command_line(own: ModelFolder, tmp_path: Path) -> None:
+    photo().save(tmp_path / "old.png")
+    alone = shutil.copy(own / model_folder.ONNX, tmp_path / "alone.onnx")
+    ways: dict[str, tuple[str | Path, ...]] = {
+        "torch": ("--model", own.path),
+        "onnx": ("--model", own.path, "--engine", "onnx"),
+        "file": ("--model", alone, "--json"),
+    }
+    found = {}
+    for name, way in ways.items():
+        code, out, _ = run("colorize", tmp_path / "old.png", "-o", tmp_path / f"{name}.png", *way)
+        assert code == 0
+        found[name] = Image.open(tmp_path / f"{name}.png")
+    assert json.loads(out)["model"] == "alone"
+    assert apart(found["onnx"], found["file"]) == 0
+    assert apart(found["onnx"], found["torch"]) <= 1
+
+
+def test_another_network_than_torch_has_is_noticed(models: Path) -> None:
+    config, tensors = model_folder.read_weights(models / "none" / model_folder.WEIGHTS)
+    content = (models / "none" / model_folder.ONNX).read_bytes()
+    network = UNet.load(config.model, tensors, Path())
+    assert len(compared(network, content)) == 2
+    for bias, told in ((0.002, r"0\.002"), (torch.nan, "nan")):
+        tensors["head.2.bias"] += bias
+        with pytest.raises(
+            PhotochromError, match=f"differs from torch by {told} at 16x16, .* nothing was written"
+        ):
+            compared(network, content)
+
+
+def test_torn_files_are_named(own: ModelFolder) -> None:
+    whole = (own / model_folder.ONNX).read_bytes()
+    for content in (b"", b"GIF89a", whole[: len(whole) // 2], whole[:-1], whole[100:]):
+        (own / model_folder.ONNX).write_bytes(content)
+        with pytest.raises(PhotochromError, match=r"model\.onnx (is torn|was not written by Photochrom)"):
+            Colorizer.load(own.path, engine="onnx")
+
+
+def test_files_of_other_programs_and_networks_are_refused(models: Path, tmp_path: Path) -> None:
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("a", "b")]
+    graph = helper.make_graph([helper.make_node("Identity", ["a"], ["b"])], "other", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(PhotochromError, match=r"other\.onnx was not written by Photochrom"):
+        read_onnx(tmp_path / "other.onnx")
+    helper.set_model_props(model, {"config": build({}).model_dump_json()})
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(PhotochromError, match="takes a: it belongs to another network"):
+        read_onnx(tmp_path / "other.onnx")
+    helper.set_model_props(model, {"config": "{"})
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(PhotochromError, match="carries a configuration that cannot be read"):
+        read_onnx(tmp_path / "other.onnx")
+
+
+def test_a_model_that_was_trained_on_is_exported_again(own: ModelFolder, tmp_path: Path) -> None:
+    kept = Path(shutil.copy(own / model_folder.ONNX, tmp_path / "epoch1.onnx"))
+    make_model(own.path, "none", seed=1)
+    with pytest.raises(PhotochromError, match=r"of other weights than .* --overwrite writes it again"):
+        Colorizer.load(own.path, engine="onnx")
+    Colorizer.load(kept)  # a file of its own stays what it is
+
+
+def test_wrong_engines_are_refused(models: Path, tmp_path: Path) -> None:
+    file = models / "none" / model_folder.ONNX
+    make_model(tmp_path / "unexported", "none")
+    wrong: tuple[tuple[type[PhotochromError], str, dict[str, Any]], ...] = (
+        (UsageError, "unknown engine 'tensorrt'; there are torch, onnx", {"engine": "tensorrt"}),
+        (UsageError, "is for the engine onnx, not for torch", {"model": file, "engine": "torch"}),
+        (
+            UsageError,
+            "is for the engine torch, not for onnx",
+            {"model": file.with_name(model_folder.WEIGHTS), "engine": "onnx"},
+        ),
+        (UsageError, "device 'cuda': ONNX files run on the processor", {"model": file, "device": "cuda"}),
+        (
+            PhotochromError,
+            r"no .*model\.onnx; write it with photochrom export",
+            {"model": tmp_path / "unexported", "engine": "onnx"},
+        ),
+        (PhotochromError, r"no .*missing\.onnx; write it", {"model": tmp_path / "missing.onnx"}),
+    )
+    for error, message, arguments in wrong:
+        with pytest.raises(error, match=message):
+            Colorizer.load(**{"model": "none", "models": models, **arguments})
+
+
+def test_wrong_exports_are_refused(models: Path) -> None:
+    taken = models / "none" / model_folder.ONNX
+    before = taken.read_bytes()
+    for arguments, message in (
+        ((), f"{taken} exists: replace it with --overwrite, or take another -o"),
+        (("--format", "gguf"), "unknown format 'gguf'; there is onnx"),
+        (("-o", "model.pt"), "-o model.pt: name a file that ends in .onnx"),
+    ):
+        assert run("export", models / "none", *arguments) == (2, "", f"photochrom: error: {message}\n")
+    assert taken.read_bytes() == before
+
+
+def test_nothing_is_written_into_the_package(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_folder, "SHIPPED", models)
+    message = "none comes along with Photochrom: say with -o where its ONNX file goes"
+    assert run("export", "none", "--overwrite") == (2, "", f"photochrom: error: {message}\n")
+
+
+@pytest.mark.parametrize("library", ["onnx", "onnxscript", "onnxruntime"])
+def test_without_the_libraries(models: Path, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
+    message = rf"ONNX files need {library}, .* pip install 'photochrom\[onnx\]'"
+    with pytest.raises(PhotochromError, match=message):
+        write_onnx(models / "none" / model_folder.WEIGHTS, models / "other.onnx")
+    Colorizer.load("none", models, "cpu")
+    if library == "onnxruntime":
+        with pytest.raises(PhotochromError, match=message):
+            Colorizer.load("none", models, engine="onnx")
+    else:
+        Colorizer.load("none", models, engine="onnx")  # colouring needs nothing but onnxruntime

@@ -1,0 +1,116 @@
+"""A film keeps its size, length, times and sound, and flickers less than frames that are coloured each on its own."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.coloring.video import color_video
+from photochrom.config import build
+from photochrom.diffusion.unet import UNet
+from photochrom.errors import PhotochromError, UsageError
+
+av = pytest.importorskip("av")
+SIZE, FRAMES = (64, 48), 20
+
+
+@pytest.fixture(scope="module")
+def colorizer() -> Colorizer:
+    """Not trained, but its colours depend on luma and noise."""
+    values = {
+        "model": {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 0},
+        "data": {"size": 32},
+    }
+    config = build(values)
+    torch.manual_seed(0)
+    network = UNet(config.model)
+    torch.nn.init.normal_(network.head[-1].weight, std=0.1)  # type: ignore[arg-type]
+    return Colorizer(config, UNet.load(config.model, network.state_dict(), Path("random")), "cpu")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A square that moves over a still ground with the grain of film, and a tone."""
+    with av.open(str(tmp_path / "clip.mp4"), "w") as made:
+        film = made.add_stream("libx264", rate=25)
+        film.width, film.height, film.pix_fmt = *SIZE, "yuv420p"
+        sound = made.add_stream("aac", rate=8000)
+        random = np.random.default_rng(0)
+        ground = np.asarray(
+            Image.fromarray(random.integers(60, 200, (6, 8), dtype=np.uint8)).resize(SIZE)
+        ).astype(int)
+        for number in range(FRAMES):
+            picture = ground + random.integers(-4, 5, ground.shape)
+            picture[20:30, number * 2 : number * 2 + 10] = 230
+            rgb = np.repeat(picture.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+            made.mux(film.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+        tone = np.sin(np.arange(6400) / 8)[None].astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 8000, 0, Fraction(1, 8000)
+        made.mux(sound.encode(frame))
+        made.mux(sound.encode())
+        made.mux(film.encode())
+    return tmp_path / "clip.mp4"
+
+
+def frames(path: Path) -> tuple[np.ndarray, list[float]]:
+    with av.open(str(path)) as film:
+        decoded = list(film.decode(video=0))
+        return np.stack([np.asarray(f.to_image().convert("YCbCr")).astype(float) for f in decoded]), [
+            f.time for f in decoded
+        ]
+
+
+def sound_of(path: Path) -> list[bytes]:
+    with av.open(str(path)) as film:
+        return [bytes(packet) for packet in film.demux(audio=0) if packet.size]
+
+
+def test_size_times_luma_and_sound_are_kept(colorizer: Colorizer, clip: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    color_video(colorizer, clip, tmp_path / "out.mp4", steps=2, progress=lambda *done: seen.append(done))
+    (before, times), (after, new_times) = frames(clip), frames(tmp_path / "out.mp4")
+    assert after.shape == before.shape
+    assert new_times == pytest.approx(times)
+    assert np.abs(after[..., 0] - before[..., 0]).mean() < 4  # H.264 twice
+    assert np.abs(after[..., 1:] - 128).mean() > 2
+    assert sound_of(tmp_path / "out.mp4") == sound_of(clip)
+    assert seen == [(number, FRAMES) for number in range(1, FRAMES + 1)]
+
+
+def test_it_flickers_less_than_frames_on_their_own(colorizer: Colorizer, clip: Path, tmp_path: Path) -> None:
+    color_video(colorizer, clip, tmp_path / "out.mp4", steps=4)
+    with av.open(str(clip)) as film:
+        alone = colorizer([frame.to_image().convert("L") for frame in film.decode(video=0)], steps=4)
+    singly = np.stack([np.asarray(picture.convert("YCbCr")).astype(float) for picture in alone])
+
+    def flicker(film: np.ndarray) -> float:
+        return float(np.abs(np.diff(film[:, :16, :, 1:], axis=0)).mean())  # where nothing moves
+
+    assert flicker(frames(tmp_path / "out.mp4")[0]) < 0.3 * flicker(singly)
+
+
+def test_what_is_no_video_is_told_and_leaves_nothing(colorizer: Colorizer, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("no film")
+    with pytest.raises(PhotochromError, match=r"a\.mp4 cannot be coloured as a video"):
+        color_video(colorizer, tmp_path / "a.mp4", tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"strength": -1.0}, {"strength": float("nan")}, {"detail": -8}, {"steps": 0}]
+)
+def test_options_out_of_range_are_refused_as_for_photos(
+    colorizer: Colorizer, clip: Path, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    (name,) = wrong
+    with pytest.raises(UsageError, match=name):
+        color_video(colorizer, clip, tmp_path / "out.mp4", **wrong)
+    assert not (tmp_path / "out.mp4").exists()
