@@ -43,7 +43,7 @@ from photochrom.config import DEFAULT_MODEL, build
 from photochrom.diffusion.unet import UNet
 from photochrom.model_folder import ModelFolder
 from photochrom.server import Settings, create_app, router, worker
-from photochrom.server.catalogue import is_training
+from photochrom.server.catalogue import Catalogue, is_training
 from photochrom.server.photos import Painted, PreviewColorizer, paint
 from photochrom.server.problems import Problem
 
@@ -192,7 +192,7 @@ class Held:
         self.gate, self.steps = threading.Event(), 0
         self.batches: list[int] = []
 
-        def slow(colorizer: Any, photos: Any, choices: Any, step_done: Any) -> Any:
+        def slow(colorizer: Any, photos: Any, choices: Any, step_done: Any, guides: Any) -> Any:
             self.batches.append(len(photos))
 
             def step(done: int, total: int) -> None:
@@ -200,7 +200,7 @@ class Held:
                 self.steps += 1
                 step_done(done, total)
 
-            return paint(colorizer, photos, choices, step)
+            return paint(colorizer, photos, choices, step, guides)
 
         monkeypatch.setattr("photochrom.server.worker.paint", slow)
 
@@ -1025,3 +1025,50 @@ def test_schemathesis_finds_no_answer_that_the_description_does_not_say(settings
     positive, negative = tried.values()
     assert positive == 13
     assert negative >= 2
+
+
+def test_a_reference_and_a_mask_guide_the_colours(client: TestClient) -> None:
+    """By the API as in Python, for which tests/coloring has the proofs; and refused where they cannot be."""
+    gray, like = photo((32, 32)), photo((20, 20), seed=5, mode="RGB")
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, :16] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+
+    def colored(**guides: bytes) -> np.ndarray:
+        files = [("photo", ("photo.png", gray)), *((name, (name, file)) for name, file in guides.items())]
+        answer = client.post("/api/colorize", files=files, data={"model": "old", "steps": "3"})
+        assert answer.status_code == 200, answer.text
+        return np.asarray(opened(answer.content)).astype(int)
+
+    model = worker_of(client).models.get("old")
+    expected = model(opened(gray), steps=3, like=opened(like))
+    assert (colored(like=like) == np.asarray(expected)).all()
+    kept = colored(keep_gray=buffer.getvalue())
+    assert np.ptp(kept[:, :12], axis=2).max() <= 1
+    assert np.ptp(kept[:, 20:], axis=2).max() > 20
+    for guides, status, text in (
+        ({"like": b"text"}, 415, "not a photo"),
+        ({"like": gray}, 422, "has no colours"),
+        ({"keep_gray": photo((32, 10))}, 422, "does not fit"),
+    ):
+        files = [("photo", ("photo.png", gray)), *((name, (name, file)) for name, file in guides.items())]
+        assert text in problem(client.post("/api/colorize", files=files, data={"model": "old"}), status)
+    files = [
+        ("photo", ("1.png", gray)),
+        ("photo", ("2.png", gray)),
+        ("keep_gray", ("m.png", buffer.getvalue())),
+    ]
+    answer = client.post("/api/jobs", files=files, data={"model": "old"})
+    assert "one photo" in problem(answer, 422)
+
+
+def test_models_say_what_they_are_what_for_and_how_good() -> None:
+    catalogue = Catalogue(Path("models-that-are-not-there"), Path("reports-that-are-not-there"))
+    facts = {model["name"]: model for model in catalogue.all()}["photochrom-v2"]
+    assert "20 steps" in facts["about"]
+    assert "research" in facts["use"]
+    table = (catalogue.find("photochrom-v2") / "README.md").read_text()
+    found = facts["quality"]["ciede2000"]
+    value, low, high = (f"{found[key]:.2f}" for key in ("value", "low", "high"))
+    assert f"| {value} | {low} to {high} | {facts['quality']['gray']:.2f} |" in table

@@ -26,7 +26,7 @@ from photochrom.config import DEFAULT_MODEL
 from photochrom.server.catalogue import Catalogue
 from photochrom.server.jobs import Job, Jobs, task_status
 from photochrom.server.metrics import Metrics
-from photochrom.server.photos import MEDIA_TYPES, Choices, Painted, encode, read_header
+from photochrom.server.photos import MEDIA_TYPES, Choices, Guides, Painted, encode, read_header
 from photochrom.server.problems import Problem, Route
 from photochrom.server.settings import Settings
 from photochrom.server.worker import GivenUp, Task, Worker
@@ -48,13 +48,24 @@ class Service:
         self.jobs = Jobs(settings)
         self.worker = Worker(settings, self.catalogue.usable, self.metrics)
 
-    async def new_tasks(self, upload: UploadFile, models: Sequence[str], choices: Choices) -> list[Task]:
+    async def new_tasks(
+        self, upload: UploadFile, models: Sequence[str], choices: Choices, guides: Guides
+    ) -> list[Task]:
         """A task for each model, for a photo whose header has been looked at."""
         photo = await upload.read()
         name = (upload.filename or "photo").replace("\\", "/").rsplit("/", 1)[-1][:200]
         size = read_header(photo, self.settings.max_pixels)
         deadline = time.monotonic() + self.settings.job_seconds
-        return [Task(model, photo, size, choices, deadline, name) for model in models]
+        return [Task(model, photo, size, choices, deadline, name, guides=guides) for model in models]
+
+    async def guides_of(self, form: ColorizeForm | JobForm) -> Guides:
+        """The form's other pictures, whose headers have been looked at."""
+        sent = {}
+        for name in ("like", "keep_gray"):
+            if (upload := getattr(form, name)) is not None:
+                sent[name] = await upload.read()
+                read_header(sent[name], self.settings.max_pixels)
+        return Guides(**sent)
 
 
 @asynccontextmanager
@@ -114,7 +125,16 @@ PHOTO_PROBLEMS = problems(400, 404, 408, 409, 413, 415, 422, 500, 503, 504)
 router = APIRouter(prefix="/api", route_class=Route, lifespan=lifespan)
 
 
-class ColorizeForm(Choices):
+class GuidedForm(Choices):
+    """How to colour, with pictures that say more."""
+
+    like: UploadFile | None = Field(None, description="A colour photo whose colours the result takes on.")
+    keep_gray: UploadFile | None = Field(
+        None, description="A picture of the photo's shape, white where the photo stays gray; for one photo."
+    )
+
+
+class ColorizeForm(GuidedForm):
     """One photo, and how to colour it."""
 
     photo: UploadFile = Field(
@@ -130,7 +150,7 @@ class ColorizeForm(Choices):
     )
 
 
-class JobForm(Choices):
+class JobForm(GuidedForm):
     """Several photos by one or two models."""
 
     photo: list[UploadFile] = Field(min_length=1, description="The field may occur several times.")
@@ -260,7 +280,8 @@ async def colorize(
             "several samples, or a map of uncertainty, do not fit into one picture: set format to json, or leave them out",
         )
     model = service.catalogue.usable(form.model or DEFAULT_MODEL).name
-    (task,) = await service.new_tasks(form.photo, [model], choices_of(form))
+    guides = await service.guides_of(form)
+    (task,) = await service.new_tasks(form.photo, [model], choices_of(form), guides)
     task.format = "jpeg" if form.format == "jpeg" else "png"
     service.worker.submit([task])
     painted = await outcome(task, request)
@@ -288,8 +309,13 @@ async def create_job(
         raise Problem(
             422, f"{wanted} colourings in one job, at most {service.settings.queue_photos}: make several jobs"
         )
+    guides = await service.guides_of(form)
+    if guides.keep_gray is not None and len(form.photo) > 1:
+        raise Problem(422, "keep_gray marks places in one photo: send the others separately")
     tasks = [
-        task for photo in form.photo for task in await service.new_tasks(photo, models, choices_of(form))
+        task
+        for photo in form.photo
+        for task in await service.new_tasks(photo, models, choices_of(form), guides)
     ]
     for task in tasks:
         task.watched = True

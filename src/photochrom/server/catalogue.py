@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from photochrom import model_folder
-from photochrom.config import DEFAULT_MODEL
+from photochrom.config import DEFAULT_MODEL, Config
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.card import SHOWN, is_current, read_evaluation
 from photochrom.evaluation.measures import MEASURES, SET_MEASURES
@@ -17,6 +17,7 @@ from photochrom.model_folder import ModelFolder
 from photochrom.server.problems import Problem
 
 ALL = MEASURES | SET_MEASURES
+GLANCE = ("ciede2000", "dark_error", "colorfulness")
 SHEET = re.compile(r"epoch_(\d+)\.png")
 
 
@@ -78,6 +79,8 @@ class Catalogue:
             seconds_left = round(history[-1]["seconds"] * (config.last_epoch - history[-1]["epoch"]))
         return {
             "name": folder.name,
+            "about": about(config),
+            "use": use(config),
             "usable": usable,
             "training": running,
             "shipped": folder.shipped,
@@ -93,6 +96,7 @@ class Catalogue:
             "features": list(config.model.features),
             "timesteps": config.diffusion.timesteps,
             "steps": config.steps,
+            "quality": quality(folder),
             "bytes": (folder / model_folder.WEIGHTS).stat().st_size if usable else 0,
             "changed": max(path.stat().st_mtime for path in files),
         }
@@ -123,6 +127,50 @@ class Catalogue:
             if name in subjects and (path.parent / "report.html").is_file():
                 found[path.parent.name] = path.parent
         return found
+
+
+def about(config: Config) -> str:
+    """A sentence on what a model is."""
+    stage = config.stages[-1]
+    if stage.distill:
+        first = (
+            f"Colours in {config.steps} steps as {config.source or 'its teacher'} does in many: the fast one"
+        )
+    elif config.model.encoder != "none":
+        first = f"Knows what it sees, with {config.model.encoder.upper().removesuffix('X2')}, and colours in {config.steps} steps"
+    else:
+        first = f"Colours in {config.steps} steps by light and shape alone"
+    size = f", at {config.data.size} pixels" if config.data.size else ""
+    return f"{first}. It learnt from {config.data.name}{size}."
+
+
+def use(config: Config) -> str:
+    """What a model may be used for."""
+    if config.data.name.startswith("tiny-imagenet"):
+        return "For research and for yourself: the photos it learnt from (Tiny ImageNet) are not for sale."
+    return f"As the licence of the photos of {config.data.name} allows."
+
+
+def quality(folder: ModelFolder) -> dict[str, Any] | None:
+    """The figures at a glance, each with its 95 % interval; None if the model was never evaluated, or its file is torn."""
+    try:
+        found = read_evaluation(folder)
+    except PhotochromError:
+        return None
+    if not found:
+        return None
+    rows = {name: found["rows"]["model"].get(name) for name in GLANCE}
+    if any(row is None or row["value"] is None for row in rows.values()):
+        return None
+    true = found["rows"]["true"]["colorfulness"]["value"]
+    gray = found["rows"]["gray"]["ciede2000"]["value"]
+    data = found["data"]
+    return {
+        "data": f"{data['photos']} {data['split']} photos of {data['name']}",
+        "gray": gray,
+        "true": true,
+        **rows,
+    }
 
 
 def evaluation(folder: ModelFolder) -> dict[str, Any] | None:

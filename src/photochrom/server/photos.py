@@ -97,11 +97,6 @@ class Choices(BaseModel):
             raise ValueError("temperature is not for the sampler ddpm: use ddim or dpm++")
         return self
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether photos can be coloured together with others."""
-        return self.samples == 1 and not self.hint
-
     def options(self) -> Options:
         """What `Colorizer` takes."""
         options = Options(
@@ -110,6 +105,23 @@ class Choices(BaseModel):
         )  # fmt: skip
         if self.hint:
             options["hints"] = [Hint.parse(hint) for hint in self.hint]
+        return options
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Pictures that say how to colour, as the files that were sent; None: not sent."""
+
+    like: bytes | None = None
+    keep_gray: bytes | None = None
+
+    def options(self) -> Options:
+        """What `Colorizer` takes. Raises Problem 422 for a picture that is broken inside."""
+        options = Options()
+        if self.like is not None:
+            options["like"] = open_upload(self.like)
+        if self.keep_gray is not None:
+            options["keep_gray"] = open_upload(self.keep_gray)
         return options
 
 
@@ -172,13 +184,17 @@ def open_upload(photo: bytes) -> Image.Image:
 
 
 def paint(
-    colorizer: PreviewColorizer, photos: Sequence[Image.Image], choices: Choices, step_done: StepDone
+    colorizer: PreviewColorizer,
+    photos: Sequence[Image.Image],
+    choices: Choices,
+    step_done: StepDone,
+    guides: Guides = Guides(),
 ) -> list[list[Image.Image]]:
     """The colourings of each photo, and after them the map of uncertainty if it is wanted.
 
-    Several photos only if `choices.is_plain`. step_done(step, steps) may raise, to end it.
+    Several photos only without hints and a mask. step_done(step, steps) may raise, to end it.
     """
-    options = choices.options()
+    options: Options = {**choices.options(), **guides.options()}
     options["progress"] = step_done
     results = []
     for drawn in colorizer.samples(photos, max(choices.samples, choices.average), **options):

@@ -24,6 +24,7 @@ from photochrom.errors import PhotochromError, UsageError
 from photochrom.server.photos import (
     Choices,
     Format,
+    Guides,
     Painted,
     PreviewColorizer,
     open_upload,
@@ -54,6 +55,7 @@ class Task:
     deadline: float  # of the clock time.monotonic
     name: str = ""
     format: Format = "png"
+    guides: Guides = Guides()  # noqa: RUF009 (it is frozen)
     created: float = field(default_factory=time.monotonic)
     step: int = 0
     steps: int = 0
@@ -76,10 +78,15 @@ class Task:
         return "done" if error is None else "cancelled" if isinstance(error, GivenUp) else "failed"
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it can be coloured together with others: hints and a mask are places in one photo."""
+        return self.choices.samples == 1 and not self.choices.hint and self.guides.keep_gray is None
+
+    @property
     def batch_key(self) -> tuple[Any, ...]:
         """Tasks of the same key are coloured together: photos of one shape, by one model, in one way."""
         shorter = min(self.size)
-        return self.model, self.choices, tuple(round(64 * side / shorter) for side in self.size)
+        return self.model, self.choices, self.guides, tuple(round(64 * side / shorter) for side in self.size)
 
     def settle(self, outcome: Painted | Exception) -> bool:
         """Give it its outcome; False if somebody was faster."""
@@ -90,7 +97,11 @@ class Task:
                 self.outcome.set_result(outcome)
         except InvalidStateError:
             return False
-        self.photo, self.preview = b"", None  # a job is kept for a while, its uploads are not
+        self.photo, self.guides, self.preview = (
+            b"",
+            Guides(),
+            None,
+        )  # a job is kept for a while, its uploads are not
         return True
 
 
@@ -182,7 +193,7 @@ class Worker:
             self._gather()
             live = [task for task in self._waiting if not task.settled]
             batch = live[:1]
-            if batch and batch[0].size[0] * batch[0].size[1] <= SMALL and batch[0].choices.is_plain:
+            if batch and batch[0].size[0] * batch[0].size[1] <= SMALL and batch[0].is_plain:
                 key = batch[0].batch_key
                 mates = (t for t in live if t.batch_key == key and t.size[0] * t.size[1] <= SMALL)
                 batch = list(islice(mates, BATCH))
@@ -225,7 +236,7 @@ class Worker:
                 if len(previews) >= each * len(tasks):  # of a photo's colourings, the first is shown
                     task.preview = previews[each * place]
 
-        results = paint(colorizer, photos, tasks[0].choices, step_done)
+        results = paint(colorizer, photos, tasks[0].choices, step_done, tasks[0].guides)
         seconds = time.monotonic() - begun
         self._batch_seconds = seconds
         self.metrics.sampling_seconds.observe(seconds)
