@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from photochrom.config import PRESETS, build
-from photochrom.data.pack import DataSet, find
+from photochrom.data.dataset import DataSet, find
 from photochrom.training.training import Training
 
 CASES = (("small", 32), ("small", 256), ("small", 1024), ("default", 16), ("default", 256))

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from photochrom import processes
 from photochrom.config import PRESETS, build
-from photochrom.data.pack import find
+from photochrom.data.dataset import find
 from photochrom.precision import for_training
 from photochrom.training.loop import train
 from photochrom.training.training import Training

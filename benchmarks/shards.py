@@ -32,12 +32,13 @@ import torch
 from PIL import Image
 
 from photochrom.config import PRESETS, build
-from photochrom.data.fair_share import spread
+from photochrom.data.dataset import DataSet, find
 from photochrom.data.importing import import_photos
-from photochrom.data.ordering import PLACES, ShardOrder
-from photochrom.data.pack import DataSet, Pack, find
+from photochrom.data.pack import Pack
+from photochrom.data.shard_order import PLACES, ShardOrder
 from photochrom.data.shards import SHARD_BYTES, Shards, checksum_of, new_shards, ppm_header
 from photochrom.data.sources import Photo, Pixels
+from photochrom.data.stratification import stratified
 from photochrom.model_folder import write_bytes
 from photochrom.precision import for_training
 from photochrom.training.training import Training
@@ -61,7 +62,7 @@ def megabytes() -> float:
 
 def in_shards(pack: Pack, destination: Path) -> float:
     """Write the photos of a packed data set as shards, in random order; returns seconds for each photo."""
-    order = spread([""] * len(pack.split), pack.origin, "0")
+    order = stratified([""] * len(pack.split), pack.origin, "0")
     begun = time.perf_counter()
     with new_shards(destination, pack.size, overwrite=False) as (writer, index):
         for i in order:
@@ -163,7 +164,7 @@ def import_memory(count: int = 100_000) -> float:
     photos = [
         Photo(f"category{n % 1000:04}/photo_{n:09}.jpg", f"category{n % 1000:04}") for n in range(count)
     ]
-    order = spread([f"{p.category}" for p in photos], [p.origin for p in photos], "0")
+    order = stratified([f"{p.category}" for p in photos], [p.origin for p in photos], "0")
     seen = {f"{n:016x}": photos[n] for n in order}
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from photochrom.config import PRESETS, Config, StageConfig, build
-from photochrom.data.pack import Pack, find
+from photochrom.data.dataset import find
+from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.training.losses import Noisy, StageLoss, lift_shadows
 from photochrom.training.training import Training

@@ -40,7 +40,8 @@ from torch import Tensor
 from photochrom import model_folder, pictures
 from photochrom.commands.terminal import Display
 from photochrom.config import Config, StageConfig, build, read_recipe
-from photochrom.data.pack import Pack, find
+from photochrom.data.dataset import find
+from photochrom.data.pack import Pack
 from photochrom.diffusion.diffusion import sample
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import evaluate

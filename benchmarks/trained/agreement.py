@@ -21,7 +21,7 @@ from torch import Tensor
 from photochrom.coloring.colorings import agreed
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import Display
-from photochrom.data.pack import find
+from photochrom.data.dataset import find
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Subject, given_luma
 from photochrom.model_folder import write_bytes

@@ -30,7 +30,8 @@ from torch import Tensor
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import Display
 from photochrom.config import Config, build
-from photochrom.data.pack import Pack, find
+from photochrom.data.dataset import find
+from photochrom.data.pack import Pack
 from photochrom.diffusion.diffusion import Diffusion, Network
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import evaluate

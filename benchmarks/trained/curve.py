@@ -20,7 +20,7 @@ from changes import DOCS, SHOWN, number
 
 from photochrom.commands.terminal import Display
 from photochrom.config import PRESETS, Config, build
-from photochrom.data.pack import DataSet, find
+from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
 from photochrom.model_folder import WEIGHTS, ModelFolder, write_bytes
 from photochrom.training import loop

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photochrom.config import PRESETS, ModelConfig
-from photochrom.data.pack import Pack, find
+from photochrom.data.dataset import find
+from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.diffusion.encoder import Encoder
 from photochrom.model_folder import write_bytes

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from photochrom.commands.terminal import Display
-from photochrom.data.pack import DataSet, find
+from photochrom.data.dataset import DataSet, find
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.evaluation import metrics
 from photochrom.evaluation.candidates import Subject, model_subject, references, render

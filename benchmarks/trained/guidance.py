@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from photochrom.commands.terminal import Display
-from photochrom.data.pack import DataSet, find
+from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Subject, model_subject
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from photochrom import model_folder
 from photochrom.coloring.colorizer import Colorizer
-from photochrom.data import pack
+from photochrom.data.dataset import find
 from photochrom.diffusion.encoder import Encoder
 from photochrom.diffusion.unet import UNet
 from photochrom.evaluation import metrics
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="a data set's name under data/, or its folder")
     parser.add_argument("--photos", type=int, default=200)
     options = parser.parse_args()
-    data = pack.find(options.data, Path("data"))
+    data = find(options.data, Path("data"))
     rgb = data.rgb(data.drawn("validation", options.photos, 0)).permute(0, 2, 3, 1).numpy()
     photos = [Image.fromarray((photo * 255).round().astype(np.uint8)) for photo in rgb]
     grays = [photo.convert("L") for photo in photos]

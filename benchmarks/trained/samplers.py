@@ -22,7 +22,7 @@ from torch import Tensor
 
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import Display
-from photochrom.data.pack import find
+from photochrom.data.dataset import find
 from photochrom.diffusion.samplers import CLEAN, SAMPLERS, Level, Noise, Predict
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Subject, given_luma

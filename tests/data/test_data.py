@@ -29,11 +29,12 @@ import torch
 from PIL import Image, ImageOps
 
 from photochrom.data import demo, importing, sources
+from photochrom.data.dataset import find, names
 from photochrom.data.demo import make_demo
-from photochrom.data.fair_share import spread
 from photochrom.data.importing import import_photos
-from photochrom.data.pack import SPLITS, Pack, contact_sheet, find, names
+from photochrom.data.pack import SPLITS, Pack, contact_sheet
 from photochrom.data.sources import LeftOut, Photo, Source, open_photo
+from photochrom.data.stratification import stratified
 from photochrom.errors import PhotochromError, UsageError
 
 BUNDLED = Path(skimage.__path__[0], "data")
@@ -391,7 +392,7 @@ class TestSplit:
         draw = random.Random(0)
         groups = ["big"] * 600 + ["small"] * 60 + [f"single {i}" for i in range(200)]
         keys = [str(draw.random()) for _ in groups]
-        order = spread(groups, keys, "salt")
+        order = stratified(groups, keys, "salt")
         assert sorted(order) == list(range(len(groups)))
         for count in (43, 86, 430, 800):
             share = count / len(groups)
@@ -401,7 +402,7 @@ class TestSplit:
             assert got["small"] == pytest.approx(60 * share, abs=2 + 60 * singles / 860)
         shuffled = list(range(len(groups)))
         draw.shuffle(shuffled)
-        again = spread([groups[i] for i in shuffled], [keys[i] for i in shuffled], "salt")
+        again = stratified([groups[i] for i in shuffled], [keys[i] for i in shuffled], "salt")
         assert [shuffled[i] for i in again] == order
 
 

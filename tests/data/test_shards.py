@@ -25,9 +25,10 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from photochrom import model_folder
 from photochrom.config import build
 from photochrom.data import shards as module
+from photochrom.data.dataset import find, names, open_data
 from photochrom.data.importing import import_photos
-from photochrom.data.ordering import PLACES, ShardOrder
-from photochrom.data.pack import SPLITS, Pack, find, names, open_data
+from photochrom.data.pack import SPLITS, Pack
+from photochrom.data.shard_order import PLACES, ShardOrder
 from photochrom.data.shards import INDEX, LEFT_OUT, Shards
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.evaluation import evaluate

@@ -47,8 +47,8 @@ def data_import(
     $ photochrom data import tiny-imagenet-200.zip --name cats --category tabby
     """
     from photochrom.commands.terminal import Display
+    from photochrom.data.dataset import open_data
     from photochrom.data.importing import import_photos
-    from photochrom.data.pack import open_data
 
     own_name = source.stem if source.is_file() else source.resolve().name
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", own_name).strip("-.")
@@ -114,7 +114,8 @@ def data_info(
     $ photochrom data info demo
     $ photochrom data info tiny-imagenet-200 --sheet sheet.png --json
     """
-    from photochrom.data.pack import contact_sheet, find
+    from photochrom.data.dataset import find
+    from photochrom.data.pack import contact_sheet
     from photochrom.model_folder import write_bytes
     from photochrom.pictures import png
 
@@ -142,7 +143,7 @@ def data_list(data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
     $ photochrom data list
     $ photochrom data list --json
     """
-    from photochrom.data.pack import names, open_data
+    from photochrom.data.dataset import names, open_data
 
     sets = []
     for name in names(data_dir):

@@ -64,7 +64,7 @@ def evaluate(
     """
     from photochrom import model_folder
     from photochrom.commands.terminal import Display, asked_to_stop
-    from photochrom.data.pack import find
+    from photochrom.data.dataset import find
     from photochrom.evaluation.evaluate import evaluate as run
     from photochrom.evaluation.evaluate import keep_in, print_report
 

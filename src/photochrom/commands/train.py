@@ -16,7 +16,7 @@ from photochrom.flags import as_before, resolve, with_config_flags
 
 if TYPE_CHECKING:
     from photochrom.config import Config
-    from photochrom.data.pack import DataSet
+    from photochrom.data.dataset import DataSet
     from photochrom.model_folder import ModelFolder
 
 
@@ -70,7 +70,7 @@ def train(
         return
     from photochrom import model_folder
     from photochrom.commands.terminal import TrainingDisplay, asked_to_stop
-    from photochrom.data.pack import find
+    from photochrom.data.dataset import find
     from photochrom.training.loop import beginning
     from photochrom.training.loop import train as run
     from photochrom.training.training import Training
@@ -138,7 +138,7 @@ def _ask_what_to_train() -> list[str]:
     from rich.console import Console
 
     from photochrom.commands.questions import as_command, ask_for_flags
-    from photochrom.data.pack import names
+    from photochrom.data.dataset import names
 
     arguments = ask_for_flags(MODELS, names(DATA_DIR), Console(stderr=True, highlight=False))
     say(f"\nThe same without questions:\n  {as_command(arguments)}\n")

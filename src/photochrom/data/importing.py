@@ -15,9 +15,10 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from photochrom.data.fair_share import chance_of, spread
 from photochrom.data.pack import new_pack
+from photochrom.data.shards import new_shards
 from photochrom.data.sources import LeftOut, Photo, Pixels, Source, open_source, read_photo
+from photochrom.data.stratification import chance_of, stratified
 from photochrom.errors import PhotochromError, UsageError
 
 CHUNK = (
@@ -118,8 +119,6 @@ def _write_pack(
 def _write_shards(
     source: Source, collect: Collect, destination: Path, size: int, shares: Shares, overwrite: bool
 ) -> dict[str, Any]:
-    from photochrom.data.shards import new_shards
-
     validation, test, seed = shares
     holds_out = any(photo.held_out for photo in source.photos)
     label = _labels(source)
@@ -149,7 +148,7 @@ def _labels(source: Source) -> dict[str | None, int]:
 
 def _in_drawing_order(source: Source, seed: int) -> Source:
     groups = [f"{photo.held_out} {photo.category}" for photo in source.photos]
-    order = spread(groups, [photo.origin for photo in source.photos], f"{seed} limit")
+    order = stratified(groups, [photo.origin for photo in source.photos], f"{seed} limit")
     return replace(source, photos=[source.photos[i] for i in order])
 
 
@@ -226,7 +225,7 @@ def _check_broken(broken: list[LeftOut], allowed: float, files: str) -> None:
 def _split(photos: list[Photo], checksums: list[str], validation: float, test: float, seed: int) -> list[str]:
     def drawn(among: Sequence[int], purpose: str) -> list[int]:
         groups = [photos[i].category or "" for i in among]
-        return [among[i] for i in spread(groups, [checksums[i] for i in among], f"{seed} {purpose}")]
+        return [among[i] for i in stratified(groups, [checksums[i] for i in among], f"{seed} {purpose}")]
 
     held_out = [i for i, photo in enumerate(photos) if photo.held_out]
     if not held_out and validation > 0:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections import Counter
@@ -21,15 +20,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw, ImageFont
 
-from photochrom.data.fair_share import spread
 from photochrom.data.sources import LeftOut
+from photochrom.data.stratification import stratified
 from photochrom.errors import PhotochromError, UsageError
 
 if TYPE_CHECKING:
@@ -41,38 +40,6 @@ FORMAT = 1
 SPLITS = ("train", "validation", "test")
 INDEX_FILES = ("index.json", "shards.json")  # what tells a data set from another folder: packed, in shards
 SCRATCH = ".import"  # how the folder ends in which a data set is built
-
-
-class DataSet(Protocol):
-    """What training and evaluation ask of a data set: a `Pack`, or `photochrom.data.shards.Shards`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def checksum(self) -> str: ...
-
-    def count(self, split: str) -> int:
-        """How many photos a split has."""
-
-    def drawn(self, split: str, count: int | None, seed: int) -> Indices:
-        """The indices of `count` photos of a split (None: all), drawn by seed; any first part of them is a fair one."""
-
-    def photos_of_step(self, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Indices:
-        """The indices of a training step's photos, or of a part of them."""
-
-    def rgb(self, indices: npt.ArrayLike) -> torch.Tensor:
-        """The photos at B indices, contiguous float32 (B, 3, S, S) in [0, 1]."""
-
-    def origins(self, indices: npt.ArrayLike) -> list[str]:
-        """Where the photos at B indices come from: paths inside the source."""
-
-    def summary(self) -> dict[str, Any]:
-        """What there is to know of a data set, as numbers, strings and dicts; `bytes` is its size on disk."""
-
-    def to_look_at(self) -> Pack:
-        """The data set, or as much of it as a contact sheet is made from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,43 +153,6 @@ def to_rgb(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
     return batch.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
-def names(data_dir: Path) -> list[str]:
-    """The names of the data sets under `data_dir`, sorted."""
-    return sorted({index.parent.name for file in INDEX_FILES for index in data_dir.glob(f"[!.]*/{file}")})
-
-
-def find(name_or_path: str, data_dir: Path) -> DataSet:
-    """Open the data set of this name under `data_dir`, or at this path, or shards at this address (`https://...`).
-
-    A missing `demo` is made first. Raises PhotochromError for an unknown name, listing those there are.
-    """
-    if re.match("[a-z][a-z0-9+]*://", name_or_path):  # no "pipe:", which would run what a recipe says
-        return open_data(name_or_path)
-    if (data_dir / name_or_path).is_dir():
-        return open_data(data_dir / name_or_path)
-    if name_or_path == "demo":
-        from photochrom.data.demo import make_demo
-
-        return Pack.open(make_demo(data_dir / "demo").folder)
-    if Path(name_or_path).is_dir():
-        return open_data(Path(name_or_path))
-    there = ", ".join(sorted({*names(data_dir), "demo"}))
-    mend = f"there is {there}; 'photochrom data import' makes another"
-    raise PhotochromError(f"there is no data set {name_or_path!r} in {data_dir}: {mend}")
-
-
-def open_data(place: Path | str) -> DataSet:
-    """Open a folder as what it holds, a packed data set or shards; or shards at an address.
-
-    Raises PhotochromError for a folder that holds neither, or something torn.
-    """
-    if isinstance(place, Path) and not (place / "shards.json").is_file() and not any(place.glob("*.tar")):
-        return Pack.open(place)
-    from photochrom.data.shards import Shards
-
-    return Shards.open(place)
-
-
 @contextmanager
 def new_folder(destination: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder to build a data set in, which becomes `destination` if the body ends well; else it leaves no trace.
@@ -323,7 +253,7 @@ def contact_sheet(pack: Pack, count: int = 64, split: str | None = None, seed: i
     blocks = []
     for name in [split] if split else SPLITS:
         inside = pack.indices(name)
-        drawn = inside[spread([str(n) for n in pack.label[inside]], [str(i) for i in inside], str(seed))]
+        drawn = inside[stratified([str(n) for n in pack.label[inside]], [str(i) for i in inside], str(seed))]
         if len(drawn):
             blocks.append((name, drawn))
     if not blocks:

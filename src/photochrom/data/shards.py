@@ -9,7 +9,7 @@ origins, labels and checksums; other readers pass over it.
 
 The index knows of each shard its split, how many photos and bytes it has, and the checksum of its bytes. A shard is read
 whole, checked, and kept while photos of it are due; the next ones are read meanwhile by other threads. The order of
-photos is `order.ShardOrder`.
+photos is `shard_order.ShardOrder`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from photochrom.data.ordering import PLACES, ShardOrder
 from photochrom.data.pack import SPLITS, Pack, new_folder, to_rgb
+from photochrom.data.shard_order import PLACES, ShardOrder
 from photochrom.data.sources import Pixels
 from photochrom.errors import PhotochromError, UsageError
 
@@ -127,7 +127,7 @@ def new_shards(destination: Path, size: int, *, overwrite: bool) -> Iterator[tup
 
 
 class Shards:
-    """An opened data set; see `photochrom.data.pack.DataSet`. Photos are numbered in the order of the index."""
+    """An opened data set; see `photochrom.data.dataset.DataSet`. Photos are numbered in the order of the index."""
 
     def __init__(self, address: Path | str, index: dict[str, Any]) -> None:
         """address: of the folder; index: what its `shards.json` holds. Raises PhotochromError if that is torn."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from photochrom import model_folder
 from photochrom.coloring.colorings import agreed
 from photochrom.coloring.colorizer import BATCH, Colorizer
-from photochrom.data.pack import DataSet
+from photochrom.data.dataset import DataSet
 from photochrom.diffusion import color
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.metrics import Array

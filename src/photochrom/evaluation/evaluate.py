@@ -27,7 +27,7 @@ from torch import Tensor
 
 from photochrom import __version__, model_folder, processes
 from photochrom.coloring.colorizer import MOST_SAMPLES, pick_device
-from photochrom.data.pack import DataSet
+from photochrom.data.dataset import DataSet
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.evaluation import card, metrics, report

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from photochrom import processes
 from photochrom.config import Config
-from photochrom.data.pack import DataSet
+from photochrom.data.dataset import DataSet
 from photochrom.training.loop import Progress, encoding
 from photochrom.training.training import Training, memory_mb
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from photochrom import model_folder, pictures, processes
 from photochrom.config import Config
-from photochrom.data.pack import DataSet
+from photochrom.data.dataset import DataSet
 from photochrom.errors import Interrupted
 from photochrom.evaluation.card import write_card
 from photochrom.model_folder import ModelFolder

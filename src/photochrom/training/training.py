@@ -23,7 +23,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from photochrom import model_folder, pictures, processes
 from photochrom.config import Config
-from photochrom.data.pack import DataSet, Pack
+from photochrom.data.dataset import DataSet
+from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.diffusion.diffusion import Diffusion, sample
 from photochrom.diffusion.encoder import Encoder, Kept, keep

@@ -1,4 +1,4 @@
-"""Drawing a fair share of many things by hashes, so that nothing but the things themselves decides."""
+"""Stratified drawing: any number of items is a fair share of every group, and only hashes of the items decide."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 
-def spread(groups: Sequence[str], keys: Sequence[str], salt: str) -> list[int]:
+def stratified(groups: Sequence[str], keys: Sequence[str], salt: str) -> list[int]:
     """The order in which to draw items so that any number of them is a fair share of every group.
 
     Systematic sampling with a random start for each group: small groups get their share on average. All
