@@ -22,7 +22,7 @@ from photochrom.evaluation.metrics import DARK, lab
 from photochrom.model_folder import ModelFolder
 from photochrom.server import Settings
 from photochrom.server.photos import PreviewColorizer
-from tests.server.test_server import Address, listening, make_model, models, photo, settings  # noqa: F401 (fixtures)
+from tests.server.talking import Address, listening, make_model, photo
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")

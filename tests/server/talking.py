@@ -1,0 +1,198 @@
+"""What the tests of the server share: models, photos, clients, and servers that really listen."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from photochrom import model_folder
+from photochrom.config import build
+from photochrom.diffusion.unet import UNet
+from photochrom.model_folder import ModelFolder
+from photochrom.server import Settings, create_app, worker
+from photochrom.server.photos import paint
+
+Values = Callable[[], dict[str, Any]]
+
+
+def photo(size: tuple[int, int] = (16, 16), seed: int = 0, mode: str = "L", format: str = "PNG") -> bytes:
+    """A file of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, format)
+    return buffer.getvalue()
+
+
+def header_only(width: int, height: int) -> bytes:
+    """A PNG of that size as its header says, with nothing in it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content))
+
+
+def send(client: TestClient, content: bytes = b"", path: str = "/api/colorize", **fields: Any) -> Any:
+    """Post one photo."""
+    values = {"model": "old", "steps": "3"} | fields
+    return client.post(path, files=[("photo", ("photo.png", content or photo()))], data=values)
+
+
+def create(client: TestClient, photos: int = 1, **fields: Any) -> Any:
+    values = {"model": ["old"], "steps": "3"} | fields
+    files = [("photo", (f"{n}.png", photo(seed=n))) for n in range(photos)]
+    return client.post("/api/jobs", files=files, data=values)
+
+
+def events_of(text: str) -> list[tuple[str, Any]]:
+    found = [
+        re.fullmatch(r"event: (\w+)\ndata: (.*)", event, re.DOTALL) for event in text.split("\n\n") if event
+    ]
+    return [(match[1], json.loads(match[2])) for match in found if match]
+
+
+def problem(response: Any, status: int) -> str:
+    """Check that it is a problem of that status as RFC 9457 has it, and answer its sentence."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    body = response.json()
+    assert body["status"] == status
+    assert body["type"] == "about:blank"
+    assert body["title"]
+    assert "Traceback" not in response.text
+    return str(body["detail"])
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for something that happens in another thread."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def worker_of(client: TestClient) -> worker.Worker:
+    app: Any = client.app
+    return app.state.photochrom_service.worker
+
+
+class Held:
+    """Makes every sampling step wait until it is let go; remembers the batches."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.gate, self.steps = threading.Event(), 0
+        self.batches: list[int] = []
+
+        def slow(colorizer: Any, photos: Any, choices: Any, step_done: Any, guides: Any) -> Any:
+            self.batches.append(len(photos))
+
+            def step(done: int, total: int) -> None:
+                self.gate.wait(20)
+                self.steps += 1
+                step_done(done, total)
+
+            return paint(colorizer, photos, choices, step, guides)
+
+        monkeypatch.setattr("photochrom.server.worker.paint", slow)
+
+
+class Address(NamedTuple):
+    """A server that really listens."""
+
+    host: str
+    port: int
+    app: FastAPI
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}/"
+
+
+@contextlib.contextmanager
+def listening(settings: Settings) -> Iterator[Address]:
+    """Run a server on a free port, in a thread."""
+    app = create_app(settings)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    )
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            until(lambda: server.started)
+            host, port = listener.getsockname()
+            yield Address(host, port, app)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def multipart(content: bytes, **fields: str) -> tuple[bytes, dict[str, str]]:
+    """A body, and its headers."""
+    parts = [
+        f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    ]
+    parts.append(
+        b'--x\r\nContent-Disposition: form-data; name="photo"; filename="p.png"\r\n\r\n'
+        + content
+        + b"\r\n--x--\r\n"
+    )
+    return b"".join(parts), {"Content-Type": "multipart/form-data; boundary=x"}
+
+
+def make_model(folder: ModelFolder, values: dict[str, Any], seed: int = 0) -> None:
+    """A model folder as a training leaves it, but with weights that learned nothing."""
+    values["data"] |= {"size": 16}
+    config = build(values)
+    torch.manual_seed(seed)
+    network = UNet(config.model)
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(
+                0.05 * torch.randn_like(weight)
+            )  # the last layer begins with zeros: all photos would be gray
+    folder.path.mkdir(parents=True)
+    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+    folder.save_weights(network.state_dict(), config)
+    common = {
+        "noise": 0.1,
+        "val_noise": 0.1,
+        "seconds": 9.0,
+        "photos_per_second": 80.0,
+        "learning_rate": 1e-4,
+    }
+    record = {"train_loss": 0.3, "val_loss": 0.2, **common}
+    history = [
+        {"epoch": 1, "stage": "v1", "stage_began": 1, **record},
+        {"epoch": 2, "stage": "v2", "stage_began": 2, **record},
+    ]
+    history[1] |= {"train_loss": 0.2, "perceptual": 0.5}
+    model_folder.write_json(folder / model_folder.HISTORY, history)
+    (folder / "samples").mkdir()
+    for epoch in (1, 2):
+        Image.new("RGB", (60, 40), (90 * epoch, 0, 0)).save(folder / "samples" / f"epoch_{epoch:04}.png")

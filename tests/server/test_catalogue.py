@@ -1,0 +1,42 @@
+"""What is known about the models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+import photochrom
+from photochrom.model_folder import ModelFolder
+from photochrom.server.catalogue import Catalogue, is_training
+
+
+def test_the_models_are_listed_the_newest_first(client: TestClient) -> None:
+    facts = {fact["name"]: fact for fact in client.get("/api/models").json()}
+    assert list(facts) == ["begun", "new", "old", "broken"]
+    assert [fact["usable"] for fact in facts.values()] == [False, True, True, False]
+    assert [fact["training"] for fact in facts.values()] == [True, False, False, False]
+    assert (facts["new"]["stage"], facts["new"]["epoch"], facts["new"]["best_epoch"]) == ("v2", 2, 2)
+    assert "cannot be read" in facts["broken"]["error"]
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"), [(f"{os.getpid()}\n", True), ("999999999\n", False), ("0", False), ("x", False)]
+)
+def test_a_training_is_one_whose_process_lives(tmp_path: Path, written: str, expected: bool) -> None:
+    (tmp_path / ".trainer").write_text(written)
+    assert is_training(ModelFolder(tmp_path)) is expected
+
+
+def test_models_say_what_they_are_what_for_and_how_good() -> None:
+    shipped = Path(photochrom.__file__).parent / "weights"
+    catalogue = Catalogue(shipped, shipped)
+    facts = {model["name"]: model for model in catalogue.all()}["photochrom-v2"]
+    assert "20 steps" in facts["about"]
+    assert "research" in facts["use"]
+    table = (catalogue.find("photochrom-v2") / "README.md").read_text()
+    found = facts["quality"]["ciede2000"]
+    value, low, high = (f"{found[key]:.2f}" for key in ("value", "low", "high"))
+    assert f"| {value} | {low} to {high} | {facts['quality']['gray']:.2f} |" in table

@@ -1,0 +1,45 @@
+"""Jobs: cancelled, and kept for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi.testclient import TestClient
+
+from tests.server.talking import (
+    Held,
+    create,
+    problem,
+    until,
+    worker_of,
+)
+
+
+def test_a_cancelled_job_gives_its_place_free_within_a_step(client: TestClient, held: Held) -> None:
+    place = create(client, steps="50").headers["location"]
+    until(lambda: held.batches == [1])
+    waiting = create(client, 1).headers["location"]
+    assert client.delete(waiting).status_code == 204
+    assert client.delete(place).status_code == 204
+    held.gate.set()
+    until(lambda: not worker_of(client)._running)
+    assert held.steps == 1
+    assert held.batches == [1]  # the one that waited never began
+    assert create(client).status_code == 202
+
+
+def test_results_are_kept_for_a_while_and_within_bounds(serve: Callable[..., TestClient]) -> None:
+    def finished(client: TestClient) -> str:
+        place = str(create(client).headers["location"])
+        until(lambda: client.get(place).json().get("state") in ("done", None))
+        return place
+
+    client = serve(result_seconds=0.0)
+    problem(client.get(finished(client)), 404)
+    client = serve(result_bytes=1500)  # one picture of 16x16 pixels of noise
+    first, second = finished(client), finished(client)
+    problem(client.get(first), 404)
+    assert client.get(second).status_code == 200
+    client = serve(result_bytes=1)
+    alone = finished(client)
+    assert client.get(f"{alone}/tasks/0/pictures/0").status_code == 200  # else nobody could ever fetch it
