@@ -17,6 +17,8 @@ ENCODED: dict[str, dict[int, tuple[str, int]]] = {
     "none": {},
     "vgg16": {4: ("relu3_3", 256), 8: ("relu4_3", 512), 16: ("relu5_3", 512)},
     "vgg16x2": {4: ("relu4_3", 512), 8: ("relu5_3", 512)},
+    "lite0": {8: ("stride8", 40), 16: ("stride16", 112), 32: ("stride32", 320)},
+    "lite0x2": {4: ("stride8", 40), 8: ("stride16", 112), 16: ("stride32", 320)},
 }
 """Layers of each encoder that can come in, and their channels, by how much smaller their maps are than the photo."""
 DEFAULT_MODEL = "photochrom-fast"
@@ -63,10 +65,10 @@ class ModelConfig(Section):
     attention: int = Field(2, ge=0, description="how many of the coarsest levels have self-attention")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout inside the residual blocks")
     chroma_scale: Literal[1, 2, 4] = Field(2, description="how much smaller chroma is than luma")
-    encoder: Literal["none", "vgg16", "vgg16x2"] = Field(
+    encoder: Literal["none", "vgg16", "vgg16x2", "lite0", "lite0x2"] = Field(
         "none",
-        description="network that tells what the gray photo shows, so that it need not be learnt from colours; vgg16x2 looks "
-        "at twice the size",
+        description="network that tells what the gray photo shows: VGG16, or EfficientNet-Lite0, which costs a tenth; x2 shows "
+        "it the photo at twice the size",
     )
 
     @field_validator("features")
@@ -95,7 +97,7 @@ class ModelConfig(Section):
 
     @property
     def encoded(self) -> dict[int, tuple[str, int]]:
-        """Levels of the network at which the encoder's features come in: layer of VGG16, and its channels."""
+        """Levels of the network at which the encoder's features come in: its layer, and that layer's channels."""
         layers = ENCODED[self.encoder]
         sizes = {level: self.chroma_scale * 2**level for level in range(len(self.features))}
         return {level: layers[size] for level, size in sizes.items() if size in layers}

@@ -1,4 +1,4 @@
-"""Meaning for the network: what VGG16, which has learnt to name things, sees in the gray photo.
+"""Meaning for the network: what VGG16 or EfficientNet, which have learnt to name things, see in the gray photo.
 
 A network that learns colours from scratch first has to learn what grass and skin are. The maps of a network that knows
 come in at the levels of the U that have their size (`ModelConfig.encoded`), once for all steps of a colouring.
@@ -21,6 +21,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from photochrom.config import ModelConfig
+from photochrom.diffusion.efficientnet import EfficientNetLite0
 from photochrom.diffusion.vgg16 import VGG16
 
 Compute = Callable[[npt.NDArray[np.int64]], tuple[Tensor, Sequence[Tensor]]]  # photos -> luma, features
@@ -30,8 +31,8 @@ MEAN = {
     "vgg16x2": {"relu4_3": 19.5, "relu5_3": 1.1},
 }
 """The mean activation of each layer over some hundred gray photos of Tiny ImageNet at 64 pixels."""
-SEEN_AT = {"vgg16": 1, "vgg16x2": 2}
-"""How much larger than it is each of them sees a photo: VGG16 has learnt from photos of 224 pixels."""
+SPREAD = {"stride8": 7.7, "stride16": 6.6, "stride32": 2.9}
+"""The root mean square of each map of EfficientNet-Lite0 over a thousand gray photos of 128 pixels."""
 LEVELS = 16  # of a kept feature, for each unit: all but a few in a million are below 255 / 16
 KEPT_AT_ONCE = 64
 COPIED_AT_ONCE = 1024
@@ -39,29 +40,38 @@ SPARE = 1 << 30  # bytes of disk that are left free
 
 
 class Encoder(nn.Module):
-    """sqrt(activation / MEAN) of VGG16's layers: about 1 in root mean square.
+    """The maps of `ModelConfig.encoded`, about 1 in root mean square.
 
-    The root because activations have a heavy tail: the largest are a hundred times their mean.
+    Of VGG16: sqrt(activation / MEAN). The root because activations have a heavy tail: the largest are a hundred times their
+    mean. Of EfficientNet: its maps, which have no activation behind them, divided by SPREAD.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layers = [layer for layer, _ in config.encoded.values()]
-        self.mean, self.scale = MEAN[config.encoder], SEEN_AT[config.encoder]
-        self.vgg = VGG16.load()
+        self.scale = 2 if config.encoder.endswith("x2") else 1
+        self.mean = MEAN.get(config.encoder)  # of VGG16's layers
+        self.network = VGG16.load() if self.mean else EfficientNetLite0.load()
 
     @classmethod
     def of(cls, config: ModelConfig) -> Encoder | None:
         """The encoder of such a network, if it has one."""
         return cls(config) if config.encoded else None
 
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether what it sees is worth its place on disk: to read a map of EfficientNet takes as long as to compute it."""
+        return self.mean is not None
+
     @torch.no_grad()
     def forward(self, y: Tensor) -> list[Tensor]:
-        """Luma y (B,1,H,W) in [-1,1], H and W multiples of 16 -> features, each (B,C,H/stride,W/stride)."""
+        """Luma y (B,1,H,W) in [-1,1], H and W multiples of the coarsest map's stride -> features, each (B,C,H/stride,W/stride)."""
         if self.scale != 1:
             y = F.interpolate(y, scale_factor=self.scale, mode="bicubic", align_corners=False)
-        found = self.vgg((y + 1).expand(-1, 3, -1, -1) / 2, last=self.layers[-1])
-        return [(found[layer] / self.mean[layer]).sqrt() for layer in self.layers]
+        found = self.network((y + 1).expand(-1, 3, -1, -1) / 2, last=self.layers[-1])
+        if self.mean:
+            return [(found[layer] / self.mean[layer]).sqrt() for layer in self.layers]
+        return [found[layer] / SPREAD[layer] for layer in self.layers]
 
 
 class Kept:

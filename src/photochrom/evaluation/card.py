@@ -70,7 +70,9 @@ def model_card(folder: ModelFolder, evaluation: Mapping[str, Any] | None) -> str
     devices = ", ".join(dict.fromkeys(record["device"] for record in history)) if known else ""
     stages = "\n".join(map(_stage, model_folder.stages_of(history)))
     features = ", ".join(map(str, config.model.features))
-    sight = {"none": "", "vgg16": "sees with VGG16; ", "vgg16x2": "sees with VGG16 at twice the size; "}
+    network = "EfficientNet-Lite0" if config.model.encoder.startswith("lite0") else "VGG16"
+    larger = " at twice the size" if config.model.encoder.endswith("x2") else ""
+    sight = f"sees with {network}{larger}; " if config.model.encoded else ""
     own = f"Trained on top of {config.source}" if config.source else "Trained"
     command = f"{own} by\n\n    {train_command(config, name, source)}\n\n" if len(config.stages) == 1 else ""
     return f"""# {name}
@@ -83,7 +85,7 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 
 | | |
 |---|---|
-| network | U-Net, features {features}; {sight[config.model.encoder]}chroma at 1/{config.model.chroma_scale} of luma's size |
+| network | U-Net, features {features}; {sight}chroma at 1/{config.model.chroma_scale} of luma's size |
 | diffusion | {config.diffusion.timesteps} steps, {config.diffusion.schedule} schedule, {config.diffusion.prediction}-prediction |
 | data set | {config.data.name}, photos of {config.data.size} pixels, checksum {config.data.checksum} |
 | trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours{" on " * bool(devices)}{devices} |

@@ -213,6 +213,7 @@ class Training:
         pack, aged = self.pack, self.config.data.aged
         if (
             self.encoder is None
+            or not self.encoder.worth_keeping
             or self.kept
             or not self.config.data.keep_features
             or not isinstance(pack, Pack)

@@ -1,0 +1,286 @@
+"""One data set of real photos from the public collections below: python recipes/photos.py ORIGINALS data/real128
+
+ORIGINALS holds one folder for each source, named as in `SOURCES`, with the files of its repository in it. Every photo is
+judged by the same rules, near-duplicates become a group, and a group lies in one split. Each source gives as many photos
+to test and validation as the others, so that neither is mostly landscapes, and so that a new source changes nothing in
+what the others gave.
+
+The photos are for research. Most collections name no licence; models that learnt from them say so in their cards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from photochrom.data.pack import new_pack
+from photochrom.data.sources import LeftOut, checksum, open_photo
+from photochrom.errors import PhotochromError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A collection. most: how many of its photos train at most; skip: paths to leave out; group: what photos of one group share."""
+
+    repository: str
+    shows: str
+    licence: str
+    most: int | None = None
+    skip: str | None = None
+    group: str | None = None
+
+
+SOURCES = {
+    "lsp": Source("axelcarlier/lsp", "people in and out of doors, sport", "none stated"),
+    "everyday": Source("quantumnaan/sic_translator", "people in everyday scenes", "none stated"),
+    "ccp": Source("bearpaw/clothing-co-parsing", "people full length, streets", "research"),
+    "clothing": Source("alexeygrigorev/clothing-dataset", "clothes at home", "CC0", most=3000),
+    "caltech101": Source(
+        "MachineLearning2020/Homework2-Caltech101",
+        "objects, animals, faces",
+        "CC BY 4.0",
+        # Drawings, cut-outs, and what lies there a second time.
+        skip="BACKGROUND_Google|Faces_easy|snoopy|garfield|yin_yang|brontosaurus|stegosaurus|trilobite|dollar_bill|wrench|brain",
+    ),
+    "scenes": Source(
+        "yadavaditya13/Image_Classification_Using_Deep_Learning",
+        "streets, buildings, forest, mountain, sea, glacier",
+        "none stated",
+        most=14000,
+    ),
+    "houses": Source("emanhamed/Houses-dataset", "rooms, house fronts", "cite the paper", group=r"(\d+)_"),
+    "bernie": Source("BernieChen96/ImageClassification", "streets, vehicles, cats", "research"),
+    "pacs": Source(
+        "MachineLearning2020/Homework3-PACS", "animals, houses, guitars", "research", skip="/person/"
+    ),
+    "catsdogs": Source("quoctrung163/keras-cnn-on-cats-and-dogs-dataset", "cats, dogs", "none stated"),
+    "grocery": Source("marcusklasson/GroceryStoreDataset", "fruit, vegetables, cartons", "MIT", most=3000),
+    "weather": Source("ndb796/weather_dataset", "weather, skies", "none stated"),
+}
+
+# What the rules ask of a photo, found by looking at what they leave out.
+SMALLEST = 120  # pixels of the shorter side
+COLOURS = 3.0  # levels of chroma that luma does not explain: less is gray, or one tint (sepia, faded film)
+WHITE_SIDE = 0.95  # of a side's outermost pixels: more is a frame or a cut-out
+PLAIN_BORDER = 0.75  # of all outermost pixels that have one colour: more is a cut-out, a drawing
+FLAT = 0.5  # of all pixels like their neighbours: more is a drawing, a screenshot
+NEAR = 4  # bits of 64 in which two photos' hashes differ: fewer is the same photo, or the next of a series
+MOST_HELD_OUT = 0.15  # of a source's photos in test, and as many in validation
+
+
+class Looked(NamedTuple):
+    """A photo's name below ORIGINALS, and what was found: its hash, or why it is left out."""
+
+    name: str
+    hashed: int
+    reason: str | None
+
+
+def look(originals: Path, name: str) -> Looked:
+    """Judge one photo."""
+    try:
+        with Image.open(originals / name) as image:
+            if min(image.size) < SMALLEST:
+                return Looked(name, 0, "too small")
+            image.draft("RGB", (160, 160))
+            small = image.convert("RGB")
+    except Exception:  # broken bytes make Pillow raise a dozen types
+        return Looked(name, 0, "broken")
+    small.thumbnail((160, 160), Image.Resampling.BILINEAR)
+    return Looked(name, difference_hash(small), fault(np.asarray(small)))
+
+
+def fault(pixels: Pixels) -> str | None:
+    """Why a photo (H,W,3) is none to learn colours from, if so."""
+    rgb = pixels.astype(np.float64)
+    luma = rgb @ np.array([0.299, 0.587, 0.114])
+    if unexplained((rgb[..., 0] - luma) / 1.402, (rgb[..., 2] - luma) / 1.772, luma) < COLOURS:
+        return "gray or tinted"
+    sides = [edge.reshape(-1, 3) for edge in (rgb[:2], rgb[-2:], rgb[:, :2], rgb[:, -2:])]
+    if max((side.min(axis=1) > 244).mean() for side in sides) > WHITE_SIDE:
+        return "white frame or cut-out"
+    border = np.concatenate(sides)
+    if (np.abs(border - np.median(border, axis=0)).max(axis=1) < 6).mean() > PLAIN_BORDER:
+        return "plain border"
+    steps = np.maximum(np.abs(np.diff(luma, axis=0))[:, 1:], np.abs(np.diff(luma, axis=1))[1:])
+    return "flat areas" if (steps < 1).mean() > FLAT else None
+
+
+def unexplained(
+    cr: npt.NDArray[np.float64], cb: npt.NDArray[np.float64], luma: npt.NDArray[np.float64]
+) -> float:
+    """Root mean square of the chroma that is left after a straight line from luma: near 0 for a tinted gray photo."""
+    y = luma - luma.mean()
+    left = 0.0
+    for c in (cr, cb):
+        around = c - c.mean()
+        left += float(((around - y * (around * y).mean() / ((y * y).mean() + 1e-3)) ** 2).mean())
+    return left**0.5
+
+
+def difference_hash(image: Image.Image) -> int:
+    """64 bits: which of 8 x 8 places is brighter than the one to its left (dHash)."""
+    small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR)).astype(int)
+    return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes())
+
+
+def grouped(photos: list[Looked]) -> list[int]:
+    """A group's number for each photo: those whose hashes are near, or whose names say that they belong together."""
+    parent = list(range(len(photos)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    hashes = np.array([photo.hashed for photo in photos], dtype=np.uint64)
+    for i in range(len(photos)):
+        for j in np.flatnonzero(np.bitwise_count(hashes[i + 1 :] ^ hashes[i]) <= NEAR):
+            parent[root(i + 1 + int(j))] = root(i)
+    named: dict[str, int] = {}
+    for i, photo in enumerate(photos):
+        name = source_of(photo.name)
+        if (pattern := SOURCES[name].group) and (match := re.search(pattern, Path(photo.name).name)):
+            parent[root(i)] = root(named.setdefault(f"{name} {match[1]}", i))
+    return [root(i) for i in range(len(photos))]
+
+
+def split(photos: list[Looked], groups: list[int], test: int, validation: int) -> list[str | None]:
+    """train, validation or test for each photo, or None beyond a source's `most`; whole groups, drawn by their names.
+
+    Of a group one photo is tested, the one drawn first, and the others are left out.
+    """
+    order = sorted(range(len(photos)), key=lambda i: hashlib.blake2b(photos[i].name.encode()).digest())
+    order.sort(key=lambda i: list(SOURCES).index(source_of(photos[i].name)))
+    sources = Counter(source_of(photo.name) for photo in photos)
+    found: list[str | None] = ["train"] * len(photos)
+    taken: set[int] = set()  # groups that are held out
+    for part, count in (("test", test), ("validation", validation)):
+        each = {name: min(count, int(MOST_HELD_OUT * total)) for name, total in sources.items()}
+        for i in order:
+            name = source_of(photos[i].name)
+            if each[name] and groups[i] not in taken:
+                taken.add(groups[i])
+                found[i] = part
+                each[name] -= 1
+    left = {name: source.most for name, source in SOURCES.items()}
+    for i in order:
+        name = source_of(photos[i].name)
+        if found[i] != "train":
+            continue
+        most = left[name]
+        if groups[i] in taken or most == 0:
+            found[i] = None
+        elif most is not None:
+            left[name] = most - 1
+    return found
+
+
+def crops(image: Image.Image, size: int, several: bool) -> Iterator[Pixels]:
+    """Squares of `size` pixels: the middle; with `several`, both ends of a long photo, and a closer look at a large one."""
+    width, height = image.size
+    side = min(width, height)
+    boxes = [((width - side) // 2, (height - side) // 2, side)]
+    if several and max(width, height) > 1.25 * side:
+        boxes = [(0, 0, side), (width - side, height - side, side)]
+    if several and side >= 2 * size:
+        closer = int(0.65 * side)
+        boxes.append(((width - closer) // 2, (height - closer) // 3, closer))
+    for x, y, length in boxes:
+        box = (x, y, x + length, y + length)
+        yield np.asarray(image.resize((size, size), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
+
+
+def cut(originals: Path, size: int, job: tuple[str, str]) -> list[Pixels]:
+    """The squares of one photo; several of one to train on."""
+    name, part = job
+    try:
+        return list(crops(open_photo(originals / name).convert("RGB"), size, part == "train"))
+    except PhotochromError:
+        return []
+
+
+def names_below(originals: Path) -> Iterator[str]:
+    """All photos of the sources, below their folders, sorted."""
+    for name, source in SOURCES.items():
+        for path in sorted((originals / name).rglob("*")):
+            inside = path.relative_to(originals).as_posix()
+            if path.suffix.lower() in SUFFIXES and not (source.skip and re.search(source.skip, inside)):
+                yield inside
+
+
+def source_of(name: str) -> str:
+    """The source of a photo, by its name below ORIGINALS."""
+    return name.split("/", 1)[0]
+
+
+def table(photos: Iterable[Looked], parts: dict[str, str]) -> str:
+    """What came of each source, as Markdown."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for photo in photos:
+        rows[source_of(photo.name)][photo.reason or parts.get(photo.name, "beyond its share")] += 1
+    columns = ("train", "validation", "test")
+    lines = ["| source | shows | licence | " + " | ".join(columns) + " | left out |", "|---" * 7 + "|"]
+    for name, counts in rows.items():
+        out = ", ".join(f"{n:,} {reason}" for reason, n in counts.most_common() if reason not in columns)
+        source = SOURCES[name]
+        numbers = " | ".join(f"{counts[column]:,}" for column in columns)
+        lines.append(f"| {source.repository} | {source.shows} | {source.licence} | {numbers} | {out} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Judge, group, split, cut and pack."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("originals", type=Path)
+    parser.add_argument("destination", type=Path)
+    parser.add_argument("--size", type=int, default=128, help="side of the squares in pixels")
+    parser.add_argument("--test", type=int, default=60, help="photos of each source that no choice may see")
+    parser.add_argument("--validation", type=int, default=27, help="photos of each source to choose by")
+    parser.add_argument("--overwrite", action="store_true")
+    options = parser.parse_args()
+    with ProcessPoolExecutor() as pool:
+        looked = list(
+            pool.map(partial(look, options.originals), names_below(options.originals), chunksize=64)
+        )
+        usable = [photo for photo in looked if photo.reason is None]
+        found = split(usable, grouped(usable), options.test, options.validation)
+        parts = {photo.name: part for photo, part in zip(usable, found, strict=True) if part}
+        columns: dict[str, list[object]] = {"split": [], "label": [], "origin": [], "checksum": []}
+        labels = {name: number for number, name in enumerate(SOURCES)}
+        with new_pack(options.destination, options.size, overwrite=options.overwrite) as (file, index):
+            squares = pool.map(
+                partial(cut, options.originals, options.size), sorted(parts.items()), chunksize=16
+            )
+            for (name, part), several in zip(sorted(parts.items()), squares, strict=True):
+                for pixels in several:
+                    file.write(pixels.tobytes())
+                    row = (part, labels[source_of(name)], name, checksum(pixels))
+                    for column, value in zip(columns.values(), row, strict=True):
+                        column.append(value)
+            left_out = [LeftOut(photo.name, photo.reason) for photo in looked if photo.reason]
+            index |= {"source": options.originals.name, "seed": 0, "left_out": left_out}
+            index |= {"categories": list(labels), "photos": columns}
+    print(table(looked, parts))
+    print({part: columns["split"].count(part) for part in ("train", "validation", "test")})
+
+
+if __name__ == "__main__":
+    main()

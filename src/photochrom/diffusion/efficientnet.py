@@ -1,0 +1,123 @@
+"""EfficientNet-Lite0, which has learnt to name things, as an encoder: maps 8, 16 and 32 times smaller than the photo.
+
+Source: Tan & Le 2019 (EfficientNet), Sandler et al. 2018 (inverted residuals), and the Lite variants of the TensorFlow
+authors: no squeeze-and-excitation, ReLU6 for swish. Batch normalisation is folded into the convolutions, so a training
+that lets the encoder learn along keeps the batch statistics as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Self
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from photochrom.errors import PhotochromError
+from photochrom.model_folder import check_tensors
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "efficientnet-lite0.safetensors"
+SHA256 = "eb7d5b8d58e9219db1ec0609b04d1909091893e91852f2b55076d261cb7f1182"
+
+STAGES = (  # expansion, kernel, stride, channels, repeats: Tan & Le 2019, table 1
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+STEM = 32
+TAPPED = {2: "stride8", 4: "stride16", 6: "stride32"}
+"""The last stage of each size, and what its map is called."""
+
+
+class Convolution(nn.Conv2d):
+    """A convolution that pads as TensorFlow's SAME does where height and width are even: with stride 2, more below and right."""
+
+    def __init__(
+        self, channels_in: int, channels: int, kernel: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        padding = 0 if stride == 2 else kernel // 2
+        super().__init__(channels_in, channels, kernel, stride, padding, groups=groups)
+        self.before = (kernel - 2) // 2, kernel - 2 - (kernel - 2) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride[0] == 2:
+            x = F.pad(x, (*self.before, *self.before))
+        return super().forward(x)
+
+
+class InvertedResidual(nn.Module):
+    """Widen, look around within each channel, narrow; plus the input where the shape stays. Source: Sandler et al. 2018, figure 3."""
+
+    def __init__(self, channels_in: int, channels: int, expansion: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        wide = expansion * channels_in
+        self.expand = Convolution(channels_in, wide, 1) if expansion != 1 else nn.Identity()
+        self.depthwise = Convolution(wide, wide, kernel, stride, groups=wide)
+        self.project = Convolution(wide, channels, 1)
+        self.expands, self.adds = expansion != 1, stride == 1 and channels_in == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu6(self.expand(x)) if self.expands else x
+        h = self.project(F.relu6(self.depthwise(h)))
+        return x + h if self.adds else h
+
+
+class EfficientNetLite0(nn.Module):
+    """All of EfficientNet-Lite0 but its head: luma -> maps of 40, 112 and 320 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Convolution(3, STEM, 3, 2)
+        channels_in, stages = STEM, []
+        for expansion, kernel, stride, channels, repeats in STAGES:
+            blocks = []
+            for i in range(repeats):
+                blocks.append(
+                    InvertedResidual(channels_in, channels, expansion, kernel, stride if i == 0 else 1)
+                )
+                channels_in = channels
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+        self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def load(cls) -> Self:
+        """The weights that come with the package, frozen. Raises PhotochromError if they are missing or damaged."""
+        try:
+            content = WEIGHTS.read_bytes()
+            if hashlib.sha256(content).hexdigest() != SHA256:
+                raise PhotochromError(
+                    f"{WEIGHTS} is damaged: its checksum is not {SHA256[:12]}...; install Photochrom again"
+                )
+            tensors = {key: value.float() for key, value in safetensors.torch.load(content).items()}
+        except (OSError, SafetensorError) as error:
+            raise PhotochromError(f"EfficientNet weights {WEIGHTS} cannot be read: {error}") from None
+        with torch.device("meta"):  # to draw random weights first would take longer than to load these
+            network = cls()
+        check_tensors(network, tensors, WEIGHTS)
+        network.load_state_dict(tensors, assign=True)
+        return network.requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def forward(self, rgb: Tensor, last: str = "stride32") -> dict[str, Tensor]:
+        """rgb (B,3,H,W) in [0,1] -> the maps of `TAPPED` up to `last`, (B,C,H/stride,W/stride).
+
+        H and W: multiples of the last map's stride.
+        """
+        x = (rgb * 255 - 127) / 128
+        x = F.relu6(self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last)))
+        found: dict[str, Tensor] = {}
+        for i, stage in enumerate(self.stages):
+            x = stage(x)
+            if i in TAPPED:
+                found[TAPPED[i]] = x
+                if TAPPED[i] == last:
+                    break
+        return found
