@@ -23,7 +23,7 @@ import skimage
 import torch
 from PIL import Image
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import DEFAULT_MODEL, PRESETS, build
 from photochrom.data.sources import open_photo
@@ -51,7 +51,7 @@ def make_model(models: Path, encoder: str) -> None:
     )
     folder = ModelFolder(models / encoder)
     folder.path.mkdir(parents=True)
-    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+    files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     folder.save_weights(UNet(config.model).state_dict(), config)
 
 
@@ -136,7 +136,7 @@ Photos of 64x64 per second in batches, one colouring each, from Python, the best
 With vgg16 a step takes two evaluations, since models with an encoder are guided where nothing is said (`--guidance 1` halves
 that); {DEFAULT_MODEL} has learnt what guidance does, and most of its time is its encoder's, which sees photos at twice their size.
 """
-    model_folder.write_bytes(REPORT, text.encode())
+    files.write_bytes(REPORT, text.encode())
 
 
 if __name__ == "__main__":

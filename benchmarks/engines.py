@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.coloring.onnx import read_onnx, write_onnx
 from photochrom.config import PRESETS, build
 from photochrom.diffusion.encoder import Encoder
@@ -111,7 +111,7 @@ round, with their range, and above 1 onnxruntime is faster.
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 """
-    model_folder.write_bytes(REPORT, text.encode())
+    files.write_bytes(REPORT, text.encode())
 
 
 if __name__ == "__main__":

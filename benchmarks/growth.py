@@ -32,7 +32,7 @@ from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack, new_pack
 from photochrom.diffusion.unet import UNet
-from photochrom.model_folder import write_bytes
+from photochrom.files import write_bytes
 from photochrom.precision import for_training
 from photochrom.training.training import Training
 

@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 import numpy as np
 from PIL import Image
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import PRESETS, build
 from photochrom.diffusion.unet import UNet
@@ -54,7 +54,7 @@ def random_model(folder: ModelFolder) -> None:
     """The preset `small`, not trained."""
     config = build({"model": {"features": PRESETS["small"].features}, "data": {"size": 64}})
     folder.path.mkdir(parents=True)
-    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+    files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     folder.save_weights(UNet(config.model).state_dict(), config)
 
 

@@ -39,7 +39,7 @@ from photochrom.data.shard_order import PLACES, ShardOrder
 from photochrom.data.shards import SHARD_BYTES, Shards, checksum_of, new_shards, ppm_header
 from photochrom.data.sources import Photo, Pixels
 from photochrom.data.stratification import stratified
-from photochrom.model_folder import write_bytes
+from photochrom.files import write_bytes
 from photochrom.precision import for_training
 from photochrom.training.training import Training
 

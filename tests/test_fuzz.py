@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import resource
+import shutil
 import struct
 import warnings
 from collections.abc import Callable
@@ -23,16 +25,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import photochrom
 from photochrom import model_folder
+from photochrom.coloring import manifest
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.hints import Hint
+from photochrom.commands.cli import app
 from photochrom.config import Config, build, read_recipe
 from photochrom.data.sources import LeftOut, Photo, Source, open_photo, read_photo
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
+from photochrom.evaluation.card import EVALUATION
 from photochrom.model_folder import ModelFolder
+from photochrom.server.catalogue import Catalogue
 
 Record = Callable[[str, object], None]
+SHIPPED = Path(photochrom.__file__).parent / "weights"
+HISTORIES = sorted(SHIPPED.glob("*/training_history.json"))
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.toml"))
 MEMORY_MB = 400  # that trying may take at most, on top of what was taken before
 
@@ -343,7 +352,7 @@ def test_checkpoints(tmp_path: Path, record_property: Record) -> None:
 @pytest.mark.fault("broken configuration or history of a model", "")
 def test_model_folders(tmp_path: Path, record_property: Record) -> None:
     folder = ModelFolder(tmp_path)
-    wholes = (build({}).model_dump_json().encode(), b'[{"epoch": 1, "val_loss": 0.5}]')
+    wholes = (build({}).model_dump_json().encode(), Path(HISTORIES[0]).read_bytes())
 
     def check(content: bytes) -> str:
         for file in (model_folder.CONFIG, model_folder.HISTORY):
@@ -358,3 +367,87 @@ def test_model_folders(tmp_path: Path, record_property: Record) -> None:
         return outcome
 
     fuzz(broken(wholes), check, record_property)
+
+
+# --- Records: JSON that anybody may have written ----------------------------------------------------------------------
+
+LEAVES = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=5)
+KEYS = st.sampled_from(
+    ["epoch", "stage", "val_loss", "rows", "model", "data", "value", "a.png", "photo", "files", "subjects"]
+)
+ANY_JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@st.composite
+def replaced(draw: st.DrawFn, whole: Any) -> Any:
+    """A record of which one value, somewhere in it, is any other."""
+    if not isinstance(whole, (dict, list)) or not whole or not draw(st.integers(0, 3)):
+        return draw(ANY_JSON)
+    if isinstance(whole, list):
+        place = draw(st.integers(0, len(whole) - 1))
+        return [*whole[:place], draw(replaced(whole[place])), *whole[place + 1 :]]
+    key = draw(st.sampled_from(sorted(whole)))
+    return whole | {key: draw(replaced(whole[key]))}
+
+
+RECORDS = {
+    name: json.loads((SHIPPED / "photochrom-fast" / name).read_text())
+    for name in (model_folder.CONFIG, model_folder.HISTORY, EVALUATION)
+} | {"report.json": {"subjects": {"good": {}, "bad": {}}}, ".trainer": 1}
+
+
+@pytest.mark.fault("any JSON in the records of one model", "the other models are listed")
+def test_records_of_models(tmp_path: Path, record_property: Record) -> None:
+    models, report = tmp_path / "models", tmp_path / "reports" / "one"
+    for name in ("good", "bad"):
+        shutil.copytree(SHIPPED / "photochrom-fast", models / name)
+    report.mkdir(parents=True)
+    (report / "report.html").touch()
+
+    def check(record: tuple[str, Any]) -> str:
+        name, value = record
+        file = (report if name == "report.json" else models / "bad") / name
+        before = file.read_bytes() if file.exists() else None
+        file.write_text(json.dumps(value))
+        try:
+            catalogue = Catalogue(models, report.parent)
+            listed = {fact["name"]: fact for fact in catalogue.all()}
+            assert listed["good"].get("error") is None
+            if (reason := listed["bad"].get("error")) is None:
+                catalogue.details("bad")
+            out, told = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):
+                app(["models", "--models", str(models), "--json"], standalone_mode=False)
+            names = {fact["name"] for fact in json.loads(out.getvalue())}
+            assert names >= {"good"}
+            assert "bad" in names or len(told.getvalue().splitlines()) == 1
+        except PhotochromError as error:
+            return one_line(error)
+        finally:
+            file.unlink() if before is None else file.write_bytes(before)
+        return "read" if reason is None else "named and left out"
+
+    inputs = st.one_of(*(st.tuples(st.just(name), replaced(whole)) for name, whole in RECORDS.items()))
+    fuzz(inputs, check, record_property)
+
+
+@pytest.mark.fault("any JSON in the record of an album", "")
+def test_records_of_albums(tmp_path: Path, record_property: Record) -> None:
+    output = tmp_path / "a.png"
+    output.write_bytes(b"of a person")
+    whole = {"a.png": {"photo": [3, 5], "how": "x", "files": {"a.png": [1, 2]}}}
+
+    def check(value: Any) -> str:
+        (tmp_path / manifest.FILE).write_text(json.dumps(value))
+        record = manifest.Record(tmp_path, {})
+        assert not record.is_current(tmp_path / "photo.png", output, [output])
+        if record.problem:
+            assert "\n" not in record.problem
+            assert not record.is_ours(output, [output])  # a person's file is safe from what nobody can read
+        return "nothing is taken for ours" if record.problem else "read"
+
+    fuzz(replaced(whole), check, record_property)

@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.config import build
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
@@ -42,7 +42,7 @@ def python(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def files(folder: Path) -> set[str]:
+def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
@@ -60,35 +60,35 @@ def failing(error: BaseException) -> Callable[[IO[bytes]], None]:
 
 def test_a_file_is_written_whole_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    model_folder.write_bytes(path, b"first")
-    model_folder.write_bytes(path, b"second")
+    files.write_bytes(path, b"first")
+    files.write_bytes(path, b"second")
     assert path.read_bytes() == b"second"
-    assert files(tmp_path) == {"file"}
+    assert names(tmp_path) == {"file"}
     assert path.stat().st_mode & 0o777 == 0o644  # not the 0600 of a temporary file: others may read a model
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), RuntimeError("no")], ids=repr)
 def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "file"
-    model_folder.write_bytes(path, b"old")
+    files.write_bytes(path, b"old")
     with pytest.raises(type(error)):
-        model_folder.write_atomically(path, failing(error))
+        files.write_atomically(path, failing(error))
     assert path.read_bytes() == b"old"
-    assert files(tmp_path) == {"file"}
+    assert names(tmp_path) == {"file"}
 
 
 def test_a_full_disk_is_told_and_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    model_folder.write_bytes(path, b"old")
+    files.write_bytes(path, b"old")
     with pytest.raises(PhotochromError, match=r"^cannot write .*file: the disk is full; make room .*kept\)$"):
-        model_folder.write_atomically(path, failing(OSError(errno.ENOSPC, "No space left on device")))
+        files.write_atomically(path, failing(OSError(errno.ENOSPC, "No space left on device")))
     assert path.read_bytes() == b"old"
-    assert files(tmp_path) == {"file"}
+    assert names(tmp_path) == {"file"}
 
 
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     with pytest.raises(PhotochromError, match=r"cannot write .*No such file or directory"):
-        model_folder.write_bytes(tmp_path / "gone" / "file", b"")
+        files.write_bytes(tmp_path / "gone" / "file", b"")
 
 
 LIMITED = """
@@ -113,14 +113,14 @@ def test_a_checkpoint_that_finds_no_room_keeps_the_old_one(folder: ModelFolder) 
     assert message.startswith(f"cannot write {folder / model_folder.LAST}: ")
     assert "is kept" in message
     assert model_folder.read_checkpoint(folder / model_folder.LAST) == old
-    assert files(folder.path) == {model_folder.LAST}
+    assert names(folder.path) == {model_folder.LAST}
 
 
 def test_json_refuses_what_is_not_json(tmp_path: Path) -> None:
-    model_folder.write_json(tmp_path / "a.json", {"loss": 0.5})
+    files.write_json(tmp_path / "a.json", {"loss": 0.5})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 0.5}
     with pytest.raises(ValueError, match="not JSON compliant"):
-        model_folder.write_json(tmp_path / "a.json", {"loss": float("nan")})
+        files.write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 0.5}
 
 
@@ -209,7 +209,7 @@ def test_a_place_that_cannot_be_a_folder_is_told(tmp_path: Path) -> None:
 def test_good_names(name: str, tmp_path: Path) -> None:
     folder = model_folder.model_folder(name, tmp_path)
     assert (folder.name, folder.path, folder.exists) == (name, tmp_path / name, False)
-    assert files(tmp_path) == set()
+    assert names(tmp_path) == set()
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_bad_names(name: str, tmp_path: Path) -> None:
 def make(models: Path, name: str) -> ModelFolder:
     folder = model_folder.model_folder(name, models)
     folder.path.mkdir(parents=True)
-    model_folder.write_json(folder / model_folder.CONFIG, build({}).model_dump(mode="json"))
+    files.write_json(folder / model_folder.CONFIG, build({}).model_dump(mode="json"))
     return folder
 
 
@@ -257,9 +257,19 @@ def test_a_broken_configuration_is_told(folder: ModelFolder, content: str) -> No
 
 def test_history(folder: ModelFolder) -> None:
     assert folder.history == []
-    model_folder.write_json(folder / model_folder.HISTORY, [{"epoch": 1, "val_loss": 0.5}])
-    assert folder.history == [{"epoch": 1, "val_loss": 0.5}]
-    for content in ('[{"epoch"', "1", "[1]", "{}", "null"):
+    epoch = {
+        "epoch": 1,
+        "stage": "v1",
+        "train_loss": 0.6,
+        "val_loss": 0.5,
+        "photos": 8,
+        "seconds": 1.5,
+        "noise": 0.6,
+    }
+    epoch |= {"weights": {"noise": 1.0, "perceptual": 0.0, "adversarial": 0.0}}
+    files.write_json(folder / model_folder.HISTORY, [epoch])
+    assert folder.history == [epoch]
+    for content in ('[{"epoch"', "1", "[1]", "{}", "null", "[{}]", json.dumps([epoch | {"val_loss": "low"}])):
         (folder / model_folder.HISTORY).write_text(content)
         with pytest.raises(PhotochromError, match=r"training_history\.json cannot be read"):
             _ = folder.history

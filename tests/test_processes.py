@@ -24,7 +24,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor
 
-from photochrom import model_folder, pictures, processes
+from photochrom import files, model_folder, pictures, processes
 from photochrom.commands.cli import main
 from photochrom.config import Config, build
 from photochrom.data.pack import Pack
@@ -123,8 +123,8 @@ def run_both(place: Path) -> None:
 
     VGG16.load = functools.cache(VGG16.load)  # type: ignore[method-assign]
     pictures.loss_curve = lambda history: b""
-    write = model_folder.write_atomically if processes.is_first() else None  # which would fail
-    with patched(model_folder, "write_atomically", write):
+    write = files.write_atomically if processes.is_first() else None  # which would fail
+    with patched(files, "write_atomically", write):
         case("both-stages", BOTH_STAGES)
         case("bf16", BF16)
         case("parts", IN_PARTS)

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from accelerate.optimizer import AcceleratedOptimizer
 from PIL import Image
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import asked_to_stop
 from photochrom.config import Config, build
@@ -185,7 +185,7 @@ def points(work: str) -> Values:
             newest, origin, skipped = folder.newest_checkpoint()
             assert (origin.name, skipped) == (model_folder.LAST, [])
             with folder.locked():
-                left = sorted(path.name for path in folder.path.iterdir() if path.suffix == model_folder.PART)
+                left = sorted(path.name for path in folder.path.iterdir() if path.suffix == files.PART)
             found[folder.name] = [code, newest["epoch"], left]
     return found
 
@@ -262,7 +262,7 @@ def growth(pack: str, work: str, steps: str, photos: str) -> Values:
     coloured = grown(int(photos), lambda: colorizer(photo, steps=2))
     folder = ModelFolder(Path(work, "models", "served"))
     folder.path.mkdir(parents=True)
-    model_folder.write_json(folder / model_folder.CONFIG, training.config.model_dump(mode="json"))
+    files.write_json(folder / model_folder.CONFIG, training.config.model_dump(mode="json"))
     folder.save_weights(weights, training.config)
     content = photo.read_bytes()
     with TestClient(create_app(Settings(models=folder.path.parent, device="cpu"))) as client:

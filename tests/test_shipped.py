@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import DEFAULT_MODEL, build
 from photochrom.data.importing import import_photos
@@ -79,7 +79,7 @@ def test_a_photo_is_coloured_by_name_from_anywhere(tmp_path: Path, monkeypatch: 
 
 def test_own_models_of_other_names_are_listed_after_them(tmp_path: Path) -> None:
     (tmp_path / "aaa").mkdir()
-    model_folder.write_json(tmp_path / "aaa" / model_folder.CONFIG, build({}).model_dump(mode="json"))
+    files.write_json(tmp_path / "aaa" / model_folder.CONFIG, build({}).model_dump(mode="json"))
     assert [folder.name for folder in model_folder.list_models(tmp_path)] == [*NAMES, "aaa"]
     with pytest.raises(UsageError, match=f"--from {DEFAULT_MODEL}"):
         model_folder.model_folder(DEFAULT_MODEL, tmp_path)

@@ -37,7 +37,7 @@ from regression import Regression
 from rgb_diffusion import RgbDiffusion
 from torch import Tensor
 
-from photochrom import model_folder, pictures
+from photochrom import files, model_folder, pictures
 from photochrom.commands.terminal import Display
 from photochrom.config import Config, StageConfig, build, read_recipe
 from photochrom.data.dataset import find
@@ -114,7 +114,7 @@ def trained(
         photos = training.step * config.training.batch_size
         facts = {"settings": settings, "minutes": json.dumps(used / 60), "photos": json.dumps(photos)}
         weights = {name: value.cpu().contiguous() for name, value in training.averaged.state_dict().items()}
-        model_folder.write_bytes(file, safetensors.torch.save(weights, facts))
+        files.write_bytes(file, safetensors.torch.save(weights, facts))
     with safetensors.safe_open(file, framework="pt") as opened:
         facts = opened.metadata()
     found = {key: json.loads(facts[key]) for key in ("minutes", "photos")}
@@ -223,10 +223,10 @@ def run(options: argparse.Namespace) -> str:
             overwrite=True, progress=display.show,
         )  # fmt: skip
     text = page(result, budgets, config, options.steps)
-    model_folder.write_bytes(
+    files.write_bytes(
         options.out / "sheet.png", pictures.png(sheet(subjects, pack, options.split, options.seed))
     )
-    model_folder.write_bytes(options.doc, text.encode())
+    files.write_bytes(options.doc, text.encode())
     return text
 
 

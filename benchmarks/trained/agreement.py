@@ -24,7 +24,7 @@ from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Subject, given_luma
-from photochrom.model_folder import write_bytes
+from photochrom.files import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 DRAWS, MIRRORED = 8, 2

@@ -37,7 +37,8 @@ from photochrom.errors import PhotochromError
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Subject, given_luma
 from photochrom.evaluation.statistics import EQUAL
-from photochrom.model_folder import WEIGHTS, ModelFolder, write_bytes, write_json
+from photochrom.files import write_bytes, write_json
+from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.randomness import stratified_steps
 from photochrom.training import loop, training
 from photochrom.training.aging import aged_luma

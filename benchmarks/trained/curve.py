@@ -22,7 +22,8 @@ from photochrom.commands.terminal import Display
 from photochrom.config import PRESETS, Config, build
 from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
-from photochrom.model_folder import WEIGHTS, ModelFolder, write_bytes
+from photochrom.files import write_bytes
+from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.training import loop
 
 TWO_CORES = 123 * 60  # photos a minute, see docs/recipe.md

@@ -31,7 +31,7 @@ from photochrom.evaluation import metrics
 from photochrom.evaluation.measures import MEASURES
 from photochrom.evaluation.metrics import Array
 from photochrom.evaluation.statistics import STRENGTHS, strength_at
-from photochrom.model_folder import write_bytes
+from photochrom.files import write_bytes
 from photochrom.pictures import png, sheet
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -23,7 +23,7 @@ from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.diffusion.encoder import Encoder
-from photochrom.model_folder import write_bytes
+from photochrom.files import write_bytes
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
 DOCS = Path(__file__).parents[2] / "docs"

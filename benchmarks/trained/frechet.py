@@ -22,7 +22,7 @@ from photochrom.evaluation import metrics
 from photochrom.evaluation.candidates import Subject, model_subject, references, render
 from photochrom.evaluation.evaluate import choose, photo_seeds
 from photochrom.evaluation.metrics import Array, Moments, frechet_distance
-from photochrom.model_folder import write_bytes
+from photochrom.files import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 COUNTS = (300, 400, 600, 800, 1200)  # of 256 channels; all photos are added to these

@@ -25,7 +25,7 @@ from photochrom.coloring.upsampling import luma_tensor
 from photochrom.diffusion import color
 from photochrom.evaluation import metrics
 from photochrom.evaluation.metrics import Array
-from photochrom.model_folder import write_bytes
+from photochrom.files import write_bytes
 from photochrom.pictures import png, sheet, to_images
 
 DOCS = Path(__file__).parents[2] / "docs"

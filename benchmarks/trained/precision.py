@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.data.dataset import find
 from photochrom.diffusion.encoder import Encoder
@@ -82,7 +82,7 @@ again as the table says. Distances are in CIELAB (a,b), where 2.3 is a just noti
 
 Mean distance to the true colours: {", ".join(errors)}.
 """
-    model_folder.write_bytes(REPORT, text.encode())
+    files.write_bytes(REPORT, text.encode())
     print(text)
 
 

@@ -27,7 +27,7 @@ from photochrom.diffusion.samplers import CLEAN, SAMPLERS, Level, Noise, Predict
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Subject, given_luma
 from photochrom.evaluation.statistics import EQUAL
-from photochrom.model_folder import write_bytes
+from photochrom.files import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs"
 EVALUATIONS = (1, 2, 4, 8, 12, 20, 50)

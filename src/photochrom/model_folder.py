@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -23,67 +20,15 @@ from torch import Tensor, nn
 
 from photochrom.config import Config, build
 from photochrom.errors import PhotochromError, UsageError
+from photochrom.files import PART, read_json, write_atomically, write_bytes
+from photochrom.training_history import HISTORY_FILE, EpochRecord
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
 HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
 ONNX = "model.onnx"
 ENGINES = {"torch": WEIGHTS, "onnx": ONNX}  # what runs a network, and the file that it reads
-PART = ".part"  # how temporary files end
 SHIPPED = Path(__file__).parent / "weights"  # folders of the models that come along
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place: a reader sees the old or the new.
-
-    Raises PhotochromError when the disk is full or the folder cannot be written to; the old file stays.
-    """
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False
-        ) as file:
-            temporary = file.name
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        temporary = None
-        sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
-        cause = (
-            error if isinstance(error, OSError) else error.__context__
-        )  # torch.save raises its own after it
-        if not isinstance(cause, OSError):
-            raise
-        reason = (
-            "the disk is full; make room" if cause.errno == errno.ENOSPC else cause.strerror or str(cause)
-        )
-        raise PhotochromError(f"cannot write {path}: {reason} (what was saved before is kept)") from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def sync_folder(path: Path) -> None:
-    """Have a folder's list of files on disk, so that what was just renamed in it survives a power cut."""
-    if os.name == "posix":
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file atomically."""
-    write_atomically(path, lambda file: file.write(content))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically; refuses NaN, which is not JSON."""
-    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def check_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
@@ -201,17 +146,12 @@ class ModelFolder:
             raise PhotochromError(f"{self / CONFIG} cannot be read: {error}") from None
 
     @property
-    def history(self) -> list[dict[str, Any]]:
-        """One record per finished epoch; empty before the first."""
-        if not (self / HISTORY).exists():
-            return []
+    def history(self) -> list[EpochRecord]:
+        """One record per finished epoch; none before the first."""
         try:
-            records = json.loads((self / HISTORY).read_text(encoding="utf-8"))
-            if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-                raise ValueError("it is no list of records")
-        except (OSError, ValueError, RecursionError) as error:
-            raise PhotochromError(f"{self / HISTORY} cannot be read: {error}") from None
-        return records
+            return read_json(self / HISTORY, HISTORY_FILE)
+        except FileNotFoundError:
+            return []
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -282,19 +222,6 @@ class ModelFolder:
         """Delete the folder and all that is in it; raises PhotochromError while it is being trained."""
         with self.locked():
             shutil.rmtree(self.path)
-
-
-def best_record(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The epoch of the last stage with the lowest validation loss: the one that `best_model.pth` holds.
-
-    Only within a stage do validation losses compare.
-    """
-    return min(stages_of(history)[-1], key=lambda record: float(record["val_loss"]))
-
-
-def stages_of(history: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The records of each stage, those of the models that were gone on from included."""
-    return [list(records) for _, records in groupby(history, lambda record: record.get("stage_began"))]
 
 
 def model_folder(name: str, models: Path) -> ModelFolder:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from photochrom.diffusion import color
-from photochrom.model_folder import stages_of
+from photochrom.training_history import stages_of
 
 
 def to_images(y: Tensor, c: Tensor) -> list[Image.Image]:

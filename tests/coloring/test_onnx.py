@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.coloring import colorizer
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.hints import Hint
@@ -46,7 +46,7 @@ def make_model(path: Path, encoder: str, seed: int = 0) -> ModelFolder:
             nn.init.normal_(weight, std=0.1)
     folder = ModelFolder(path)
     path.mkdir(parents=True, exist_ok=True)
-    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+    files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     folder.save_weights(network.state_dict(), config)
     return folder
 

@@ -22,7 +22,7 @@ import pytest
 import typer
 from PIL import Image
 
-from photochrom import __version__, flags, model_folder
+from photochrom import __version__, files, flags, model_folder
 from photochrom.commands import cli, demo_run
 from photochrom.commands.terminal import duration
 from photochrom.config import build
@@ -172,7 +172,7 @@ def test_wrong_usage_is_one_line_and_exit_2(run: Run, tmp_path: Path, arguments:
     (tmp_path / "unknown.toml").write_text("[model]\ndepth = 3\n")
     (tmp_path / "stages.toml").write_text("[[stages]]\nepochs = 1\n[[stages]]\nepochs = 2\n")
     (tmp_path / "models/some").mkdir(parents=True)
-    model_folder.write_json(tmp_path / "models/some" / model_folder.CONFIG, build({}).model_dump(mode="json"))
+    files.write_json(tmp_path / "models/some" / model_folder.CONFIG, build({}).model_dump(mode="json"))
     (tmp_path / "models/some" / model_folder.WEIGHTS).touch()
     result = run(*arguments.split())
     assert result.code == 2

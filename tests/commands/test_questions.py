@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.commands.questions import is_finished
 from photochrom.config import Config, build
 from photochrom.model_folder import ModelFolder
@@ -24,7 +24,7 @@ pexpect = pytest.importorskip(
 SCRIPT = """
 from pathlib import Path
 from rich.console import Console
-from photochrom import model_folder
+from photochrom import model_folder, files
 from photochrom.commands.questions import as_command, ask_for_flags
 while True:
     try:
@@ -92,12 +92,12 @@ def model(models: Path, name: str, epochs: int, of: int, **stage: Any) -> Config
     config = build({"stages": [{"epochs": of, **stage}]})
     folder = ModelFolder(models / name)
     folder.path.mkdir(parents=True)
-    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+    files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     label = config.stages[0].label
     losses = [
         {"epoch": n, "stage": label, "train_loss": 0.5 / n, "val_loss": 0.6 / n} for n in range(1, epochs + 1)
     ]
-    model_folder.write_json(folder / model_folder.HISTORY, losses)
+    files.write_json(folder / model_folder.HISTORY, losses)
     return config
 
 
@@ -274,9 +274,9 @@ def test_a_training_is_finished_by_its_epochs_or_by_its_patience(
     folder = ModelFolder(models / "a")
     folder.path.mkdir(parents=True)
     config = build({"stages": [{"epochs": 6}], "training": {"patience": patience}})
-    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+    files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     records = [{"epoch": n, "val_loss": loss} for n, loss in enumerate(losses, 1)]
-    model_folder.write_json(folder / model_folder.HISTORY, records)
+    files.write_json(folder / model_folder.HISTORY, records)
     assert is_finished(folder) == finished
 
 
@@ -284,12 +284,12 @@ def test_patience_counts_in_the_last_stage_only(models: Path) -> None:
     folder = ModelFolder(models / "a")
     folder.path.mkdir(parents=True)
     config = build({"stages": [{"epochs": 3}, {"epochs": 5}], "training": {"patience": 2}})
-    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+    files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     records = [{"epoch": n, "val_loss": 0.1 * n, "stage_began": 1 if n < 4 else 4} for n in range(1, 6)]
     for count, finished in ((3, False), (5, False)):
-        model_folder.write_json(folder / model_folder.HISTORY, records[:count])
+        files.write_json(folder / model_folder.HISTORY, records[:count])
         assert is_finished(folder) == finished
-    model_folder.write_json(
+    files.write_json(
         folder / model_folder.HISTORY, [*records, {"epoch": 6, "val_loss": 0.9, "stage_began": 4}]
     )
     assert is_finished(folder)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.coloring.colorings import agreed
 from photochrom.commands.cli import main
 from photochrom.config import build
@@ -34,6 +34,7 @@ from photochrom.evaluation.metrics import Array
 from photochrom.evaluation.statistics import BETTER, EQUAL, NODES, WORSE
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
+from photochrom.training_history import best_epoch
 
 
 def blotchy(name: str, amount: float, fade: float = 1.0) -> Subject:
@@ -286,7 +287,7 @@ def models(
             torch.nn.init.normal_(parameter, std=0.1)
         model = ModelFolder(folder / name)
         model.path.mkdir()
-        model_folder.write_json(model / model_folder.CONFIG, config.model_dump(mode="json"))
+        files.write_json(model / model_folder.CONFIG, config.model_dump(mode="json"))
         model.save_weights(network.state_dict(), config)
     return folder
 
@@ -416,7 +417,7 @@ def test_a_models_own_figures_stay_with_it(
     kept = read_evaluation(trained)
     assert kept is not None
     assert kept["rows"]["model"] == row
-    assert kept["epoch"] == model_folder.best_record(trained.history)["epoch"]
+    assert kept["epoch"] == best_epoch(trained.history)["epoch"]
     capsys.readouterr()
     assert call("models", "show", "mine", *models) == 0
     card = capsys.readouterr().out
@@ -443,10 +444,10 @@ def test_an_evaluation_of_earlier_weights_says_so(
 ) -> None:
     models = ("--models", trained.path.parent)
     assert call("evaluate", "mine", *models, "--data", pack.folder, "--steps", 2, "-o", tmp_path / "out") == 0
-    before, measured = (trained / "evaluation.json").read_bytes(), model_folder.best_record(trained.history)
+    before, measured = (trained / "evaluation.json").read_bytes(), best_epoch(trained.history)
     values["stages"][0]["epochs"] = 6
     train(build(values), trained, pack)
-    assert model_folder.best_record(trained.history)["epoch"] != measured["epoch"]
+    assert best_epoch(trained.history)["epoch"] != measured["epoch"]
     assert (trained / "evaluation.json").read_bytes() == before
     card = (trained / model_folder.CARD).read_text(encoding="utf-8")
     assert f"Measured at epoch {measured['epoch']}; the weights have changed since" in card

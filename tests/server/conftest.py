@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.config import build
 from photochrom.model_folder import ModelFolder
 from photochrom.server import Settings, create_app
@@ -33,7 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, new_values: Values) -> Path
             os.utime(file, (1e9 + number, 1e9 + number))
     begun = ModelFolder(models / "begun")
     begun.path.mkdir()
-    model_folder.write_json(begun / model_folder.CONFIG, build(new_values()).model_dump(mode="json"))
+    files.write_json(begun / model_folder.CONFIG, build(new_values()).model_dump(mode="json"))
     (begun / ".trainer").write_text(f"{os.getpid()}\n")
     (models / "broken").mkdir()
     (models / "broken" / model_folder.CONFIG).write_text("{")

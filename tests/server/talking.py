@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.config import build
 from photochrom.diffusion.unet import UNet
 from photochrom.model_folder import ModelFolder
@@ -177,7 +177,7 @@ def make_model(folder: ModelFolder, values: dict[str, Any], seed: int = 0) -> No
                 0.05 * torch.randn_like(weight)
             )  # the last layer begins with zeros: all photos would be gray
     folder.path.mkdir(parents=True)
-    model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+    files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     folder.save_weights(network.state_dict(), config)
     common = {
         "noise": 0.1,
@@ -185,6 +185,8 @@ def make_model(folder: ModelFolder, values: dict[str, Any], seed: int = 0) -> No
         "seconds": 9.0,
         "photos_per_second": 80.0,
         "learning_rate": 1e-4,
+        "photos": 720,
+        "weights": {"noise": 1.0, "perceptual": 0.1, "adversarial": 0.0},
     }
     record = {"train_loss": 0.3, "val_loss": 0.2, **common}
     history = [
@@ -192,7 +194,7 @@ def make_model(folder: ModelFolder, values: dict[str, Any], seed: int = 0) -> No
         {"epoch": 2, "stage": "v2", "stage_began": 2, **record},
     ]
     history[1] |= {"train_loss": 0.2, "perceptual": 0.5}
-    model_folder.write_json(folder / model_folder.HISTORY, history)
+    files.write_json(folder / model_folder.HISTORY, history)
     (folder / "samples").mkdir()
     for epoch in (1, 2):
         Image.new("RGB", (60, 40), (90 * epoch, 0, 0)).save(folder / "samples" / f"epoch_{epoch:04}.png")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.evaluation.metrics import DARK, lab
 from photochrom.model_folder import ModelFolder
 from photochrom.server import Settings
@@ -341,7 +341,7 @@ def test_a_training_is_followed_live(
         assert page.locator(".mark").count() == 3  # in each chart, where the stage began
         assert page.locator(".strip img").count() == 2
         records = folder.history
-        model_folder.write_json(
+        files.write_json(
             folder / model_folder.HISTORY, [*records, records[-1] | {"epoch": 3, "train_loss": 0.15}]
         )
         page.locator('svg[aria-label*="0.15 at epoch 3"]').wait_for()

@@ -75,6 +75,7 @@ class Plan:
     jobs: dict[Path, Path] = field(default_factory=dict)
     refused: dict[Path, str] = field(default_factory=dict)
     unchanged: list[Path] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     record: Record | None = None
 
     def share(self) -> Plan:
@@ -106,6 +107,8 @@ def plan(
             f"-o {out} is a file: name a folder, or a new file such as coloured.png for a single photo"
         )
     result = Plan(record=None if single else Record(out, how or {}))
+    if result.record and result.record.problem:
+        result.warnings.append(result.record.problem)
     taken: dict[Path, Path] = {}
     for given in inputs:
         photos = _photos_below(given, out) if given.is_dir() else {given: Path(given.name)}

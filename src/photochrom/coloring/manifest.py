@@ -15,12 +15,26 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
 from photochrom import processes
-from photochrom.model_folder import write_json
+from photochrom.errors import PhotochromError
+from photochrom.files import read_json, write_json
 
 FILE, LOCK = ".photochrom.json", ".photochrom.lock"
 SAVE_SECONDS = 2.0  # of work that nobody remembers after a power cut
+
+
+class Entry(TypedDict):
+    """How one output came about."""
+
+    photo: list[int] | None
+    how: str
+    files: dict[str, list[int] | None]
+
+
+ENTRIES = TypeAdapter(dict[str, Entry])
 
 
 class Record:
@@ -31,14 +45,18 @@ class Record:
         self.how = hashlib.blake2b(
             json.dumps(how, sort_keys=True, default=str).encode(), digest_size=8
         ).hexdigest()
+        self.problem: str | None = None
         self.entries = self._read()
-        self.new: dict[str, Any] = {}
+        self.new: dict[str, Entry] = {}
         self.saved = time.monotonic()
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Entry]:
         try:
-            return dict(json.loads((self.folder / FILE).read_text(encoding="utf-8")))
-        except (OSError, ValueError):  # none yet, or torn: then nothing is known to be ours
+            return read_json(self.folder / FILE, ENTRIES)
+        except FileNotFoundError:
+            return {}
+        except PhotochromError as error:  # then nothing is known to be ours
+            self.problem = f"{error}: photos that were coloured before are left alone"
             return {}
 
     def _key(self, output: Path) -> str:
@@ -46,20 +64,24 @@ class Record:
 
     def is_ours(self, output: Path, files: Sequence[Path]) -> bool:
         """Whether those of the files that exist are as an earlier run wrote them."""
-        entry = self.entries.get(self._key(output), {})
-        written = entry.get("files", {})
+        entry = self.entries.get(self._key(output))
+        written = entry["files"] if entry else {}
         return all(written.get(file.name) == state(file) for file in files if file.exists())
 
     def is_current(self, photo: Path, output: Path, files: Sequence[Path]) -> bool:
         """Whether photo, model and options are those that the files were made of, and all of them are there."""
-        entry = self.entries.get(self._key(output), {})
-        made_of = (entry.get("photo"), entry.get("how")) == (state(photo), self.how)
+        entry = self.entries.get(self._key(output))
+        made_of = entry is not None and (entry["photo"], entry["how"]) == (state(photo), self.how)
         return made_of and all(file.exists() for file in files) and self.is_ours(output, files)
 
     def add(self, photo: Path | None, output: Path, files: Sequence[Path]) -> None:
         """Remember what has just been written, at the latest after SAVE_SECONDS on disk; photo: None if it is not all of it."""
         written = {file.name: state(file) for file in files}
-        self.new[self._key(output)] = {"photo": photo and state(photo), "how": self.how, "files": written}
+        self.new[self._key(output)] = {
+            "photo": state(photo) if photo else None,
+            "how": self.how,
+            "files": written,
+        }
         if time.monotonic() - self.saved > SAVE_SECONDS:
             self.save()
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.config import Config, ModelConfig
 from photochrom.diffusion.unet import CHROMA_CHANNELS, UNet
 from photochrom.errors import PhotochromError
@@ -71,7 +71,7 @@ def write_onnx(weights: Path, output: Path) -> list[Difference]:
     program.model.metadata_props.update(model_folder.metadata_for(config) | {WEIGHTS_KEY: checksum})
     content = program.model_proto.SerializeToString()
     found = compared(network, content)
-    model_folder.write_bytes(output, content)
+    files.write_bytes(output, content)
     return found
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from photochrom.data.sources import MAX_PIXELS, is_gray, opened
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.model_folder import write_atomically
+from photochrom.files import write_atomically
 
 Photo = Image.Image | npt.NDArray[Any] | str | Path
 Info = dict[str | tuple[int, int], Any]  # as Pillow types it

@@ -19,7 +19,7 @@ from torch import Tensor
 from photochrom.coloring.colorizer import Colorizer, check
 from photochrom.coloring.upsampling import View, lay_over
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.model_folder import write_atomically
+from photochrom.files import write_atomically
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".m4v", ".avi", ".webm")
 BATCH = 16  # frames coloured together

@@ -243,6 +243,8 @@ def _color_films(
 
 def _tell(notes: dict[str, list[Path]], plan: Plan, coloured: int) -> None:
     """What a person should know at the end."""
+    for warning in plan.warnings:
+        say(f"photochrom: warning: {warning}")
     for note, paths in notes.items():
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
         say(f"{', '.join(map(str, paths[:3]))}{more}: {note}")

@@ -116,7 +116,7 @@ def data_info(
     """
     from photochrom.data.dataset import find
     from photochrom.data.pack import contact_sheet
-    from photochrom.model_folder import write_bytes
+    from photochrom.files import write_bytes
     from photochrom.pictures import png
 
     pack = find(name, data_dir)

@@ -12,7 +12,8 @@ from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import StageConfig, build
 from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
-from photochrom.model_folder import ModelFolder, model_folder, write_bytes
+from photochrom.files import write_bytes
+from photochrom.model_folder import ModelFolder, model_folder
 from photochrom.pictures import png, sheet
 from photochrom.training.loop import Progress, train
 

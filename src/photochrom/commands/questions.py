@@ -11,7 +11,8 @@ from rich.console import Console
 
 from photochrom.config import build
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.model_folder import ModelFolder, best_record, list_models, model_folder
+from photochrom.model_folder import ModelFolder, list_models, model_folder
+from photochrom.training_history import best_epoch
 
 
 class Question(NamedTuple):
@@ -200,7 +201,7 @@ def is_finished(folder: ModelFolder) -> bool:
         return False
     last, patience = history[-1], config.training.patience
     in_last_stage = last["epoch"] > config.last_epoch - config.stages[-1].epochs
-    waited = last["epoch"] - best_record(history)["epoch"]
+    waited = last["epoch"] - best_epoch(history)["epoch"]
     return bool(last["epoch"] >= config.last_epoch or (in_last_stage and 0 < patience <= waited))
 
 

@@ -74,6 +74,7 @@ def train(
     from photochrom.training.loop import beginning
     from photochrom.training.loop import train as run
     from photochrom.training.training import Training
+    from photochrom.training_history import best_epoch
 
     origin = model_folder.find_model(source, models) if source else None
     folder = model_folder.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
@@ -119,7 +120,7 @@ def train(
         return
     if not display.epochs_done:
         say("All epochs are done. To go on, run the same command with more --epochs (or --patience).")
-    best = model_folder.best_record(folder.history)
+    best = best_epoch(folder.history)
     typer.echo(folder.path)
     say(f"Validation loss {best['val_loss']:.4f}, in epoch {best['epoch']}. Look at")
     say(f"  {folder / model_folder.CURVE} and {folder / 'samples'}")

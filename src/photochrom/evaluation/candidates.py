@@ -20,6 +20,7 @@ from photochrom.diffusion import color
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.metrics import Array
 from photochrom.evaluation.statistics import GRAY, TRUTH
+from photochrom.training_history import best_epoch
 
 MEAN_COLOR_PHOTOS = 2000
 APART = (
@@ -80,7 +81,7 @@ def model_subject(
             f"evaluate it on a data set imported with --size {config.data.size}"
         )
     history = [] if is_file else model_folder.ModelFolder(weights.parent).history
-    best = model_folder.best_record(history) if history else {"epoch": None, "val_loss": None}
+    best = best_epoch(history) if history else {"epoch": None, "val_loss": None}
     kept = ("epoch", "stage", "stage_began", "val_loss", "photos", "weights")
     steps = config.steps if steps is None else steps
     guidance = config.guidance if guidance is None else guidance

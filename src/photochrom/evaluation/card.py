@@ -2,49 +2,120 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
-from photochrom import model_folder
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    FiniteFloat,
+    NonNegativeInt,
+    TypeAdapter,
+    with_config,
+)
+from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
+
+from photochrom import files, model_folder
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.measures import MEASURES, SET_MEASURES
+from photochrom.files import read_json
 from photochrom.flags import train_command
-from photochrom.model_folder import ModelFolder, best_record
+from photochrom.model_folder import ModelFolder
+from photochrom.training_history import EpochRecord, best_epoch, stages_of
 
+ALL = MEASURES | SET_MEASURES
 EVALUATION = "evaluation.json"  # written by `photochrom evaluate`: the model's row of its last report
+ALWAYS = ("colorfulness", "ab", "ciede2000", "dark_error", "false_color")  # in every evaluation
 SHOWN = (
     *("dark_error", "false_color", "dim_error", "ab", "ciede2000", "colorfulness"),
     *("psnr", "ssim", "pd_vgg16", "fd_vgg16", "fid", "diversity"),
 )
 
 
-def read_evaluation(folder: ModelFolder) -> dict[str, Any] | None:
-    """What the model's last evaluation found, None if there was none; raises PhotochromError for a torn file."""
+class Interval(TypedDict):
+    """A measure, and its 95 % interval where it has one."""
+
+    value: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+
+
+def _measures(row: Any) -> Any:
+    """The measures of a row: the time for a photo stands among them without an interval."""
+    return {name: value for name, value in row.items() if name in ALL} if isinstance(row, dict) else row
+
+
+def _has_colors(row: dict[str, Interval]) -> dict[str, Interval]:
+    if missing := [name for name in ALWAYS if name not in row]:
+        raise ValueError(f"{missing[0]} is missing")
+    return row
+
+
+Row = Annotated[dict[str, Interval], BeforeValidator(_measures), AfterValidator(_has_colors)]
+
+
+class Rows(TypedDict):
+    """The model beside gray and the true photos."""
+
+    model: Row
+    gray: Row
+    true: Row
+
+
+class Photos(TypedDict):
+    """The photos that a model was measured on."""
+
+    name: str
+    checksum: str | None
+    split: str
+    photos: NonNegativeInt
+
+
+@with_config(ConfigDict(extra="allow", allow_inf_nan=False))
+class Evaluation(TypedDict):
+    """`evaluation.json`: how good a model was when `photochrom evaluate` last measured it."""
+
+    photochrom: str
+    date: str
+    data: Photos
+    seed: int
+    steps: int
+    sampler: str
+    guidance: NotRequired[FiniteFloat]
+    average: NotRequired[int]
+    epoch: int | None
+    val_loss: FiniteFloat | None
+    rows: Rows
+
+
+EVALUATION_FILE = TypeAdapter(Evaluation)
+
+
+def read_evaluation(folder: ModelFolder) -> Evaluation | None:
+    """What the model's last evaluation found, None if there was none; raises PhotochromError for a file that is none."""
     try:
-        found = json.loads((folder / EVALUATION).read_text(encoding="utf-8"))
-        return {key: found[key] for key in ("data", "date", "epoch", "val_loss", "rows")} | found
+        return read_json(folder / EVALUATION, EVALUATION_FILE)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PhotochromError(
-            f"{folder / EVALUATION} cannot be read ({error}): delete it, and evaluate again"
-        ) from None
+    except PhotochromError as error:
+        raise PhotochromError(f"{error}: delete it, and evaluate again") from None
 
 
-def is_current(evaluation: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> bool:
+def is_current(evaluation: Evaluation, history: Sequence[EpochRecord]) -> bool:
     """Whether `model.safetensors` still is what was evaluated: training that went on may have found a better epoch."""
     if not history:
         return evaluation["epoch"] is None
-    best = best_record([dict(record) for record in history])
+    best = best_epoch(history)
     return (evaluation["epoch"], evaluation["val_loss"]) == (best["epoch"], best["val_loss"])
 
 
-def color_share(evaluation: Mapping[str, Any]) -> float | None:
+def color_share(evaluation: Evaluation) -> float | None:
     """Colourfulness as a share of the true photos'."""
-    found, true = (evaluation["rows"][row]["colorfulness"]["value"] for row in ("model", "true"))
-    return found / true if true else None
+    rows = evaluation["rows"]
+    found, true = rows["model"]["colorfulness"]["value"], rows["true"]["colorfulness"]["value"]
+    return found / true if found is not None and true else None
 
 
 def write_card(folder: ModelFolder) -> None:
@@ -55,20 +126,20 @@ def write_card(folder: ModelFolder) -> None:
         evaluation = read_evaluation(folder)
     except PhotochromError:  # `photochrom models` says so; no training shall fail for it
         evaluation = None
-    model_folder.write_bytes(folder / model_folder.CARD, model_card(folder, evaluation).encode())
+    files.write_bytes(folder / model_folder.CARD, model_card(folder, evaluation).encode())
 
 
-def model_card(folder: ModelFolder, evaluation: Mapping[str, Any] | None) -> str:
+def model_card(folder: ModelFolder, evaluation: Evaluation | None) -> str:
     """The folder's README.md, as Markdown; at least one epoch has to be done."""
     name, config, history, source = folder.name, folder.config, folder.history, None
     with suppress(PhotochromError):  # the model that it went on from may be gone by now
         source = model_folder.find_model(config.source, folder.path.parent).config if config.source else None
-    best = best_record(history)
+    best = best_epoch(history)
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
     known = all("device" in record for record in history)  # earlier ones did not write it down
     devices = ", ".join(dict.fromkeys(record["device"] for record in history)) if known else ""
-    stages = "\n".join(map(_stage, model_folder.stages_of(history)))
+    stages = "\n".join(map(_stage, stages_of(history)))
     features = ", ".join(map(str, config.model.features))
     network = "EfficientNet-Lite0" if config.model.encoder.startswith("lite0") else "VGG16"
     larger = " at twice the size" if config.model.encoder.endswith("x2") else ""
@@ -111,7 +182,7 @@ def _stage(records: Sequence[Mapping[str, Any]]) -> str:
     return f"| {' | '.join((records[-1]['stage'], str(len(records)), f'{photos:,}', *numbers))} |"
 
 
-def _evaluation(name: str, history: Sequence[Mapping[str, Any]], evaluation: Mapping[str, Any] | None) -> str:
+def _evaluation(name: str, history: Sequence[EpochRecord], evaluation: Evaluation | None) -> str:
     """The card's section about an evaluation; nothing without one."""
     if not evaluation:
         return ""
@@ -140,7 +211,7 @@ Errors shrink as colours fade, so they mean something only beside colourfulness,
 """
 
 
-def _line(measure: str, rows: Mapping[str, Any]) -> str:
+def _line(measure: str, rows: Rows) -> str:
     about = (MEASURES | SET_MEASURES)[measure]
 
     def number(value: float | None) -> str:
@@ -148,6 +219,6 @@ def _line(measure: str, rows: Mapping[str, Any]) -> str:
 
     found = rows["model"][measure]
     between = "" if found["low"] is None else f"{number(found['low'])} to {number(found['high'])}"
-    others = [number(rows[row].get(measure, {}).get("value")) for row in ("gray", "true")]
+    others = [number(row[measure]["value"]) if measure in row else "" for row in (rows["gray"], rows["true"])]
     title = f"{about.title} {about.unit}".strip()
     return f"| {' | '.join((title, number(found['value']), between, *others))} |"

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from rich.console import Console
 from torch import Tensor
 
-from photochrom import __version__, model_folder, processes
+from photochrom import __version__, files, processes
 from photochrom.coloring.colorizer import MOST_SAMPLES, pick_device
 from photochrom.data.dataset import DataSet
 from photochrom.diffusion.vgg16 import VGG16
@@ -216,8 +216,8 @@ def conclude(
         for row in rows
         if row.name in wanted
     }
-    model_folder.write_bytes(out / HTML, report.html(result, pictures).encode())
-    model_folder.write_json(out / JSON, result)  # last: where it is, the report is whole
+    files.write_bytes(out / HTML, report.html(result, pictures).encode())
+    files.write_json(out / JSON, result)  # last: where it is, the report is whole
     remove(out / PARTIAL)
     return result
 
@@ -242,7 +242,7 @@ def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
         "rows": {key: result["rows"][name] for key, name in rows.items()},
         "at_equal_colorfulness": result["at_equal_colorfulness"][folder.name],
     }
-    model_folder.write_json(folder / card.EVALUATION, kept)
+    files.write_json(folder / card.EVALUATION, kept)
     card.write_card(folder)
 
 
@@ -279,7 +279,7 @@ def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PhotochromError(f"cannot write {partial}: {error.strerror}; choose another --out") from error
-    model_folder.write_json(partial / SETTINGS, settings)
+    files.write_json(partial / SETTINGS, settings)
 
 
 def remove(partial: Path) -> None:
@@ -319,7 +319,7 @@ def run(
                 done += len(batch) * row.is_model
             buffer = BytesIO()
             np.savez(buffer, **columns)  # type: ignore[arg-type]
-            model_folder.write_bytes(file, buffer.getvalue())
+            files.write_bytes(file, buffer.getvalue())
         else:
             done += len(batch) * models
         progress(done, total, f"{first + len(batch):,} of {len(indices):,} photos")

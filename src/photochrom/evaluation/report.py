@@ -63,7 +63,7 @@ def gallery_places(result: Mapping[str, Any]) -> list[int]:
 def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -> str:
     """The page. photos: pictures (S,S,3) uint8 by row and place, those that `places` asks for."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("photochrom", ""), autoescape=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.PackageLoader("photochrom.evaluation", ""), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {

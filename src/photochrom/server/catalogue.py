@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
 from photochrom import model_folder
 from photochrom.config import DEFAULT_MODEL, Config
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.card import SHOWN, is_current, read_evaluation
 from photochrom.evaluation.measures import MEASURES, SET_MEASURES
+from photochrom.files import read_json
 from photochrom.model_folder import ModelFolder
 from photochrom.server.problems import Problem
+from photochrom.training_history import best_epoch
 
 ALL = MEASURES | SET_MEASURES
 GLANCE = ("ciede2000", "dark_error", "colorfulness")
 SHEET = re.compile(r"epoch_(\d+)\.png")
+
+
+class Report(TypedDict):
+    """What the list of reports needs to know of `report.json`: which models it is about."""
+
+    subjects: dict[str, Any]
+
+
+REPORT_FILE = TypeAdapter(Report)
 
 
 class Catalogue:
@@ -73,7 +86,7 @@ class Catalogue:
         config, history = folder.config, folder.history
         usable, running = (folder / model_folder.WEIGHTS).is_file(), is_training(folder)
         files = [path for path in folder.path.iterdir() if path.is_file()]
-        best = model_folder.best_record(history) if history else None
+        best = best_epoch(history) if history else None
         seconds_left = None
         if running and history:
             seconds_left = round(history[-1]["seconds"] * (config.last_epoch - history[-1]["epoch"]))
@@ -121,8 +134,8 @@ class Catalogue:
         found = {}
         for path in self._reports.glob("*/report.json"):
             try:
-                subjects = json.loads(path.read_text(encoding="utf-8"))["subjects"]
-            except (OSError, ValueError, KeyError, TypeError):
+                subjects = read_json(path, REPORT_FILE)["subjects"]
+            except (FileNotFoundError, PhotochromError):
                 continue  # half written, or of another program
             if name in subjects and (path.parent / "report.html").is_file():
                 found[path.parent.name] = path.parent
@@ -209,6 +222,6 @@ def is_training(folder: ModelFolder) -> bool:
             os.kill(process, 0)  # asks, and does nothing
     except PermissionError:
         return True
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return False
     return process > 0

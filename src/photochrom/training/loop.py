@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from photochrom import model_folder, pictures, processes
+from photochrom import files, model_folder, pictures, processes
 from photochrom.config import Config
 from photochrom.data.dataset import DataSet
 from photochrom.errors import Interrupted
@@ -80,7 +80,7 @@ def train(
                 # Its other files may never have been written.
                 processes.from_first(lambda: save_epoch(training, folder))
         processes.from_first(
-            lambda: model_folder.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+            lambda: files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
         )
         if not training.finished:
             training.keep_features(encoding(config, report, signal_received))
@@ -194,12 +194,12 @@ def save_epoch(training: Training, folder: ModelFolder) -> None:
         picture, measured = training.sheet()
         training.history[-1] |= measured
         (folder / "samples").mkdir(exist_ok=True)
-        model_folder.write_bytes(folder / "samples" / f"epoch_{training.epoch:04}.png", pictures.png(picture))
+        files.write_bytes(folder / "samples" / f"epoch_{training.epoch:04}.png", pictures.png(picture))
     state = training.state()
     if training.epochs_since_best == 0:
         folder.save_checkpoint(model_folder.BEST, state)
         folder.save_weights(state["ema_state_dict"], training.config)
-    model_folder.write_bytes(folder / model_folder.CURVE, pictures.loss_curve(training.history))
-    model_folder.write_json(folder / model_folder.HISTORY, training.history)
+    files.write_bytes(folder / model_folder.CURVE, pictures.loss_curve(training.history))
+    files.write_json(folder / model_folder.HISTORY, training.history)
     write_card(folder)
     folder.save_checkpoint(model_folder.LAST, state)

@@ -1,0 +1,88 @@
+"""Whole files: each is written atomically, and JSON that is read back is checked against its type."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from photochrom.errors import PhotochromError
+
+PART = ".part"  # how temporary files end
+Kind = TypeVar("Kind")
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place: a reader sees the old or the new.
+
+    Raises PhotochromError when the disk is full or the folder cannot be written to; the old file stays.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False
+        ) as file:
+            temporary = file.name
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        temporary = None
+        sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        cause = (
+            error if isinstance(error, OSError) else error.__context__
+        )  # torch.save raises its own after it
+        if not isinstance(cause, OSError):
+            raise
+        reason = (
+            "the disk is full; make room" if cause.errno == errno.ENOSPC else cause.strerror or str(cause)
+        )
+        raise PhotochromError(f"cannot write {path}: {reason} (what was saved before is kept)") from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Have a folder's list of files on disk, so that what was just renamed in it survives a power cut."""
+    if os.name == "posix":
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file atomically."""
+    write_atomically(path, lambda file: file.write(content))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; refuses NaN, which is not JSON."""
+    write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, kind: TypeAdapter[Kind]) -> Kind:
+    """What a JSON file holds, checked against its type: the file may be torn, or a stranger's.
+
+    Raises PhotochromError, one line that names the file and the first thing wrong with it; FileNotFoundError where there is none.
+    """
+    try:
+        return kind.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise PhotochromError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = "".join(f"{part}: " for part in (".".join(map(str, first["loc"])),) if part)
+        raise PhotochromError(f"{path} cannot be read: {place}{first['msg']}") from None

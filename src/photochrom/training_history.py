@@ -1,0 +1,72 @@
+"""The history of a training, `training_history.json`: one record per finished epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, NotRequired, cast
+
+from pydantic import (
+    ConfigDict,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    TypeAdapter,
+    with_config,
+)
+from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
+
+
+class Weights(TypedDict):
+    """The weights of the three losses in one stage."""
+
+    noise: FiniteFloat
+    perceptual: FiniteFloat
+    adversarial: FiniteFloat
+
+
+class SamplesBesideData(TypedDict):
+    """A measure of the sheet of samples, beside the same of the true photos."""
+
+    samples: FiniteFloat
+    data: FiniteFloat
+
+
+@with_config(ConfigDict(extra="allow", allow_inf_nan=False))
+class Epoch(TypedDict):
+    """What one epoch came to. Besides these keys it holds every term of the loss, by its name."""
+
+    epoch: PositiveInt
+    stage: str
+    train_loss: FiniteFloat
+    val_loss: FiniteFloat
+    photos: NonNegativeInt
+    seconds: NonNegativeFloat
+    weights: Weights
+    stage_began: NotRequired[PositiveInt]
+    learning_rate: NotRequired[FiniteFloat]
+    photos_per_second: NotRequired[FiniteFloat]
+    memory_mb: NotRequired[int]
+    device: NotRequired[str]
+    precision: NotRequired[str]
+    colorfulness: NotRequired[SamplesBesideData]
+    spread: NotRequired[SamplesBesideData]
+
+
+EpochRecord = dict[str, Any]
+"""An `Epoch` as code passes it on: a plain dict, since losses are looked up by names that are data."""
+HISTORY_FILE = TypeAdapter(cast("type[list[EpochRecord]]", list[Epoch]))
+
+
+def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:
+    """The epoch of the last stage with the lowest validation loss: `best_model.pth` holds its weights.
+
+    Validation losses compare within a stage only.
+    """
+    return min(stages_of(history)[-1], key=lambda epoch: float(epoch["val_loss"]))
+
+
+def stages_of(history: Sequence[EpochRecord]) -> list[list[EpochRecord]]:
+    """The epochs stage by stage. The stages of the models that this one went on from come first."""
+    return [list(epochs) for _, epochs in groupby(history, lambda epoch: epoch.get("stage_began"))]
