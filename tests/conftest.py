@@ -152,3 +152,16 @@ def new_values() -> Callable[[], dict[str, Any]]:
 def values(new_values: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The same, for one test to change."""
     return new_values()
+
+
+def epoch(number: int, val_loss: float, **more: Any) -> dict[str, Any]:
+    """A record of a training's history."""
+    weights = {"noise": 1.0, "perceptual": 0.1, "adversarial": 0.0}
+    record = {
+        "epoch": number,
+        "stage": "v1",
+        "train_loss": val_loss,
+        "val_loss": val_loss,
+        "weights": weights,
+    }
+    return record | {"photos": 64, "seconds": 2.0} | more

@@ -15,6 +15,7 @@ from photochrom import files, model_folder
 from photochrom.commands.questions import is_finished
 from photochrom.config import Config, build
 from photochrom.model_folder import ModelFolder
+from tests.conftest import epoch
 
 pexpect = pytest.importorskip(
     "pexpect", reason="pexpect is not installed, or there are no pseudo-terminals here"
@@ -94,9 +95,7 @@ def model(models: Path, name: str, epochs: int, of: int, **stage: Any) -> Config
     folder.path.mkdir(parents=True)
     files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
     label = config.stages[0].label
-    losses = [
-        {"epoch": n, "stage": label, "train_loss": 0.5 / n, "val_loss": 0.6 / n} for n in range(1, epochs + 1)
-    ]
+    losses = [epoch(n, 0.6 / n, stage=label, train_loss=0.5 / n) for n in range(1, epochs + 1)]
     files.write_json(folder / model_folder.HISTORY, losses)
     return config
 
@@ -163,7 +162,7 @@ def test_a_wrong_answer_is_asked_again_with_the_reason(process: Terminal, models
         ("Features", "64,abc", "'abc': Input should be a valid integer"),
         ("Features", "64,100", "100 is not a positive multiple of 8"),
         ("Features", "64", ""),
-        ("Encoder", "resnet", "'resnet': Input should be 'none', 'vgg16' or 'vgg16x2'"),
+        ("Encoder", "resnet", "'resnet': Input should be 'none', 'vgg16', "),
         ("Encoder", "", ""),
         ("Time embedding", "33", "33 is odd"),
         ("Time embedding", "", ""),
@@ -275,7 +274,7 @@ def test_a_training_is_finished_by_its_epochs_or_by_its_patience(
     folder.path.mkdir(parents=True)
     config = build({"stages": [{"epochs": 6}], "training": {"patience": patience}})
     files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
-    records = [{"epoch": n, "val_loss": loss} for n, loss in enumerate(losses, 1)]
+    records = [epoch(n, loss) for n, loss in enumerate(losses, 1)]
     files.write_json(folder / model_folder.HISTORY, records)
     assert is_finished(folder) == finished
 
@@ -285,11 +284,21 @@ def test_patience_counts_in_the_last_stage_only(models: Path) -> None:
     folder.path.mkdir(parents=True)
     config = build({"stages": [{"epochs": 3}, {"epochs": 5}], "training": {"patience": 2}})
     files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
-    records = [{"epoch": n, "val_loss": 0.1 * n, "stage_began": 1 if n < 4 else 4} for n in range(1, 6)]
+    records = [epoch(n, 0.1 * n, stage_began=1 if n < 4 else 4) for n in range(1, 6)]
     for count, finished in ((3, False), (5, False)):
         files.write_json(folder / model_folder.HISTORY, records[:count])
         assert is_finished(folder) == finished
-    files.write_json(
-        folder / model_folder.HISTORY, [*records, {"epoch": 6, "val_loss": 0.9, "stage_began": 4}]
-    )
+    files.write_json(folder / model_folder.HISTORY, [*records, epoch(6, 0.9, stage_began=4)])
     assert is_finished(folder)
+
+
+def test_a_model_that_cannot_be_read_is_named_and_the_others_are_offered(
+    models: Path, terminal: Terminal
+) -> None:
+    model(models, "good", epochs=2, of=2)
+    model(models, "torn", epochs=2, of=2)
+    (models / "torn" / model_folder.HISTORY).write_text("[{}]")
+    terminal.begin(models)
+    terminal.expect("left out: ")
+    terminal.expect("training_history.json cannot be read: 0.epoch: Field required")
+    terminal.expect("1  good: v2, epoch 2")

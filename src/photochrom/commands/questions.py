@@ -158,12 +158,15 @@ def ask_for_flags(models: Path, data_sets: list[str], console: Console) -> list[
     Nothing is written before the training begins, so Ctrl-C (KeyboardInterrupt) leaves nothing behind.
     """
     guide = Guide(models, data_sets, console)
-    folders = list_models(models)
+    described, broken = _described(list_models(models))
+    folders = list(described)
     number = 0
+    for reason in broken:
+        console.print(f"left out: {reason}", markup=False, highlight=False)
     if folders:
         console.print("[bold]Models[/bold]\n   0  a new model")
-        for place, folder in enumerate(folders, 1):
-            console.print(f"  {place:2}  {describe(folder)}", markup=False, highlight=False)
+        for place, line in enumerate(described.values(), 1):
+            console.print(f"  {place:2}  {line}", markup=False, highlight=False)
         number = guide.choice("Resume", 0, len(folders), "the number of a model, or 0 for a new one")
     if number:
         folder = folders[number - 1]
@@ -182,6 +185,18 @@ def ask_for_flags(models: Path, data_sets: list[str], console: Console) -> list[
     guide.settings(*NETWORK)
     guide.stage()
     return guide.flags
+
+
+def _described(folders: list[ModelFolder]) -> tuple[dict[ModelFolder, str], list[str]]:
+    """A line about each model that can be read, and the reason for each that cannot."""
+    lines, broken = {}, []
+    for folder in folders:
+        try:
+            _ = folder.config
+            lines[folder] = describe(folder)
+        except PhotochromError as error:
+            broken.append(str(error))
+    return lines, broken
 
 
 def describe(folder: ModelFolder) -> str:
