@@ -71,6 +71,11 @@ class ModelConfig(Section):
         "it the photo at twice the size",
     )
 
+    train_encoder: bool = Field(
+        False,
+        description="let the encoder (lite0, lite0x2) learn along, at a tenth of the learning rate; the model then has its own",
+    )
+
     @field_validator("features")
     @classmethod
     def _features_divide(cls, features: tuple[int, ...]) -> tuple[int, ...]:
@@ -88,6 +93,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _encoder_has_a_place(self) -> ModelConfig:
+        if self.train_encoder and not self.encoder.startswith("lite0"):
+            raise ValueError(f"encoder = {self.encoder} cannot learn along: take lite0 or lite0x2")
         if self.encoder != "none" and not self.encoded:
             raise ValueError(
                 f"encoder = {self.encoder} needs maps that are {' or '.join(map(str, ENCODED[self.encoder]))} times smaller "
@@ -170,6 +177,11 @@ class TrainingConfig(Section):
     )
     learning_rate: float = Field(
         PRESETS["default"].learning_rate, gt=0, le=1, description="peak learning rate of AdamW"
+    )
+    anneal: bool = Field(
+        True,
+        description="let the learning rate fall to 0 over a stage; without, it stays where it is, and the averaged weights are "
+        "good at any time",
     )
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     warmup_steps: int = Field(200, ge=0, description="steps over which the learning rate rises")

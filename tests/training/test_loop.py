@@ -285,6 +285,12 @@ def test_learning_rate_rises_and_falls() -> None:
     assert learning_rate(1e-3, 1000, 1000, 100) == 0
 
 
+def test_without_annealing_the_learning_rate_stays() -> None:
+    rates = [learning_rate(2.0, step, 100, 5, anneal=False) for step in range(100)]
+    assert rates[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
+    assert set(rates[5:]) == {2.0}
+
+
 def test_a_short_training_warms_up_over_a_tenth_of_it() -> None:
     assert learning_rate(1.0, 0, 50, 200) == pytest.approx(0.2)
     assert learning_rate(1.0, 4, 50, 200) == pytest.approx(1.0)

@@ -96,7 +96,7 @@ class Colorizer:
         self.device = pick_device(device)
         self.network = network.to(self.device)
         self.diffusion = Diffusion(config.diffusion)
-        encoder = Encoder.of(config.model)
+        encoder = self.network.encoder or Encoder.of(config.model)
         self.encoder = encoder.to(self.device) if encoder else None
         if self.device.type == "cpu" and bfloat16_is_faster():
             convolve_in_bfloat16(self.network)

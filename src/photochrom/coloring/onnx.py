@@ -34,6 +34,7 @@ class OnnxNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.session = session
+        self.encoder = None  # see `write_onnx`
 
     def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
         """See `UNet.forward`; t is (1,), a step for all photos."""
@@ -65,6 +66,10 @@ def write_onnx(weights: Path, output: Path) -> list[Difference]:
     for library in ("onnx", "onnxruntime", "onnxscript"):
         _imported(library)
     config, tensors = model_folder.read_weights(weights)
+    if config.model.train_encoder:
+        raise PhotochromError(
+            f"{weights} has an encoder of its own, which an ONNX file has no place for: colour with {weights.name}"
+        )
     network = UNet.load(config.model, tensors, weights)
     program = _captured(network)
     checksum = hashlib.sha256(weights.read_bytes()).hexdigest()

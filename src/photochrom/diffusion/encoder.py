@@ -63,7 +63,6 @@ class Encoder(nn.Module):
         """Whether what it sees is worth its place on disk: to read a map of EfficientNet takes as long as to compute it."""
         return self.mean is not None
 
-    @torch.no_grad()
     def forward(self, y: Tensor) -> list[Tensor]:
         """Luma y (B,1,H,W) in [-1,1], H and W multiples of the coarsest map's stride -> features, each (B,C,H/stride,W/stride)."""
         if self.scale != 1:

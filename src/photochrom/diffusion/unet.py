@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from photochrom.config import ModelConfig
+from photochrom.diffusion.encoder import Encoder
 from photochrom.model_folder import check_tensors
 
 CHROMA_CHANNELS = 2
@@ -125,7 +126,11 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """v or eps of the chroma, from noisy chroma, time step and luma. Source: Ronneberger et al. 2015, and above."""
+    """v or eps of the chroma, from noisy chroma, time step and luma. Source: Ronneberger et al. 2015, and above.
+
+    An encoder that learns along is part of it (`encoder`), so that it is averaged, saved and shared with all else; who calls
+    the network asks it first for what it sees, once for all steps of a colouring.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -141,6 +146,7 @@ class UNet(nn.Module):
         self.meaning = nn.ModuleDict(
             {str(i): nn.Conv2d(channels, features[i], 1) for i, (_, channels) in config.encoded.items()}
         )
+        self.encoder = Encoder(config).requires_grad_(True) if config.train_encoder else None
         self.head = nn.Sequential(
             GroupNorm(features[0]), nn.SiLU(), nn.Conv2d(features[0], CHROMA_CHANNELS, 3, padding=1)
         )

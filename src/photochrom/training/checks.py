@@ -7,6 +7,7 @@ from typing import Any
 from photochrom.config import Config
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
+from photochrom.training.warm_start import CHANGEABLE, refuse_coarser
 
 # Pixels of chroma that leave at least one place after the strides of these networks.
 SMALLEST_FOR_VGG, SMALLEST_FOR_GAN = 8, 12
@@ -61,11 +62,12 @@ def refuse_another(config: Config, folder: ModelFolder) -> None:
 
 
 def refuse_other_network(config: Config, source: ModelFolder) -> None:
-    """Raise UsageError if the source's network or noise is not the one that is to go on."""
+    """Raise UsageError if the source's network or noise is not the one that is to go on, or one that can be fitted to it."""
+    refuse_coarser(source.name, source.config.model, config.model)
     for part in ("model", "diffusion"):
         old, new = getattr(source.config, part).model_dump(), getattr(config, part).model_dump()
         for key in old:
-            if old[key] != new[key]:
+            if old[key] != new[key] and key not in CHANGEABLE:
                 raise UsageError(
                     f"{source.name} has {key} = {old[key]}, not {new[key]}: leave that setting out"
                 )

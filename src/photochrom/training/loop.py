@@ -19,6 +19,7 @@ from photochrom.model_folder import ModelFolder
 from photochrom.training.checks import refuse_another, refuse_other_network, refuse_teacher
 from photochrom.training.diagnosis import faults
 from photochrom.training.training import Training
+from photochrom.training.warm_start import fitted, told
 
 SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
 
@@ -69,6 +70,12 @@ def train(
             found = processes.from_first(folder.newest_checkpoint)
         if found:
             state, origin, skipped = found
+            if source and not resuming and source.config.model != config.model:
+                old = source.config.model
+                for weights in ("model_state_dict", "ema_state_dict"):
+                    state[weights] = fitted(state[weights], old, training.network)
+                state.pop("optimizer_state_dict", None)  # whose moments are of other weights
+                training.notes.append(told(source.name, old, config.model))
             training.restore(state, origin, anew=not resuming)
             training.notes += [f"{sentence} (skipped: going on from {origin})" for sentence in skipped]
             if source and not resuming and source.config.stages[-1].distill and not config.stages[0].distill:

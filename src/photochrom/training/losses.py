@@ -70,13 +70,15 @@ class Noisy(NamedTuple):
     features: Sequence[Tensor] = ()  # what the encoder sees in y, (B,C,h,w) each
     whole: Whole | None = None  # that this batch is a part of, if it is one
     target: Tensor | None = None  # (B,2,h,w) what the network should say, if a teacher says it
+    sighted: Tensor | None = None  # (B,) 1, or 0 for photos that are learnt from without the encoder
 
     def only(self, where: Tensor | slice) -> Noisy:
         """The photos at these places."""
         y, x0, eps, t, xt = (tensor[where] for tensor in self[:5])
         whole = self.whole and self.whole._replace(compared=self.whole.compared[where])
         target = None if self.target is None else self.target[where]
-        return Noisy(y, x0, eps, t, xt, [each[where] for each in self.features], whole, target)
+        sighted = None if self.sighted is None else self.sighted[where]
+        return Noisy(y, x0, eps, t, xt, [each[where] for each in self.features], whole, target, sighted)
 
 
 def lift_shadows(rgb: Tensor, y: Tensor) -> Tensor:

@@ -46,6 +46,10 @@ COUNTERS = (
     *("best_val_loss", "epochs_since_best", "history"),
 )
 VALIDATION_BATCH = 64
+SHARES = (
+    1.0,
+    0.1,
+)  # of the learning rate: the network's own, and the encoder's, which knows most of what it needs
 OVERFLOWS = 20  # in a row, after which a scale of 65536 is below one tenth: then it is not the scale
 
 
@@ -57,12 +61,21 @@ class Batch(NamedTuple):
     features: Sequence[Tensor]  # what the encoder sees in y, (B,C,h,w) each
 
 
-def learning_rate(peak: float, step: int, steps: int, warmup: int) -> float:
-    """Linear rise over `warmup` steps, then half a cosine down to 0 at `steps`."""
+def learning_rate(peak: float, step: int, steps: int, warmup: int, anneal: bool = True) -> float:
+    """Linear rise over `warmup` steps, then half a cosine down to 0 at `steps`, or without `anneal` no fall."""
     warmup = min(warmup, steps // 10)
     if step < warmup:
         return peak * (step + 1) / warmup
+    if not anneal:
+        return peak
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def weight_groups(network: UNet) -> list[dict[str, Any]]:
+    """The network's weights as an optimiser takes them: its own, and those of an encoder that learns along (see SHARES)."""
+    encoder = list(network.encoder.parameters()) if network.encoder else []
+    own = [weight for name, weight in network.named_parameters() if not name.startswith("encoder.")]
+    return [{"params": weights} for weights in (own, encoder) if weights]
 
 
 class Training:
@@ -94,11 +107,12 @@ class Training:
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             self.network = UNet(config.model).to(self.device)
-        self.encoder = encoder.to(self.device) if (encoder := Encoder.of(config.model)) else None
+        encoder = None if self.network.encoder else Encoder.of(config.model)
+        self.encoder = encoder.to(self.device) if encoder else None
         self.kept: Kept | None = None
         self.begin_average()
         optimizer = torch.optim.AdamW(
-            self.network.parameters(), weight_decay=options.weight_decay, fused=True
+            weight_groups(self.network), weight_decay=options.weight_decay, fused=True
         )
         # Not as for training: gradients of several processes are added up in `gradients`, when none is short of memory.
         self.model = self.accelerator.prepare_model(self.network, evaluation_mode=True)
@@ -116,7 +130,7 @@ class Training:
         self.most_parts = options.batch_size // processes.count()  # of one photo each
         self.parts = min(options.accumulate, self.most_parts)
         # Parts add up their gradients, for which a graph has no room.
-        replays = self.device.type == "cuda" and self.parts == 1
+        replays = self.device.type == "cuda" and self.parts == 1 and not self.network.encoder
         self.replayed = Replayed(self.network, self.precision) if replays else None
         self.bad_batches = self.overflows = 0  # in a row
         self.notes: list[str] = []  # for the person who waits
@@ -173,10 +187,12 @@ class Training:
                 self.network.load_state_dict(self.averaged.state_dict())
                 self.averages = 0
 
-    def batch(self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0) -> Batch:
+    def batch(
+        self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0, look: bool = True
+    ) -> Batch:
         """Luma (B,1,S,S) in [-1,1], chroma (B,2,S/s,S/s) and the encoder's features of photos.
 
-        flip: which are mirrored, (B,); aged: share of them that are aged.
+        flip: which are mirrored, (B,); aged: share of them that are aged; look: whether features are asked for.
         """
         rgb = self.pack.rgb(photos).to(self.device)  # (B, 3, S, S)
         y, x0 = color.from_rgb(rgb, self.config.model.chroma_scale)
@@ -186,14 +202,21 @@ class Training:
             y, features = self.kept(rows)
             return Batch(y, x0, features)
         y = mirrored(aged_luma(rgb, y, photos, aged) if aged else y, flip)
-        if self.encoder:
+        if self.config.model.encoded:
             y = color.in_levels((y + 1) / 2)  # so that it is the same training with features kept and without
-        return Batch(y, x0, self.seen(y))
+        return Batch(y, x0, self.seen(y) if look else ())
 
+    @torch.no_grad()
     def seen(self, y: Tensor) -> Sequence[Tensor]:
-        """What the encoder sees in luma y, if there is one."""
+        """What the encoder sees in luma y, if there is one; of one that learns along, its average."""
+        encoder = self.averaged.encoder or self.encoder
         with self.accelerator.autocast():
-            return self.encoder(y) if self.encoder else ()
+            return encoder(y) if encoder else ()
+
+    @property
+    def sees_anew(self) -> bool:
+        """Whether the encoder learns in this stage: a student learns to see nothing."""
+        return self.network.encoder is not None and self.teacher is None
 
     def time_steps(self, count: int, generator: torch.Generator) -> Tensor:
         """Time steps for `count` photos, (count,) int64: of all there are, or of those that a student is to take."""
@@ -257,13 +280,16 @@ class Training:
         flip = torch.rand(options.batch_size, generator=generator) < 0.5 if self.config.data.flip else None
         t = self.time_steps(options.batch_size, generator)
         eps = torch.randn((options.batch_size, *self.chroma_shape), generator=generator)[mine].to(self.device)
-        y, x0, features = self.batch(photos, None if flip is None else flip[mine], self.config.data.aged)
+        flipped = None if flip is None else flip[mine]
+        y, x0, features = self.batch(photos, flipped, self.config.data.aged, look=not self.sees_anew)
+        sighted = torch.ones(len(photos), device=self.device)
         if self.config.drops_encoder and not self.teacher:
             kept = torch.rand(options.batch_size, generator=generator) >= options.encoder_dropout
-            features = [each * kept[mine].to(self.device)[:, None, None, None] for each in features]
+            sighted *= kept[mine].to(self.device)
+            features = [each * sighted[:, None, None, None] for each in features]
         xt, whole = self.diffusion.add_noise(x0, eps, t[mine]), self.losses.whole(t)
         whole = whole._replace(compared=whole.compared[mine])
-        log = self.backward(Noisy(y, x0, eps, t[mine], xt, features, whole))
+        log = self.backward(Noisy(y, x0, eps, t[mine], xt, features, whole, sighted=sighted))
         log["gradient"] = float(self.accelerator.clip_grad_norm_(self.weights, options.clip))
         bad = [name for name, value in log.items() if not math.isfinite(value)]
         # With fp16 a gradient overflows now and then: its scaler skips the step and lowers the scale.
@@ -271,10 +297,11 @@ class Training:
         if bad and not overflow:
             return self.without_this_batch(bad, photos)
         steps = self.stage.epochs * self.steps_per_epoch
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                options.learning_rate, self.step_in_stage, steps, options.warmup_steps
-            )
+        rate = learning_rate(
+            options.learning_rate, self.step_in_stage, steps, options.warmup_steps, options.anneal
+        )
+        for group, share in zip(self.optimizer.param_groups, SHARES, strict=False):
+            group["lr"] = share * rate
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.losses.learn()
@@ -339,7 +366,13 @@ class Training:
 
     def answer(self, batch: Noisy) -> Tensor:
         """What the network says of a batch, (B,2,h,w), to be differentiated."""
-        seen = (batch.xt, batch.t, batch.y, batch.features)
+        features = batch.features
+        if self.sees_anew and self.network.encoder and batch.sighted is not None:
+            with self.accelerator.autocast():
+                features = [
+                    each * batch.sighted[:, None, None, None] for each in self.network.encoder(batch.y)
+                ]
+        seen = (batch.xt, batch.t, batch.y, features)
         trunk = self.replayed.forward(*seen) if self.replayed else None
         with self.accelerator.autocast():
             return (self.model(*seen) if trunk is None else self.network.head(trunk)).float()
