@@ -328,9 +328,7 @@ def test_progress_and_stopping_before_the_first_step(own_pack: Pack, seeing: Val
     assert folder.has_checkpoint
 
 
-def test_a_trained_model_brings_its_encoder_and_is_refused_where_it_does_not_fit(
-    own_pack: Pack, seeing: Values, tmp_path: Path
-) -> None:
+def test_a_trained_model_brings_its_encoder(own_pack: Pack, seeing: Values, tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path / "models" / "seeing")
     train(build(seeing), folder, own_pack)
     colorizer = Colorizer.load("seeing", tmp_path / "models")
@@ -345,6 +343,3 @@ def test_a_trained_model_brings_its_encoder_and_is_refused_where_it_does_not_fit
     assert np.abs(np.asarray(both[1]).astype(int) - np.asarray(alone)).max() <= 1
     _, weights = model_folder.read_weights(folder / model_folder.WEIGHTS)
     assert not any("vgg" in key for key in weights)  # which comes with the package
-    without = build(seeing | {"model": seeing["model"] | {"encoder": "none"}})
-    with pytest.raises(UsageError, match="encoder = vgg16, not none"):
-        train(without, ModelFolder(tmp_path / "models" / "other"), own_pack, source=folder)
