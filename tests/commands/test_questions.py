@@ -293,7 +293,7 @@ def test_patience_counts_in_the_last_stage_only(models: Path) -> None:
 
 
 def test_a_model_that_cannot_be_read_is_named_and_the_others_are_offered(
-    models: Path, terminal: Terminal
+    models: Path, process: Terminal
 ) -> None:
     model(models, "good", epochs=2, of=2)
     model(models, "torn", epochs=2, of=2)
