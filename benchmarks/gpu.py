@@ -60,7 +60,7 @@ def main() -> None:
     if not torch.cuda.is_available():
         print("this machine has no NVIDIA GPU: nothing to measure")
         return
-    pack = find(options.data, options.data_dir)
+    pack = find(options.data, options.data_dir, typed=True)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}\n")
     print("| preset, batch | one by one | replayed | |\n|---|---:|---:|---:|")
     for preset, batch in CASES:

@@ -1,6 +1,5 @@
 """What data in shards costs beside the packed array, and what ten million photos would cost.
 
-    pip install -e '.[shards]'
     python benchmarks/shards.py --data tiny-imagenet-200      # a packed data set; some minutes; writes docs/data-scale.md
 
 One process, both in turns (A B, A B, ...), so that whatever else the machine does hits both. The figures for ten million
@@ -21,7 +20,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -248,7 +246,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    pack = find(options.data, options.data_dir)
+    pack = find(options.data, options.data_dir, typed=True)
     if not isinstance(pack, Pack):
         raise SystemExit(f"{options.data} is in shards: name a packed data set")
     torch.manual_seed(0)
@@ -279,7 +277,7 @@ def main() -> None:
     head = f"""# Data beyond memory and disk
 
 Written by `python benchmarks/shards.py --data {pack.name}` on {date.today()}: {platform.machine()}, torch {torch.__version__}, trainings in {for_training("auto")}, with
-{torch.get_num_threads()} threads, webdataset {version("webdataset")}, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}.
+{torch.get_num_threads()} threads, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}.
 Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; beyond that of this program times are too long; ratios were taken in turns.
 """
     parts = {

@@ -203,7 +203,7 @@ def configured(folders: Sequence[ModelFolder], recipe: Path | None, seed: int, p
 
 def run(options: argparse.Namespace) -> str:
     """Train what is not trained yet, evaluate, and write the page; returns it."""
-    pack = find(options.data, options.data_dir)
+    pack = find(options.data, options.data_dir, typed=True)
     folders = [model_folder.find_model(model, Path("models")) for model in options.models]
     config = configured(folders, options.recipe, options.seed, pack)
     budgets = {folder.name: budget_of(folder, pack) for folder in folders}

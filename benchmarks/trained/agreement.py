@@ -127,7 +127,7 @@ def main() -> None:
     with Display() as display:
         report = evaluate.evaluate(
             [subject(name, way, drawn) for name, way in WAYS.items()],
-            find(options.data, options.data_dir),
+            find(options.data, options.data_dir, typed=True),
             options.out,
             split=options.split,
             photos=options.photos,

@@ -341,7 +341,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=list(CHANGES))
     options = parser.parse_args()
     os.makedirs(options.out, exist_ok=True)
-    pack = find(options.data, options.data_dir)
+    pack = find(options.data, options.data_dir, typed=True)
     assert isinstance(pack, Pack)
     if options.what == "pace":
         pace(pack, options.out)

@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("models/curve"))
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=RUNS)
     options = parser.parse_args()
-    pack = find(options.data, options.data_dir)
+    pack = find(options.data, options.data_dir, typed=True)
     if options.what == "train":
         train_all(options.only, pack, options.out)
         return

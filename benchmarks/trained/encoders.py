@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=2500)
     parser.add_argument("--validation", type=int, default=500)
     options = parser.parse_args()
-    pack = find(options.data, options.data_dir)
+    pack = find(options.data, options.data_dir, typed=True)
     assert isinstance(pack, Pack)
     names = [name for name in get_args(ModelConfig.model_fields["encoder"].annotation) if name != "none"]
     rows = [row(name, pack, options.train, options.validation) for name in names]

@@ -93,7 +93,7 @@ def main() -> None:
         "--photos", type=int, help="default: all, which is more than twice the largest of the other counts"
     )
     options = parser.parse_args()
-    pack = find(options.data, options.data_dir)
+    pack = find(options.data, options.data_dir, typed=True)
     subjects = [model_subject(name, options.models_dir, pack) for name in options.models]
     subjects += [each for each in references(pack, [2]) if each.name != "mean colour"]
     found = measured(pack, options.split, options.photos, subjects)

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("reports/guidance"))
     options = parser.parse_args()
-    pack = find(options.data, options.data_dir)
+    pack = find(options.data, options.data_dir, typed=True)
     subjects = [
         subject(model, options.models_dir, pack, guidance, average)
         for model in options.models

@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/samplers"))
     options = parser.parse_args()
     SAMPLERS["heun"] = heun
-    pack = find(options.data, options.data_dir)
+    pack = find(options.data, options.data_dir, typed=True)
     colorizer = Colorizer.load(options.model, options.models)
     samplers = ("ddim", "dpm++", "unipc", "heun", "ddpm")
     slowest = f"ddpm {colorizer.config.diffusion.timesteps}"

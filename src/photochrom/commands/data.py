@@ -119,7 +119,7 @@ def data_info(
     from photochrom.files import write_bytes
     from photochrom.pictures import png
 
-    pack = find(name, data_dir)
+    pack = find(name, data_dir, typed=True)
     facts = pack.summary()
     shown_from = pack.to_look_at()
     sheet = sheet or shown_from.folder / "contact_sheet.png"

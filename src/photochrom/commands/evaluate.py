@@ -70,7 +70,7 @@ def evaluate(
 
     processes.connect()
     folders = [model_folder.find_model(model, models_dir) for model in models]
-    pack = find(data or folders[0].config.data.name, data_dir)
+    pack = find(data or folders[0].config.data.name, data_dir, typed=data is not None)
     out = out or Path("reports") / "-".join(folder.name for folder in folders)
     with Display() as display, asked_to_stop(display.say) as signal_received:
 

@@ -89,7 +89,7 @@ def train(
         config = resolve(recipe, preset, flags, origin.config if origin else None)
     if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(config.stages) > 1):
         raise UsageError("--minutes is above 0, and chooses the epochs of a single stage: leave out --epochs")
-    pack = find(config.data.name, data_dir)
+    pack = find(config.data.name, data_dir, typed=flags["data__name"] is not None)
     replacing = overwrite and exists
     if replacing:
         if origin and origin.path.resolve() == folder.path.resolve():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from photochrom.randomness import Indices
 
-SCHEMES = ("https", "http")  # of addresses that may be opened, by `shards.fetch` alone
+SCHEMES = ("https", "http")  # of addresses that may be opened, where a person typed one
 
 
 class DataSet(Protocol):
@@ -58,29 +59,40 @@ def names(data_dir: Path) -> list[str]:
     return sorted({index.parent.name for file in INDEX_FILES for index in data_dir.glob(f"[!.]*/{file}")})
 
 
-def find(name_or_path: str, data_dir: Path) -> DataSet:
-    """Open the data set of this name under `data_dir`, or at this path, or shards at this address (`https://...`).
+def find(place: str, data_dir: Path, *, typed: bool = False) -> DataSet:
+    """Open the data set of this name under `data_dir`, or in this folder, or its shards at this address (`https://...`).
 
-    A missing `demo` is made first. Raises PhotochromError for an unknown name, listing those there are.
+    typed: whether a person gave `place` for this. Only then is an address opened: one that stands in a model's
+    configuration or in a recipe may be a stranger's. A missing `demo` is made first.
+
+    Raises PhotochromError for an unknown name, listing those there are, and for an address that is not to be opened.
     """
-    if re.match("[a-z][a-z0-9+]*://", name_or_path):  # no "pipe:", which would run what a recipe says
-        return open_data(name_or_path)
-    if (data_dir / name_or_path).is_dir():
-        return open_data(data_dir / name_or_path)
-    if name_or_path == "demo":
+    if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", place):
+        if scheme[1] not in SCHEMES or not place.isprintable():
+            raise PhotochromError(
+                f"{place!r} is no address of shards: give one of {' or '.join(f'{s}://' for s in SCHEMES)}, or a folder"
+            )
+        if not typed:
+            raise PhotochromError(
+                f"a file names {place!r}, and no file's address is opened: if you trust it, add --data {shlex.quote(place)}"
+            )
+        return Shards.open(place)
+    if (data_dir / place).is_dir():
+        return open_data(data_dir / place)
+    if place == "demo":
         return Pack.open(make_demo(data_dir / "demo").folder)
-    if Path(name_or_path).is_dir():
-        return open_data(Path(name_or_path))
+    if Path(place).is_dir():
+        return open_data(Path(place))
     there = ", ".join(sorted({*names(data_dir), "demo"}))
     mend = f"there is {there}; 'photochrom data import' makes another"
-    raise PhotochromError(f"there is no data set {name_or_path!r} in {data_dir}: {mend}")
+    raise PhotochromError(f"there is no data set {place!r} in {data_dir}: {mend}")
 
 
-def open_data(place: Path | str) -> DataSet:
-    """Open a folder as what it holds, a packed data set or shards; or shards at an address.
+def open_data(folder: Path) -> DataSet:
+    """Open a folder as what it holds, a packed data set or shards.
 
     Raises PhotochromError for a folder that holds neither, or something torn.
     """
-    if isinstance(place, Path) and not (place / "shards.json").is_file() and not any(place.glob("*.tar")):
-        return Pack.open(place)
-    return Shards.open(place)
+    if not (folder / "shards.json").is_file() and not any(folder.glob("*.tar")):
+        return Pack.open(folder)
+    return Shards.open(folder)

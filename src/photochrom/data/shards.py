@@ -20,12 +20,23 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import blake2b
-from importlib.util import find_spec
+from http.client import HTTPException
 from io import BytesIO
 from pathlib import Path
 from tarfile import BLOCKSIZE as BLOCK
-from tarfile import TarError, TarInfo
+from tarfile import USTAR_FORMAT, TarError, TarFile, TarInfo
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.error import HTTPError
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    UnknownHandler,
+)
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +57,8 @@ LEFT_OUT = "left_out.json"
 SHARD_BYTES = 6 * 2**20  # of pixels: 512 photos of 64 pixels, 32 of 256
 COLUMNS = "__photos__/columns"  # the member that WebDataset readers pass over
 READERS = 4
+SECONDS = 60  # that a server may stay silent
+MOST_INDEX_BYTES = 1 << 28  # of `shards.json`: a table of some million shards
 KEPT = 2 * PLACES + 2  # shards in memory: those that are due, those that come next, and two for validation
 
 
@@ -75,15 +88,13 @@ class Writer:
 
     def write(self, split: str) -> None:
         """Write the photos that wait as one shard."""
-        from webdataset import TarWriter
-
         photos, self.waiting[split] = self.waiting[split], []
         number, buffer = len(self.rows[split]), BytesIO()
-        with TarWriter(buffer, encoder=False, mtime=0) as tar:  # so that equal photos make equal files
+        with TarFile(fileobj=buffer, mode="w", format=USTAR_FORMAT) as tar:
             for place, (pixels, _) in enumerate(photos, number * self.capacity):
-                tar.write({"__key__": f"{place:09}", "ppm": self.header + pixels.tobytes()})
+                _add(tar, f"{place:09}.ppm", self.header + pixels.tobytes())
             columns = {name: [facts[name] for _, facts in photos] for name in ("origin", "label", "checksum")}
-            tar.write({"__key__": COLUMNS, "json": json.dumps(columns).encode()})
+            _add(tar, f"{COLUMNS}.json", json.dumps(columns).encode())
         data = buffer.getvalue()
         (self.folder / file_name(split, number)).write_bytes(data)
         self.rows[split].append((split, len(photos), len(data), digest(data)))
@@ -99,14 +110,20 @@ class Writer:
         )
 
 
+def _add(tar: TarFile, name: str, content: bytes) -> None:
+    """Add a member without time or owner, so that equal photos make equal files."""
+    member = TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, BytesIO(content))
+
+
 @contextmanager
 def new_shards(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple[Writer, dict[str, Any]]]:
     """Build shards in a `new_folder`.
 
     The body gets the writer, and the dict that becomes `shards.json`, into which it puts `source`, `seed`, `categories`
-    and `left_out`. Raises what `new_folder` raises, and UsageError without the library webdataset.
+    and `left_out`. Raises what `new_folder` raises.
     """
-    need_webdataset()
     with new_folder(destination, overwrite=overwrite) as folder:
         writer = Writer(folder, size)
         index: dict[str, Any] = {"format": FORMAT, "name": destination.name, "size": size}
@@ -159,19 +176,18 @@ class Shards:
 
     @classmethod
     def open(cls, address: Path | str) -> Shards:
-        """Open shards in a folder, or at an address that webdataset's reader takes (`https://`, `s3://`, `gs://`, ...).
+        """Open shards in a folder, or at an address (`https://` or `http://`).
 
         Only the index is read. Raises PhotochromError when it is missing or torn, and for a folder from which a shard is
-        missing or cut short; UsageError without the library webdataset.
+        missing or cut short.
         """
-        need_webdataset()
         if isinstance(address, Path):
             address = address.absolute()
             if not (address / INDEX).is_file():
                 mend = "copy it there as well, it was written beside them"
                 raise PhotochromError(f"{address} has shards but no {INDEX}: {mend}")
         try:
-            index = json.loads(fetch(address, INDEX))
+            index = json.loads(fetch(address, INDEX, MOST_INDEX_BYTES))
         except ValueError as error:
             raise PhotochromError(f"{place_of(address, INDEX)} is torn ({error}): get it again") from error
         if not isinstance(index, dict):
@@ -278,7 +294,7 @@ class Shards:
     def read(self, shard: int) -> Shard:
         """Read a shard; raises PhotochromError when it is missing, torn, or does not fit the index."""
         table, file = self.index["shards"], self.file(shard)
-        path, data = place_of(self.address, file), fetch(self.address, file)
+        path, data = place_of(self.address, file), fetch(self.address, file, table["bytes"][shard])
         if len(data) != table["bytes"][shard]:
             raise PhotochromError(torn(path, len(data), table["bytes"][shard]))
         if digest(data) != table["checksum"][shard]:
@@ -360,9 +376,9 @@ def checksum_of(table: dict[str, list[Any]]) -> str:
     return digest(json.dumps([table[key] for key in ("split", "photos", "bytes", "checksum")]).encode())
 
 
-def place_of(address: Path | str, file: str) -> str:
-    """The address of a file of a data set."""
-    return str(address / file) if isinstance(address, Path) else f"{address.rstrip('/')}/{file}"
+def place_of(address: Path | str, file: str) -> Path | str:
+    """The path or address of a file of a data set."""
+    return address / file if isinstance(address, Path) else f"{address.rstrip('/')}/{file}"
 
 
 def torn(path: Path | str, found: int, length: int) -> str:
@@ -370,20 +386,34 @@ def torn(path: Path | str, found: int, length: int) -> str:
     return f"{path} is torn, it has {found:,} bytes where {INDEX} says {length:,}: get it again"
 
 
-def fetch(address: Path | str, file: str) -> bytes:
-    """The bytes of a file, by webdataset's reader; raises PhotochromError if it cannot be read."""
-    from webdataset.gopen import gopen
+def fetch(address: Path | str, file: str, most: int) -> bytes:
+    """The bytes of a file of `most` bytes or fewer, from a folder or an http(s) address.
 
+    Raises PhotochromError if it cannot be read, or is longer: no server can fill the memory.
+    """
     place = place_of(address, file)
     try:
-        with gopen(place) as stream:
-            return stream.read()
-    except (OSError, ValueError) as error:
+        with place.open("rb") if isinstance(place, Path) else WEB.open(place, timeout=SECONDS) as stream:
+            data = stream.read(most + 1)
+    except (OSError, ValueError, HTTPException) as error:  # the last two: of an address that is none
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        if isinstance(error, HTTPError):  # it is the server's answer as well, and holds the connection
+            error.close()
         raise PhotochromError(f"{place} cannot be read ({reason}): look whether it is there") from error
+    if len(data) > most:
+        raise PhotochromError(f"{place} is longer than {most:,} bytes: get it again")
+    return data
 
 
-def need_webdataset() -> None:
-    """Raise UsageError if the library that shards are read and written by is missing."""
-    if find_spec("webdataset") is None:
-        raise UsageError("shards need another package: pip install 'photochrom[shards]'")
+def _web() -> OpenerDirector:
+    """Opens http and https, and nothing else, also where a server sends it on: urllib alone would take ftp and files."""
+    opener = OpenerDirector()
+    for handler in (
+        *(ProxyHandler, HTTPHandler, HTTPSHandler, UnknownHandler),
+        *(HTTPDefaultErrorHandler, HTTPRedirectHandler, HTTPErrorProcessor),
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+WEB = _web()
