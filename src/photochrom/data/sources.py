@@ -12,36 +12,23 @@ import os
 import re
 import stat
 import threading
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from photochrom.data import reading
+from photochrom.data.reading import SUFFIXES, Pixels, is_gray
 from photochrom.errors import PhotochromError, UsageError
 
-Pixels = npt.NDArray[np.uint8]  # (S, S, 3)
-
-# Pillow reads more than these; the rest are documents, icons and formats that call other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".avif"),
-    *(".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pnm", ".jp2"),
-)
-HEIC_SUFFIXES = (".heic", ".heif")
-MAX_PIXELS = 120_000_000  # above the largest phone sensors (108 megapixels), far below a decompression bomb
 MAX_ENTRY_BYTES = 64 * 2**20
 MAX_ENTRY_RATIO = 200
-_PILLOW = threading.Lock()
-GRAY_BELOW = 8  # levels between the highest and lowest channel; JPEG noise in a gray photo stays under it
 
 
 class LeftOut(NamedTuple):
@@ -222,71 +209,6 @@ def _tiny_imagenet(source: str, names: list[str], open_: Callable[[str], BinaryI
     return Source(source, photos, categories, [], lambda name: open_(root + name))
 
 
-def open_photo(
-    photo: Image.Image | str | Path, max_pixels: int = MAX_PIXELS, truncated: bool = False
-) -> Image.Image:
-    """One photo, given or from a file, as an 8-bit image of mode "L" or "RGB", turned as EXIF says. Raises as `opened`."""
-    with opened(photo, max_pixels, truncated) as image:
-        return _upright(image)
-
-
-@contextmanager
-def opened(
-    photo: Image.Image | str | Path, max_pixels: int = MAX_PIXELS, truncated: bool = False
-) -> Iterator[Image.Image]:
-    """A photo, given or from a file, not decoded yet: that is done inside, so that what goes wrong there is told well.
-
-    truncated: take what there is of a file that was cut short. Raises PhotochromError when the file is missing, broken,
-    not a photo, or of more than max_pixels, which its header tells before anything is decoded.
-    """
-    try:
-        if isinstance(photo, Image.Image):
-            yield photo
-            return
-        with _pillow_allows(max_pixels, truncated), Image.open(photo, formats=formats()) as image:
-            _check_extent(image, max_pixels)
-            yield image
-    except FileNotFoundError:
-        raise PhotochromError(f"there is no photo {photo}") from None
-    except PhotochromError:
-        raise
-    except Exception as error:  # broken bytes make Pillow raise a dozen types, SyntaxError among them
-        reason = _one_line(error)
-        if isinstance(error, Image.DecompressionBombError):
-            reason += ": allow them with --max-megapixels"
-        elif "truncated" in reason:
-            reason += ": colour what there is with --truncated"
-        elif str(photo).lower().endswith(HEIC_SUFFIXES) and "HEIF" not in formats():
-            reason = "HEIC needs another package: pip install 'photochrom[heic]'"
-        name = "the given photo" if isinstance(photo, Image.Image) else photo
-        raise PhotochromError(f"{name} cannot be read as a photo ({reason})") from error
-
-
-@contextmanager
-def _pillow_allows(max_pixels: int, truncated: bool) -> Iterator[None]:
-    """Pillow's own limits, which are the whole process's, set for a moment: one thread at a time."""
-    with _PILLOW, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of 89 megapixels, of broken EXIF: what matters is told by us
-        before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES
-        Image.MAX_IMAGE_PIXELS = None  # our own limit is checked from the header
-        ImageFile.LOAD_TRUNCATED_IMAGES = truncated
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES = before
-
-
-@cache
-def formats() -> tuple[str, ...]:
-    """What may be opened: HEIC as well, where the optional package for it is installed."""
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        return FORMATS
-    register_heif_opener()
-    return (*FORMATS, "HEIF")
-
-
 def read_photo(source: Source, photo: Photo, size: int) -> tuple[Pixels, str] | LeftOut:
     """Read one photo as pixels (size, size, 3) uint8 with their checksum, or say why it is left out.
 
@@ -294,58 +216,21 @@ def read_photo(source: Source, photo: Photo, size: int) -> tuple[Pixels, str] | 
     8 levels apart everywhere in the result, is gray.
     """
     try:
-        with source.open(photo.origin) as stream, Image.open(stream, formats=FORMATS) as image:
-            _check_extent(image)
+        with source.open(photo.origin) as stream, reading.undecoded(stream, reading.MAX_PIXELS) as image:
             if min(image.size) < size / 2:
                 return LeftOut(photo.origin, "too small", f"{image.width}x{image.height}")
             image.draft(None, (2 * size, 2 * size))  # libjpeg can decode at 1/8 the side: far faster
-            upright = _upright(image)
-            if upright.mode == "L":
+            seen = reading.on_white(reading.develop(image).image)
+            if seen.mode == "L":
                 return LeftOut(photo.origin, "gray")
-            if upright.size != (size, size):
-                upright = ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS)
+            if seen.size != (size, size):
+                seen = ImageOps.fit(seen, (size, size), Image.Resampling.LANCZOS)
     except Image.DecompressionBombError as error:
         return LeftOut(photo.origin, "too large", str(error))
-    except Exception as error:  # as above
-        return LeftOut(photo.origin, "broken", _one_line(error))
-    pixels = np.asarray(upright)
+    except Exception as error:  # broken bytes make decoders raise a dozen types
+        return LeftOut(photo.origin, "broken", reading.reason_of(error))
+    pixels = np.asarray(seen)
     return LeftOut(photo.origin, "gray") if is_gray(pixels) else (pixels, checksum(pixels))
-
-
-def _check_extent(image: Image.Image, max_pixels: int | None = None) -> None:
-    limit = max_pixels or MAX_PIXELS
-    if image.width * image.height > limit:  # the header knows, before anything is decoded
-        raise Image.DecompressionBombError(f"{image.width}x{image.height}, more than {limit:,} pixels")
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its text tells of a file object in memory
-        return "not an image, or cut short"
-    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Decode to 8-bit "L" or "RGB", turned as EXIF says, with white for what is transparent.
-
-    Embedded colour profiles are not applied; CMYK is converted as Pillow does it.
-    """
-    image = ImageOps.exif_transpose(image)  # decodes, and leaves the given image as it is
-    if image.mode.startswith("I"):  # 16 bits; Pillow would clip them
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    gray = len(image.getbands()) < 3 and image.getbands()[0] != "P"
-    if image.has_transparency_data:
-        overlay = image.convert("RGBA")
-        image = Image.new("RGBA", overlay.size, "white")
-        image.alpha_composite(overlay)
-    return image.convert("L" if gray else "RGB")
-
-
-def is_gray(pixels: Pixels) -> bool:
-    """Whether the three channels are less than 8 levels apart at every pixel of (H, W, 3)."""
-    red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    highest = np.maximum(np.maximum(red, green), blue)
-    lowest = np.minimum(np.minimum(red, green), blue)
-    return bool((highest - lowest).max() < GRAY_BELOW)
 
 
 def checksum(pixels: Pixels) -> str:

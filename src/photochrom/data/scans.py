@@ -1,0 +1,224 @@
+"""TIFF, the format of scanners: which page is the photo, and kinds of samples that Pillow opens but does not interpret.
+
+Pillow reads what `_pillow_is_right` lists; all others are read by tifffile and interpreted here, as TIFF 6.0 (Adobe, 1992) says,
+section 8 for PhotometricInterpretation and 18 for ExtraSamples, 19 for SampleFormat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PAGE = "photochrom_page"  # key of an image's info: says which of several pages it is
+SUBFILE, COMPRESSION, PHOTOMETRIC, BITS, PLANAR = 254, 259, 262, 258, 284
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, SAMPLE_FORMAT = 282, 283, 296, 339
+XMP, ICC_PROFILE = 700, 34675
+SMALLER, MASK = 1, 4  # bits of SUBFILE
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIE_LAB, ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
+CAMERA_RAW = (32803, 34892)
+MOST_SAMPLES = 32  # of a pixel: what has more is no photo
+UNKNOWN = "a TIFF of a kind that is not known: save it anew as plain TIFF, PNG or JPEG"
+FULL = 65535
+
+Levels = npt.NDArray[np.uint16]
+
+
+def is_tiff(begin: bytes) -> bool:
+    """Whether a file that begins so is a TIFF."""
+    return begin in BEGINNINGS
+
+
+@contextmanager
+def opened(source: IO[bytes], check_extent: Callable[[tuple[int, int]], None]) -> Iterator[Image.Image]:
+    """The photo in a TIFF: its first page that is neither a smaller copy nor a mask. check_extent raises for too large a size."""
+    image = _by_pillow(source)
+    if image is None:
+        yield _by_tifffile(source, check_extent)
+        return
+    with image:
+        check_extent(image.size)
+        yield image
+
+
+def _by_pillow(source: IO[bytes]) -> Image.Image | None:
+    """The photo, not decoded yet, or None where Pillow would not read it right."""
+    try:
+        image = Image.open(source, formats=("TIFF",))
+        count = getattr(image, "n_frames", 1)
+        if count > 1:
+            kinds = []
+            for number in range(count):
+                image.seek(number)
+                kinds.append(_tags(image).get(SUBFILE, 0))
+            number, page = _photo_among(kinds)
+            image.seek(number)
+            image.info[PAGE] = page
+    except (UnidentifiedImageError, SyntaxError, EOFError):  # tifffile may know it
+        return None
+    if image.info.get(PAGE, "") is None:
+        del image.info[PAGE]
+    return image if _pillow_is_right(_tags(image)) else None
+
+
+def _tags(image: Image.Image) -> Any:
+    return getattr(image, "tag_v2", {})
+
+
+def _photo_among(kinds: list[int]) -> tuple[int, str | None]:
+    """Which of several pages, given by their SUBFILE, is the photo, and what a person should know of that."""
+    pages = [number for number, kind in enumerate(kinds) if not kind & (SMALLER | MASK)] or [0]
+    if len(pages) == 1:
+        return pages[0], None
+    return pages[0], f"only page {pages[0] + 1} of its {len(kinds)} pages is coloured"
+
+
+def _pillow_is_right(tags: Any) -> bool:
+    """Whether Pillow interprets samples of this kind. What it opens as well, it takes for something else."""
+    photometric, bits = tags.get(PHOTOMETRIC), tags.get(BITS, (1,))
+    forms = set(tags.get(SAMPLE_FORMAT, (1,)))
+    if forms == {3}:
+        return bits == (32,) and photometric == BLACK_IS_ZERO
+    if forms != {1}:
+        return False
+    if bits == (12,):
+        return photometric == BLACK_IS_ZERO and tags.get(COMPRESSION, 1) == 1
+    if bits == (16,):
+        return photometric == BLACK_IS_ZERO
+    if max(bits) > 8:
+        return photometric in (RGB, CMYK) and set(bits) == {16} and tags.get(PLANAR, 1) == 1
+    return photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
+
+
+def _by_tifffile(source: IO[bytes], check_extent: Callable[[tuple[int, int]], None]) -> Image.Image:
+    """The photo, decoded, of mode I;16, LA, RGB, RGBA, CMYK or LAB."""
+    import tifffile  # takes a while, and is seldom needed
+
+    source.seek(0)
+    with tifffile.TiffFile(source) as file:
+        pages = [page for page in file.pages if isinstance(page, tifffile.TiffPage)]
+        number, note = _photo_among([int(page.subfiletype) for page in pages])
+        page = pages[number]
+        check_extent((page.imagewidth, page.imagelength))
+        if page.photometric in CAMERA_RAW:
+            raise ValueError("it is a camera's raw picture: develop it, and save it as TIFF or JPEG")
+        if page.samplesperpixel > MOST_SAMPLES or page.imagedepth != 1 or page.is_subsampled:
+            raise ValueError(UNKNOWN)
+        try:
+            samples = page.asarray(maxworkers=1)
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            kind = f"{page.bitspersample} bits, compressed as {page.compression.name}"
+            raise ValueError(f"{kind}, needs another package: pip install 'photochrom[scans]'") from error
+        planes, _, height, width, together = page.shaped
+        samples = np.moveaxis(samples.reshape(planes, height, width, together), 0, 2)
+        image = _interpreted(samples.reshape(height, width, -1), page)
+        if note:
+            image.info[PAGE] = note
+        _tell(image, page, source, file.byteorder, file.is_bigtiff)
+    return image
+
+
+def _interpreted(samples: npt.NDArray[Any], page: Any) -> Image.Image:
+    """The picture that samples (H,W,S) of a page stand for."""
+    photometric, extra = page.photometric, [int(kind) for kind in page.extrasamples]
+    colours = samples.shape[2] - len(extra)
+    if photometric in (CIE_LAB, ICC_LAB) and colours == 3:
+        return _lab(samples[..., :3], signed=photometric == CIE_LAB)
+    if photometric == PALETTE and colours == 1:
+        table = np.moveaxis(np.asarray(page.colormap, np.uint16), 0, -1)  # (levels, 3)
+        return _merged("RGB", table[samples[..., 0]], None)
+    levels = in_sixteen_bits(samples, page.bitspersample)
+    alpha = levels[..., colours] if extra and extra[0] in (1, 2) else None
+    levels = levels[..., :colours]
+    if alpha is not None and extra[0] == 1:  # colours are multiplied by alpha
+        whole = levels.astype(np.uint32) * FULL // np.maximum(alpha, 1)[..., None]
+        levels = whole.clip(max=FULL).astype(np.uint16)
+    if photometric == WHITE_IS_ZERO:
+        levels = FULL - levels
+    if photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO) and colours == 1:
+        return _merged("L", levels, alpha)
+    if photometric == RGB and colours == 3:
+        return _merged("RGB", levels, alpha)
+    if photometric == CMYK and colours == 4:
+        return _merged("CMYK", levels, None)
+    raise ValueError(UNKNOWN)
+
+
+def _merged(mode: str, levels: Levels, alpha: Levels | None) -> Image.Image:
+    """Levels (H,W,S) of 16 bits as an image; gray without alpha keeps its bits, for its profile."""
+    if mode == "L" and alpha is None:
+        return Image.fromarray(np.ascontiguousarray(levels[..., 0]))
+    bands = [*np.moveaxis(levels, -1, 0), *([] if alpha is None else [alpha])]
+    return Image.merge(
+        mode if alpha is None else mode + "A",
+        [Image.fromarray((band >> 8).astype(np.uint8)) for band in bands],
+    )
+
+
+def _lab(samples: npt.NDArray[Any], signed: bool) -> Image.Image:
+    """CIE L*a*b* of 8 or 16 bits as Pillow's mode LAB, whose a and b have 128 for 0. Source: TIFF 6.0, section 23."""
+    if samples.dtype.kind not in "ui" or samples.dtype.itemsize > 2:
+        raise ValueError(UNKNOWN)
+    wide = samples.dtype.itemsize == 2
+    raw = samples.view(np.uint16 if wide else np.uint8).astype(np.uint32)
+    lightness, a, b = np.moveaxis(raw, -1, 0)
+    if wide:  # ICC's encoding has white at 0xFF00
+        lightness = (lightness * 255 // (FULL if signed else 0xFF00)).clip(max=255)
+        a, b = a >> 8, b >> 8
+    if signed:
+        a, b = a ^ 128, b ^ 128
+    return Image.merge("LAB", [Image.fromarray(band.astype(np.uint8)) for band in (lightness, a, b)])
+
+
+def in_sixteen_bits(samples: npt.NDArray[Any], bits: int) -> Levels:
+    """Samples of any type as levels of 16 bits.
+
+    Whole numbers fill the range of their type: black is 0, or the lowest number where some are negative. For floats no
+    standard says what is white: it is the first of 1, 255 and 65535 that nothing exceeds. Numbers of 32 bits that nothing
+    above 65535 is among are taken for 16 bits.
+    """
+    if samples.dtype.kind == "f":
+        return from_floats(samples)
+    if samples.dtype.kind == "b":
+        return samples.astype(np.uint16) * np.uint16(FULL)
+    if samples.dtype.kind not in "ui":
+        raise ValueError(UNKNOWN)
+    if samples.dtype.kind == "i":
+        if samples.min() < 0:  # the sign's bit as the highest: the lowest number becomes 0
+            unsigned = samples.view(f"u{samples.dtype.itemsize}")
+            samples = unsigned ^ unsigned.dtype.type(1 << (8 * samples.dtype.itemsize - 1))
+        else:
+            samples, bits = samples.view(f"u{samples.dtype.itemsize}"), bits - 1
+    if bits > 16:
+        return (samples >> (0 if samples.max() <= FULL else bits - 16)).clip(max=FULL).astype(np.uint16)
+    top = (1 << bits) - 1
+    return (samples.astype(np.uint32).clip(max=top) * FULL // top).astype(np.uint16)
+
+
+def from_floats(samples: npt.NDArray[Any]) -> Levels:
+    """Floats as levels of 16 bits: see `in_sixteen_bits`."""
+    values = np.nan_to_num(samples.astype(np.float32, copy=False), posinf=0, neginf=0).clip(min=0)
+    white = next((white for white in (1, 255) if values.max() <= white), FULL)
+    return (values.clip(max=white) * (FULL / white)).round().astype(np.uint16)
+
+
+def _tell(image: Image.Image, page: Any, source: IO[bytes], byteorder: str, bigtiff: bool) -> None:
+    """Give the image what a page says beside its pixels, where Pillow would have put it."""
+    exif = image.getexif()
+    exif.endian, exif.bigtiff = byteorder, bigtiff
+    try:
+        exif.load_from_fp(source, page.offset)
+        x, y, unit = float(exif[X_RESOLUTION]), float(exif[Y_RESOLUTION]), exif.get(RESOLUTION_UNIT, 2)
+        image.info["dpi"] = (x, y) if unit == 2 else (x * 2.54, y * 2.54)
+    except Exception:  # broken tags make Pillow raise a dozen types, and the photo is there
+        pass
+    for key, tag in (("icc_profile", ICC_PROFILE), ("xmp", XMP)):
+        if isinstance(content := exif.get(tag), bytes):
+            image.info[key] = content
