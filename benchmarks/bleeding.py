@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from photochrom.coloring.upsampling import View, cubic, guided, interpolation, linear, view
-from photochrom.data.sources import open_photo
+from photochrom.data.reading import open_photo
 from photochrom.diffusion import color
 
 REPORT = Path(__file__).parents[1] / "docs" / "bleeding.md"

@@ -26,7 +26,7 @@ from PIL import Image
 from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import DEFAULT_MODEL, PRESETS, build
-from photochrom.data.sources import open_photo
+from photochrom.data.reading import open_photo
 from photochrom.diffusion.unet import UNet
 from photochrom.model_folder import ModelFolder
 from photochrom.precision import bfloat16_is_faster

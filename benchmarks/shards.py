@@ -33,9 +33,10 @@ from photochrom.config import PRESETS, build
 from photochrom.data.dataset import DataSet, find
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
+from photochrom.data.reading import Pixels
 from photochrom.data.shard_order import PLACES, ShardOrder
 from photochrom.data.shards import SHARD_BYTES, Shards, checksum_of, new_shards, ppm_header
-from photochrom.data.sources import Photo, Pixels
+from photochrom.data.sources import Photo
 from photochrom.data.stratification import stratified
 from photochrom.files import write_bytes
 from photochrom.precision import for_training

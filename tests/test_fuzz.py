@@ -32,7 +32,8 @@ from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.hints import Hint
 from photochrom.commands.cli import app
 from photochrom.config import Config, build, read_recipe
-from photochrom.data.sources import LeftOut, Photo, Source, open_photo, read_photo
+from photochrom.data.reading import open_photo
+from photochrom.data.sources import LeftOut, Photo, Source, read_photo
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.evaluation.card import EVALUATION

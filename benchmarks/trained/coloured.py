@@ -16,7 +16,7 @@ from detail import photographs
 from PIL import Image, ImageOps
 
 from photochrom.commands.cli import main as photochrom
-from photochrom.data.sources import open_photo
+from photochrom.data.reading import open_photo
 
 DOCS = Path(__file__).parents[2] / "docs"
 SIDE, GAP = 200, 4

@@ -25,7 +25,7 @@ from photochrom.coloring.colorings import Samples, agreed
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.upsampling import lay_over
 from photochrom.data.demo import PHOTOS
-from photochrom.data.sources import open_photo
+from photochrom.data.reading import open_photo
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import metrics
 from photochrom.evaluation.measures import MEASURES

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -23,18 +24,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
     Raises PhotochromError when the disk is full or the folder cannot be written to; the old file stays.
     """
-    temporary = None
+    # A short name, since one as long as the file's own may be too long; "x" makes the file with the rights that the umask leaves.
+    temporary = path.parent / f".{secrets.token_hex(8)}{PART}"
     try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False
-        ) as file:
-            temporary = file.name
+        with temporary.open("x+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-        temporary = None
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         cause = (
@@ -47,8 +44,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         )
         raise PhotochromError(f"cannot write {path}: {reason} (what was saved before is kept)") from error
     finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):  # where all went well it is gone
+            temporary.unlink()
 
 
 def sync_folder(path: Path) -> None:

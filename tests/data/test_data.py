@@ -28,12 +28,13 @@ import skimage
 import torch
 from PIL import Image, ImageOps
 
-from photochrom.data import demo, importing, sources
+from photochrom.data import demo, importing, reading, sources
 from photochrom.data.dataset import find, names
 from photochrom.data.demo import make_demo
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import SPLITS, Pack, contact_sheet
-from photochrom.data.sources import LeftOut, Photo, Source, open_photo
+from photochrom.data.reading import open_photo
+from photochrom.data.sources import LeftOut, Photo, Source
 from photochrom.data.stratification import stratified
 from photochrom.errors import PhotochromError, UsageError
 
@@ -462,7 +463,7 @@ class TestLeftOut:
     def test_every_reason_is_counted_and_listed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(sources, "MAX_PIXELS", 300 * 300)
+        monkeypatch.setattr(reading, "MAX_PIXELS", 300 * 300)
         jpeg = encoded(photo(50))
         files = {f"good/{i}.png": encoded(photo(i), "PNG") for i in range(40)}
         files |= {
@@ -1026,37 +1027,6 @@ def _edit(folder: Path, **changes: object) -> None:
     (folder / "index.json").write_text(json.dumps(index | changes))
 
 
-class TestOpenPhoto:
-    @pytest.mark.parametrize(
-        ("mode", "opened"),
-        [("RGB", "RGB"), ("L", "L"), ("1", "L"), ("LA", "L"), ("P", "RGB"), ("RGBA", "RGB"), ("CMYK", "RGB")],
-    )
-    def test_modes(self, mode: str, opened: str) -> None:
-        assert open_photo(photo(1).convert(mode)).mode == opened
-
-    def test_sixteen_bits_are_scaled_and_not_clipped(self, tmp_path: Path) -> None:
-        ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-        Image.fromarray(ramp).save(tmp_path / "a.png")
-        Image.fromarray(ramp.astype(np.int32)).save(tmp_path / "a.tif")
-        for name in ("a.png", "a.tif"):
-            assert np.array_equal(np.asarray(open_photo(tmp_path / name)), ramp >> 8)
-
-    def test_given_image_is_turned_and_left_alone(self) -> None:
-        image = photo(1, 30, 20)
-        image.getexif()[0x0112] = 6
-        assert open_photo(image).size == (20, 30)
-        assert image.size == (30, 20)
-
-    def test_bad_files(self, tmp_path: Path) -> None:
-        with pytest.raises(PhotochromError, match=r"there is no photo .*a.jpg"):
-            open_photo(tmp_path / "a.jpg")
-        (tmp_path / "a.jpg").write_bytes(encoded(photo(1))[:700])
-        with pytest.raises(PhotochromError, match=r"a.jpg cannot be read as a photo .*truncated"):
-            open_photo(tmp_path / "a.jpg")
-        with pytest.raises(PhotochromError, match=r"cannot be read as a photo"):
-            open_photo(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     return find("demo", tmp_path_factory.mktemp("data")).to_look_at()
@@ -1071,7 +1041,7 @@ class TestDemo:
         assert not held_out & trained
         assert trained == {"astronaut", "coffee", "rocket", "motorcycle"}
         assert len(set(checksums(made))) == 2464
-        assert not any(sources.is_gray(pixels) for pixels in made.photos)
+        assert not any(reading.is_gray(pixels) for pixels in made.photos)
 
     def test_first_crop_is_the_whole_photo(self, made: Pack) -> None:
         first = made.photos[made.origin.index("chelsea whole")]

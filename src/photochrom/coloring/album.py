@@ -15,7 +15,7 @@ from photochrom.coloring.colorizer import BATCH, Colorizer
 from photochrom.coloring.manifest import Record
 from photochrom.coloring.photo import SUFFIXES as KEPT_SUFFIXES
 from photochrom.coloring.photo import GrayPhoto, open_gray, write
-from photochrom.data.sources import HEIC_SUFFIXES, SUFFIXES
+from photochrom.data.reading import HEIC_SUFFIXES, SUFFIXES
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.pictures import sheet
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Self, TypedDict, Unpack, overload
+from typing import Self, TypedDict, Unpack, cast, overload
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,7 +19,7 @@ from photochrom.coloring.onnx import OnnxNetwork, read_onnx
 from photochrom.coloring.photo import GrayPhoto, Photo, open_gray
 from photochrom.coloring.upsampling import View, view
 from photochrom.config import Config
-from photochrom.data.sources import MAX_PIXELS
+from photochrom.data.reading import KINDS, MAX_PIXELS, is_photo
 from photochrom.diffusion.diffusion import Diffusion, Held, sample
 from photochrom.diffusion.encoder import Encoder
 from photochrom.diffusion.unet import UNet
@@ -163,9 +162,11 @@ class Colorizer:
         self, photos: Photo | GrayPhoto | Sequence[Photo | GrayPhoto], count: int, **options: Unpack[Options]
     ) -> Samples | list[Samples]:
         """`count` different colourings of each photo: number k is that of `seed` + k. options: see `Options`."""
-        if isinstance(photos, (str, Path, Image.Image, np.ndarray, GrayPhoto)):
+        if isinstance(photos, GrayPhoto) or is_photo(photos):
             return self._draw([photos], count, **options)[0]
-        return self._draw(photos, count, **options)
+        if not isinstance(photos, Iterable):
+            raise UsageError(f"a photo of type {type(photos).__name__}: give {KINDS}; or several of them")
+        return self._draw(cast(Sequence[Photo | GrayPhoto], photos), count, **options)
 
     def _draw(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from photochrom.coloring.photo import Photo, from_array, open_gray
+from photochrom.coloring.photo import Photo, open_gray
 from photochrom.coloring.upsampling import View, luma_tensor
-from photochrom.data.sources import MAX_PIXELS, open_photo, opened
+from photochrom.data import reading
+from photochrom.data.reading import MAX_PIXELS
 from photochrom.diffusion import color
 from photochrom.diffusion.diffusion import Held
 from photochrom.errors import UsageError
@@ -66,10 +67,10 @@ def held_places(
     h, w = (side // seen.scale for side in seen.y.shape[-2:])
     c, weight = torch.zeros(1, 2, h, w), torch.zeros(1, 1, h, w)
     if hints is not None:
-        if isinstance(hints, (str, Path, Image.Image, np.ndarray)):
+        if reading.is_photo(hints):
             places = _strokes(hints, size, int(max_megapixels * 1e6), truncated)
         else:
-            places = _points(hints, size)
+            places = _points(cast(Sequence[Hint], hints), size)
         c, weight = _spread(_known(places, seen, (h, w)), F.avg_pool2d(seen.y, seen.scale), seen.extent)
     if keep_gray is not None:
         inside = (max(1, round(seen.extent[1])), max(1, round(seen.extent[0])))
@@ -137,14 +138,13 @@ def _points(hints: Sequence[Hint], size: tuple[int, int]) -> Pixels:
 
 
 def _strokes(hints: Photo, size: tuple[int, int], max_pixels: int, truncated: bool) -> Pixels:
-    if isinstance(hints, np.ndarray):
-        hints = from_array(hints)
-    with opened(hints, max_pixels, truncated) as image:
-        name = _name(hints, "the picture of hints")
-        if not image.has_transparency_data:
-            raise UsageError(f"{name} is not transparent: leave all transparent but the strokes of colour")
-        _check_fit(image.size, size, name)
-        pixels = np.asarray(image.convert("RGBA"))
+    with reading.opened(hints, max_pixels, truncated) as opened:
+        image = reading.develop(opened).image
+    name = _name(hints, "the picture of hints")
+    if "A" not in image.getbands():
+        raise UsageError(f"{name} is not transparent: leave all transparent but the strokes of colour")
+    _check_fit(image.size, size, name)
+    pixels = np.asarray(image.convert("RGBA"))
     y, x = np.nonzero(pixels[..., 3] >= 128)
     if not len(x):
         raise UsageError(f"{name} has no stroke in it: all of it is transparent")
@@ -181,9 +181,7 @@ class Palette:
     def __init__(
         self, like: Photo, max_megapixels: float = MAX_PIXELS / 1e6, truncated: bool = False
     ) -> None:
-        if isinstance(like, np.ndarray):
-            like = from_array(like)
-        photo = open_photo(like, int(max_megapixels * 1e6), truncated)
+        photo = reading.open_photo(like, int(max_megapixels * 1e6), truncated)
         photo.thumbnail((256, 256))
         rgb = torch.from_numpy(np.array(photo.convert("RGB"), dtype=np.float32)).permute(2, 0, 1)[None] / 255
         y, c = color.from_rgb(rgb)

@@ -12,15 +12,18 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Mapping
 from io import BytesIO
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 Info = dict[str | tuple[int, int], Any]  # as Pillow types it
+Place = tuple[int, int]  # of a tag: the table that it is in (0 for the outer one), and its number
+Tags = dict[Place, Any]
 
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 # What tells of the photo; the other tags of a TIFF tell how its pixels are stored, which changes. Description, make,
@@ -29,7 +32,11 @@ KEPT_TAGS = (
     *(0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C),
     *(0x4746, 0x4749, 0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),
 )
-LEFT_TAGS = (0xA002, 0xA003, 0xA005)  # width and height before the photo was turned, and another table for colours
+LEFT_TAGS = (
+    0xA002,
+    0xA003,
+    0xA005,
+)  # width and height before the photo was turned, and another table for colours
 COLOR_SPACE, SRGB = 0xA001, 1
 MAKER_NOTE = 0x927C
 EXIF_BYTES = 65_000
@@ -59,7 +66,9 @@ def carried(image: Image.Image, profile: bytes | None, notes: list[str]) -> Info
     for key, read in (("exif", _exif), ("xmp", _xmp), ("iptc", _iptc)):
         try:
             content = read(image, notes)
-        except Exception as error:  # broken ones make Pillow raise a dozen types, and are no reason to refuse a photo
+        except (
+            Exception
+        ) as error:  # broken ones make Pillow raise a dozen types, and are no reason to refuse a photo
             notes.append(f"its {NAMES[key]} cannot be read and is left out ({type(error).__name__})")
         else:
             if content:
@@ -79,31 +88,35 @@ def _dpi(given: Any) -> tuple[float, float] | None:
 def _exif(image: Image.Image, notes: list[str]) -> bytes | None:
     """The EXIF that is kept; tags that cannot be written are left out one by one."""
     exif = image.getexif()
-    found = {(None, tag): exif for tag in KEPT_TAGS if tag in exif}
-    for ifd in (EXIF_IFD, GPS_IFD):
-        table = exif.get_ifd(ifd)
-        found |= {(ifd, tag): table for tag in table if tag not in LEFT_TAGS}
-    tags: dict[tuple[int | None, int], Any] = {}
-    bad = []
-    for place, table in found.items():
-        try:
-            tags[place] = _storable(table[place[1]])
-        except Exception:  # as above
-            bad.append(place)
+    tables: dict[int, Mapping[int, Any]] = {
+        0: exif,
+        EXIF_IFD: exif.get_ifd(EXIF_IFD),
+        GPS_IFD: exif.get_ifd(GPS_IFD),
+    }
+    tags: Tags = {}
+    bad: list[Place] = []
+    for ifd, table in tables.items():
+        for tag in KEPT_TAGS if ifd == 0 else set(table) - set(LEFT_TAGS):
+            try:
+                if tag in table:
+                    tags[ifd, tag] = _storable(table[tag])
+            except Exception:  # as above
+                bad.append((ifd, tag))
     if (EXIF_IFD, COLOR_SPACE) in tags:
         tags[EXIF_IFD, COLOR_SPACE] = SRGB
     try:
         content = _exif_bytes(tags)
     except Exception:  # one of the values is of a type that its tag does not have
         bad += [place for place in tags if not _can_be_written(place, tags[place])]
-        content = _exif_bytes({place: value for place, value in tags.items() if place not in bad})
+        tags = {place: value for place, value in tags.items() if place not in bad}
+        content = _exif_bytes(tags)
     if bad:
         names = ", ".join(f"{tag:#06x}" for _, tag in bad[:5])
         notes.append(f"of its EXIF the tags {names} are broken and left out")
     if len(content) > EXIF_BYTES and (EXIF_IFD, MAKER_NOTE) in tags:
         del tags[EXIF_IFD, MAKER_NOTE]
         notes.append("of its EXIF the camera maker's notes are left out: they do not fit into a JPEG")
-        content = _exif_bytes({place: value for place, value in tags.items() if place not in bad})
+        content = _exif_bytes(tags)
     if len(content) > EXIF_BYTES:
         notes.append(f"its EXIF is left out: more than {EXIF_BYTES:,} bytes do not fit into a JPEG")
         return None
@@ -111,32 +124,22 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes | None:
 
 
 def _storable(value: Any) -> Any:
-    """The value, if it says something: 0/0, which Pillow reads and cannot write everywhere, does not."""
-    if any(isinstance(part, (float, complex)) or hasattr(part, "numerator") for part in _parts(value)) and any(
-        not math.isfinite(part) for part in _parts(value) if not isinstance(part, (str, bytes))
-    ):
-        raise ValueError("not a number")
+    """The value; raises ValueError for 0/0, which Pillow reads and not every format can hold."""
+    for part in value if isinstance(value, tuple) else (value,):
+        if isinstance(part, (float, IFDRational)) and not math.isfinite(float(part)):
+            raise ValueError("not a number")
     return value
 
 
-def _parts(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _exif_bytes(tags: dict[tuple[int | None, int], Any]) -> bytes:
+def _exif_bytes(tags: Tags) -> bytes:
     exif = Image.Exif()
-    tables: dict[int, dict[int, Any]] = {}
-    for (ifd, tag), value in tags.items():
-        if ifd is None:
-            exif[tag] = value
-        else:
-            tables.setdefault(ifd, {})[tag] = value
-    for ifd, table in tables.items():
-        exif[ifd] = table
+    for ifd in {ifd for ifd, _ in tags}:
+        table = {tag: value for (place, tag), value in tags.items() if place == ifd}
+        exif.update({ifd: table} if ifd else table)
     return exif.tobytes()
 
 
-def _can_be_written(place: tuple[int | None, int], value: Any) -> bool:
+def _can_be_written(place: Place, value: Any) -> bool:
     try:
         _exif_bytes({place: value})
     except Exception:  # as above
@@ -209,7 +212,9 @@ def save(picture: Image.Image, file: IO[bytes], format: str, options: dict[str, 
         file.seek(0)
         file.truncate()
         _save(picture, file, format, options, {key: info[key] for key in info if key not in bad})
-        notes += (f"its {', '.join(NAMES[str(key)] for key in bad)} cannot be written as {format} and is left out",)
+        notes += (
+            f"its {', '.join(NAMES[str(key)] for key in bad)} cannot be written as {format} and is left out",
+        )
     return notes
 
 
@@ -254,7 +259,8 @@ def write_tiff(picture: Image.Image, file: IO[bytes], info: Info) -> None:
     for tag in exif:
         table[tag] = exif.get_ifd(tag) if tag in (EXIF_IFD, GPS_IFD) else exif[tag]
     if "dpi" in info:
-        table[0x011A], table[0x011B], table[0x0128] = *info["dpi"], 2
+        table[0x011A], table[0x011B] = info["dpi"]
+        table[0x0128] = 2
     for key, tag, kind in (("xmp", 700, 1), ("iptc", TIFF_IPTC, 7), ("icc_profile", 34675, 7)):
         if key in info:
             table.tagtype[tag] = kind  # bytes
@@ -262,7 +268,14 @@ def write_tiff(picture: Image.Image, file: IO[bytes], info: Info) -> None:
     rows = max(1, STRIP_BYTES // (picture.width * bands))
     tops = range(0, picture.height, rows)
     for tag, value in {
-        **{0x0100: picture.width, 0x0101: picture.height, 0x0102: (8,) * bands, 0x0103: 8, 0x011C: 1, 0x013D: 2},
+        **{
+            0x0100: picture.width,
+            0x0101: picture.height,
+            0x0102: (8,) * bands,
+            0x0103: 8,
+            0x011C: 1,
+            0x013D: 2,
+        },
         **{0x0106: 1 if bands == 1 else 2, 0x0115: bands, 0x0116: rows},
         **({0x0152: 2} if bands == 4 else {}),
     }.items():
@@ -272,7 +285,8 @@ def write_tiff(picture: Image.Image, file: IO[bytes], info: Info) -> None:
         table[tag] = (0,) * len(tops)
     begin = 8 + len(table.tobytes(8))
     file.write(b"\0" * begin)
-    offsets, lengths = [], []
+    offsets: list[int] = []
+    lengths: list[int] = []
     for top in tops:
         pixels = np.asarray(picture.crop((0, top, picture.width, min(top + rows, picture.height))))
         differences = pixels.copy()

@@ -109,5 +109,7 @@ def write(photo: Image.Image, path: Path) -> tuple[str, ...]:
         raise PhotochromError(f"cannot write {path}: {error.strerror or error}") from error
     except Exception as error:  # such as sides that the format cannot hold: encoders raise a dozen types
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise PhotochromError(f"cannot write {path} ({reason}): choose another format, such as .png") from error
+        raise PhotochromError(
+            f"cannot write {path} ({reason}): choose another format, such as .png"
+        ) from error
     return notes

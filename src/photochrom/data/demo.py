@@ -29,7 +29,8 @@ from PIL import Image, ImageOps
 
 from photochrom.data.importing import ImportReport
 from photochrom.data.pack import new_pack
-from photochrom.data.sources import Pixels, checksum, is_gray
+from photochrom.data.reading import Pixels, is_gray
+from photochrom.data.sources import checksum
 from photochrom.errors import PhotochromError
 
 SIZE = 64

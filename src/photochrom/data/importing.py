@@ -16,8 +16,9 @@ from threading import Event
 from typing import Any
 
 from photochrom.data.pack import new_pack
+from photochrom.data.reading import Pixels
 from photochrom.data.shards import new_shards
-from photochrom.data.sources import LeftOut, Photo, Pixels, Source, open_source, read_photo
+from photochrom.data.sources import LeftOut, Photo, Source, open_source, read_photo
 from photochrom.data.stratification import chance_of, stratified
 from photochrom.errors import PhotochromError, UsageError
 

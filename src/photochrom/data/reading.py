@@ -7,13 +7,15 @@ Kinds of samples that Pillow opens but does not interpret are in `scans`, colour
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +49,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Of errors: they carry a number or a key, where others have a reason.
+SILENT = (LookupError, TypeError, ArithmeticError, AttributeError, AssertionError, struct.error, zlib.error)
 _PILLOW = threading.Lock()
 
 
@@ -56,6 +60,13 @@ class Developed(NamedTuple):
     image: Image.Image  # upright, sRGB, of mode L, LA, RGB or RGBA
     profile: bytes | None  # an ICC profile of sRGB, where the photo had a profile
     notes: tuple[str, ...]  # what a person should know of how it was read
+
+
+def is_photo(value: object) -> TypeGuard[Given]:
+    """Whether a value is one photo, of KINDS, and not several."""
+    return isinstance(value, (str, Path, Image.Image, np.ndarray, bytes, bytearray, memoryview)) or hasattr(
+        value, "read"
+    )
 
 
 def open_photo(photo: Given, max_pixels: int = MAX_PIXELS, truncated: bool = False) -> Image.Image:
@@ -187,16 +198,13 @@ def _helps_to_take_what_there_is(photo: Given, max_pixels: int, error: Exception
 
 
 def reason_of(error: Exception) -> str:
-    """Why a file cannot be read, in words. Decoders say it in some types of errors; others carry a number or nothing."""
+    """Why a file cannot be read, in words."""
     if isinstance(error, UnidentifiedImageError):  # its text tells of a file object in memory
         return "not an image of a kind that is known, or cut short"
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
-    said = isinstance(
-        error, (OSError, ValueError, SyntaxError, NotImplementedError, Image.DecompressionBombError)
-    )
-    if not said or " " not in text:
+    if isinstance(error, SILENT) or " " not in text:
         return "its data are damaged, or of a kind that is not known: save it anew as PNG or JPEG"
     return text[:200]
 
@@ -222,7 +230,7 @@ def develop(image: Image.Image) -> Developed:
         profile = None
         notes.append(f"its colour profile cannot be used and is left out ({error})")
     if image.mode == "I;16":
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray(scans.in_eight_bits(np.asarray(image)))
     elif image.mode == "CMYK":
         image = image.convert("RGB")
     if alpha is not None:
@@ -279,7 +287,7 @@ def _sixteen_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     clear = image.info.get("transparency")
     hidden = levels == clear if isinstance(clear, int) else None
     if getattr(image, "tag_v2", {}).get(scans.BITS) == (12,):  # they lie in the lower part
-        levels = (levels << 4) | (levels >> 8)
+        levels = scans.in_sixteen_bits(levels, 12)
     alpha = None if hidden is None else Image.fromarray(np.where(hidden, 0, 255).astype(np.uint8))
     return Image.fromarray(levels), alpha
 

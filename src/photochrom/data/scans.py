@@ -25,6 +25,7 @@ CAMERA_RAW = (32803, 34892)
 MOST_SAMPLES = 32  # of a pixel: what has more is no photo
 UNKNOWN = "a TIFF of a kind that is not known: save it anew as plain TIFF, PNG or JPEG"
 FULL = 65535
+EIGHT = (np.arange(FULL + 1) / 257).round().astype(np.uint8)
 
 Levels = npt.NDArray[np.uint16]
 
@@ -114,7 +115,7 @@ def _by_tifffile(source: IO[bytes], check_extent: Callable[[tuple[int, int]], No
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-            kind = f"{page.bitspersample} bits, compressed as {page.compression.name}"
+            kind = f"{page.bitspersample} bits, compressed as {tifffile.COMPRESSION(page.compression).name}"
             raise ValueError(f"{kind}, needs another package: pip install 'photochrom[scans]'") from error
         planes, _, height, width, together = page.shaped
         samples = np.moveaxis(samples.reshape(planes, height, width, together), 0, 2)
@@ -158,7 +159,7 @@ def _merged(mode: str, levels: Levels, alpha: Levels | None) -> Image.Image:
     bands = [*np.moveaxis(levels, -1, 0), *([] if alpha is None else [alpha])]
     return Image.merge(
         mode if alpha is None else mode + "A",
-        [Image.fromarray((band >> 8).astype(np.uint8)) for band in bands],
+        [Image.fromarray(in_eight_bits(band)) for band in bands],
     )
 
 
@@ -200,6 +201,11 @@ def in_sixteen_bits(samples: npt.NDArray[Any], bits: int) -> Levels:
         return (samples >> (0 if samples.max() <= FULL else bits - 16)).clip(max=FULL).astype(np.uint16)
     top = (1 << bits) - 1
     return (samples.astype(np.uint32).clip(max=top) * FULL // top).astype(np.uint16)
+
+
+def in_eight_bits(levels: Levels) -> npt.NDArray[np.uint8]:
+    """Levels of 16 bits as the nearest of 256."""
+    return EIGHT[levels]
 
 
 def from_floats(samples: npt.NDArray[Any]) -> Levels:

@@ -42,8 +42,8 @@ import numpy as np
 import numpy.typing as npt
 
 from photochrom.data.pack import SPLITS, Pack, new_folder, to_rgb
+from photochrom.data.reading import Pixels
 from photochrom.data.shard_order import PLACES, ShardOrder
-from photochrom.data.sources import Pixels
 from photochrom.errors import PhotochromError, UsageError
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from photochrom.coloring.colorizer import Colorizer, Options
 from photochrom.coloring.hints import Hint
-from photochrom.coloring.photo import opaque, written_info
-from photochrom.data.sources import formats, open_photo
+from photochrom.coloring.photo import save
+from photochrom.data.reading import formats, on_white, open_photo
 from photochrom.errors import UsageError
 from photochrom.evaluation import metrics
 from photochrom.pictures import to_images
@@ -243,7 +243,7 @@ def measure(picture: Image.Image, original: Image.Image) -> dict[str, float]:
     """
     step = max(1, -(-max(picture.size) // MEASURED_SIDE))
     found, true = (
-        np.asarray(opaque(photo))[None, ::step, ::step].astype(np.float32) / 255
+        np.asarray(on_white(photo).convert("RGB"))[None, ::step, ::step].astype(np.float32) / 255
         for photo in (picture, original)
     )
     lab, true_lab = metrics.lab(found), metrics.lab(true)
@@ -260,9 +260,8 @@ def measure(picture: Image.Image, original: Image.Image) -> dict[str, float]:
 def encode(picture: Image.Image, format: Format) -> bytes:
     """The bytes of a file. PNG is compressed fast rather than well: of 12 megapixels that is one second for four."""
     buffer = BytesIO()
-    kept = written_info(picture)
     if format == "jpeg":
-        opaque(picture).save(buffer, "JPEG", quality=95, subsampling=0, **kept)
+        save(picture, buffer, "JPEG")
     else:
-        picture.save(buffer, "PNG", compress_level=2, **kept)
+        save(picture, buffer, "PNG", compress_level=2)
     return buffer.getvalue()
