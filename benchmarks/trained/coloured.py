@@ -12,10 +12,10 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from detail import photographs
 from PIL import Image, ImageOps
 
 from photochrom.commands.cli import main as photochrom
+from photochrom.data.demo import photographs
 from photochrom.data.reading import open_photo
 
 DOCS = Path(__file__).parents[2] / "docs"

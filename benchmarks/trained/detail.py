@@ -13,7 +13,6 @@ import argparse
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +23,7 @@ from scipy.stats import t as student
 from photochrom.coloring.colorings import Samples, agreed
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.upsampling import lay_over
-from photochrom.data.demo import PHOTOS
-from photochrom.data.reading import open_photo
+from photochrom.data.demo import photographs
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import metrics
 from photochrom.evaluation.measures import MEASURES
@@ -61,11 +59,6 @@ class Compared(NamedTuple):
     made: dict[int, Table]
     strengths: dict[int, float]
     equal: dict[int, Table]
-
-
-def photographs() -> dict[str, Image.Image]:
-    """The free photographs that scikit-image and matplotlib bring along, RGB."""
-    return {name: open_photo(Path(str(files(package) / file))) for name, package, file, *_ in PHOTOS}
 
 
 def draw(colorizer: Colorizer, photos: Sequence[Image.Image], side: int, seeds: int) -> Drawn:

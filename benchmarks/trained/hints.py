@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from detail import as_array, few_colors, photographs
+from detail import as_array, few_colors
 from PIL import Image, ImageDraw, ImageFilter
 
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.hints import Hint
 from photochrom.coloring.upsampling import luma_tensor
+from photochrom.data.demo import photographs
 from photochrom.diffusion import color
 from photochrom.evaluation import metrics
 from photochrom.evaluation.metrics import Array

@@ -22,6 +22,7 @@ import pytest
 import typer
 from PIL import Image
 
+import photochrom
 from photochrom import __version__, files, flags, model_folder
 from photochrom.commands import cli, demo_run
 from photochrom.commands.terminal import duration
@@ -630,7 +631,11 @@ def test_data_sets_are_listed_and_a_torn_one_does_not_hide_the_others(run: Run, 
     torn.rmdir()
 
 
-def test_demo_leaves_a_model_and_a_picture_and_begins_anew(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_demo_colours_photographs_trains_models_and_begins_anew(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_folder, "SHIPPED", Path(photochrom.__file__).parent / "weights")
+    monkeypatch.setattr(demo_run, "AGREEING", 1)
     for name in ("V1", "V2"):
         values = getattr(demo_run, name).model_dump()
         values["model"] |= {"features": (8, 16), "blocks": 1, "attention": 0}
@@ -640,10 +645,21 @@ def test_demo_leaves_a_model_and_a_picture_and_begins_anew(run: Run, monkeypatch
     for extra, trains in ((), True), ((), True), (("--keep",), False):
         result = run("demo", "--out", "here", *extra)
         assert result.code == 0
-        assert result.out == "here/models/demo_v1\nhere/models/demo_v2\nhere/demo.png\n"
+        made = ("coloured.png", "models/demo_v1", "models/demo_v2", "small_models.png")
+        assert result.out == "".join(f"here/{name}\n" for name in made)
         assert ("epoch 1/1  v1" in result.err) == trains
         assert ("epoch 2/2  v2" in result.err) == trains
-        assert "photochrom colorize PHOTO.jpg -o coloured --model here/models/demo_v2" in result.err
-    with Image.open("here/demo.png") as picture:
+        assert "photochrom colorize PHOTO.jpg -o coloured/" in result.err
+    with Image.open("here/small_models.png") as picture:
         assert picture.width > 2 * 4 * 128
-    assert sorted(path.name for path in Path("here").iterdir()) == ["data", "demo.png", "models"]
+    with Image.open("here/coloured.png") as picture:  # gray, coloured, true, and so once more
+        gray, coloured, true = (np.asarray(picture.crop((x, 30, x + 200, 220)), float) for x in (4, 208, 412))
+        colourful = [np.ptp(part, axis=2).mean() for part in (gray, coloured, true)]
+        assert colourful[0] < 1
+        assert min(colourful[1:]) > 5
+    assert sorted(path.name for path in Path("here").iterdir()) == [
+        "coloured.png",
+        "data",
+        "models",
+        "small_models.png",
+    ]

@@ -16,32 +16,40 @@ def demo(
         "demo"
     ),
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep a finished demo's model; only draw again.")
+        bool, typer.Option("--keep", help="Keep the models of a finished demo; only draw the pictures again.")
     ] = False,
 ) -> None:
-    """Train a small model on bundled photos and colour others: 4 minutes on two cores.
+    """See it work: colour photographs in seconds, then train small models.
 
-    It trains V1 (noise loss), goes on to V2 (perceptual loss as well), and draws
-    one picture: gray, V1, V2, true. All goes below --out. A demo that was
-    interrupted goes on; a finished one begins anew.
+    First, the model that ships colours bundled photographs. Then the demo trains
+    V1 (noise loss) and V2 (perceptual loss on top) on crops of four photographs,
+    to show how a model is made: about 3 minutes on two cores. All files go below
+    --out. If you interrupt the demo, the same command goes on.
 
     [bold]Examples[/bold]
     $ photochrom demo
     $ photochrom demo --out /tmp/demo
     """
     begun = time.monotonic()
-    say("Training on crops of four photographs; two more are held out.")
-    from photochrom.commands.demo_run import run_demo
+    say("1 of 2: photochrom-fast, the model that ships, colours photographs it has never seen.")
+    from photochrom.commands.demo_run import color_photographs, train_small
     from photochrom.commands.terminal import TrainingDisplay, asked_to_stop, duration
 
+    picture = color_photographs(out)
+    typer.echo(picture)
+    say(f"Look at {picture}: gray, coloured, and the true colours.")
+    say("2 of 2: two small models, V1 and V2, learn from crops of four photographs.")
     with TrainingDisplay() as display, asked_to_stop(display.say) as stop:
-        v1, v2, picture = run_demo(out, keep, display.report, stop)
+        v1, v2, picture = train_small(out, keep, display.report, stop)
     for path in (v1.path, v2.path, picture):
         typer.echo(path)
-    say(f"Done in {duration(time.monotonic() - begun)}. {picture} shows photos that the model never saw:")
-    say("gray, as V1 and V2 coloured them, and true. They learned from four photographs, so they guess.")
-    say("Next:")
-    say(f"  photochrom colorize PHOTO.jpg -o coloured --model {v2.path}")
-    say(f"  photochrom evaluate demo_v1 demo_v2 --models {v2.path.parent} --data-dir {out / 'data'}")
+    say(f"Done in {duration(time.monotonic() - begun)}. {picture} shows photos that neither model has seen:")
+    say(
+        "gray, coloured by V1 and by V2, and true. Four photographs teach few colours: this only shows the way."
+    )
+    say("Next, colour your own photos:")
+    say("  photochrom colorize PHOTO.jpg -o coloured/")
+    say("  photochrom serve                               the same on a web page")
+    say("or train on your own colour photos, on top of a model that ships:")
     say("  photochrom data import FOLDER_OF_PHOTOS --name mine")
-    say("  photochrom train --data mine --preset small --minutes 60")
+    say("  photochrom train --from photochrom-v2 --data mine --name my_model --minutes 60")

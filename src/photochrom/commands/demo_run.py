@@ -1,4 +1,4 @@
-"""`photochrom demo`: from bundled photos to V1, to V2 on top of it, and coloured photos, in under four minutes."""
+"""What `photochrom demo` does: colour free photographs with the model that ships, then train V1 and V2 small."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from photochrom.coloring.colorizer import Colorizer
-from photochrom.config import StageConfig, build
+from photochrom.config import DEFAULT_MODEL, StageConfig, build
 from photochrom.data.dataset import find
+from photochrom.data.demo import photographs
 from photochrom.data.pack import Pack
 from photochrom.files import write_bytes
 from photochrom.model_folder import ModelFolder, model_folder
@@ -26,15 +27,28 @@ V1 = build(
     }
 )
 V2 = V1.model_copy(update={"stages": (StageConfig(epochs=2, perceptual=0.1),)})
-ROWS = 4  # of each photo that the model never saw: the whole, and crops
+AGREEING = 4  # colourings that a photo's colours agree with, as in `photochrom colorize`
+ROWS = 4  # of each photo that the small models never saw: the whole, and crops
 
 
-def run_demo(
+def color_photographs(out: Path) -> Path:
+    """Colour the bundled photographs as `photochrom colorize` does; writes and returns `out/coloured.png`."""
+    true = list(photographs().values())
+    gray = [photo.convert("L") for photo in true]
+    coloured = Colorizer.load(DEFAULT_MODEL)(gray, average=AGREEING)
+    picture = out / "coloured.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    columns = {"gray": gray, DEFAULT_MODEL: coloured, "true": true}
+    write_bytes(picture, png(sheet(columns, side=200, across=2)))
+    return picture
+
+
+def train_small(
     out: Path, keep: bool, report: Callable[[Progress], None], signal_received: Callable[[], int]
 ) -> tuple[ModelFolder, ModelFolder, Path]:
-    """Train `demo_v1`, go on to `demo_v2`, draw `out/demo.png`; returns the models' folders and the picture.
+    """Train `demo_v1`, go on to `demo_v2`; returns the models' folders and the picture `out/small_models.png`.
 
-    An unfinished demo is gone on with. A finished one begins anew, or with `keep` is only drawn again.
+    An unfinished demo goes on. A finished one begins anew; with `keep` it only draws its picture again.
     Raises what `train` raises.
     """
     pack = find("demo", out / "data")
@@ -44,7 +58,7 @@ def run_demo(
             folder.remove()
     train(V1, v1, pack, report, signal_received)
     train(V2, v2, pack, report, signal_received, v1)
-    picture = out / "demo.png"
+    picture = out / "small_models.png"
     colorizers = {"V1": Colorizer.load(v1.path), "V2": Colorizer.load(v2.path)}
     write_bytes(picture, png(draw(colorizers, pack.to_look_at())))
     return v1, v2, picture

@@ -75,6 +75,11 @@ def make_demo(destination: Path) -> ImportReport:
     return ImportReport(destination, index["counts"], {}, [], time.perf_counter() - started)
 
 
+def photographs() -> dict[str, Image.Image]:
+    """The photographs themselves, whole and in colour, by name. Raises PhotochromError when one is not installed."""
+    return {name: _read(package, path) for name, package, path, *_ in PHOTOS}
+
+
 def _read(package: str, file: str) -> Image.Image:
     spec = find_spec(package)  # finds the files without running the package
     for folder in (spec and spec.submodule_search_locations) or ():
