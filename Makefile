@@ -31,7 +31,7 @@ fuzz: $(STAMP)
 	$(BIN)/python -m pytest tests/test_fuzz.py --thorough
 
 reliability: $(STAMP)
-	$(BIN)/python -m pytest tests -m fault --thorough --report docs/reliability.md
+	$(BIN)/python -m pytest tests -m fault --thorough --report docs/measurements/reliability.md
 
 lock:
 	printf 'hatchling\neditables\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

@@ -1,6 +1,6 @@
 """How far colours run over edges when chroma comes from the working size to a photo's own: ours against interpolation.
 
-    python benchmarks/bleeding.py               # half a minute; writes docs/bleeding.md
+    python benchmarks/bleeding.py               # half a minute; writes docs/measurements/bleeding.md
     python benchmarks/bleeding.py --sides 64
 
 True photos that scikit-image and matplotlib bring along; no network is asked. The true chroma is brought to the working
@@ -24,7 +24,7 @@ from photochrom.coloring.upsampling import View, cubic, guided, interpolation, l
 from photochrom.data.reading import open_photo
 from photochrom.diffusion import color
 
-REPORT = Path(__file__).parents[1] / "docs" / "bleeding.md"
+REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "bleeding.md"
 SIDES = (32, 64, 128, 256)
 SCALE = 2  # chroma of the default model
 NEAR, SHARPEST = 3, 0.9

@@ -1,6 +1,6 @@
 """What colouring costs: one photo of 64 pixels and of 1, 12 and 100 megapixels from file to file, and many of 64 pixels.
 
-    python benchmarks/cost.py        # about ten minutes on two cores; writes docs/cost.md
+    python benchmarks/cost.py        # about ten minutes on two cores; writes docs/measurements/cost.md
 
 Each photo is coloured by the command itself, in a process of its own, so that its time has start-up in it and its memory
 is the whole process's. The network is the preset `small` in 20 steps, without and with an encoder, with weights that learned
@@ -31,7 +31,7 @@ from photochrom.diffusion.unet import UNet
 from photochrom.model_folder import ModelFolder
 from photochrom.precision import bfloat16_is_faster
 
-REPORT = Path(__file__).parents[1] / "docs" / "cost.md"
+REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "cost.md"
 ENCODERS = ("none", "vgg16")
 MODELS = (*ENCODERS, DEFAULT_MODEL)
 PHOTOS = (

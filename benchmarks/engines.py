@@ -1,6 +1,6 @@
 """Whether onnxruntime runs the network faster than torch does on this processor.
 
-    taskset -c 1 python benchmarks/engines.py        # about two minutes; writes docs/engines.md
+    taskset -c 1 python benchmarks/engines.py        # about two minutes; writes docs/measurements/engines.md
 
 The network with an encoder's features, at 64x64 photos and on one thread, as torch runs it in float32, as `Colorizer` has
 torch run it here, and as onnxruntime runs what `photochrom export` has written. All in one process and in turns, so that
@@ -29,7 +29,7 @@ from photochrom.diffusion.unet import UNet
 from photochrom.model_folder import ModelFolder
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
-REPORT = Path(__file__).parents[1] / "docs" / "engines.md"
+REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "engines.md"
 BATCHES = (1, 8, 32)
 SIZE, ROUNDS = 64, 7
 TORCH, CHOSEN, ONNX = "torch, float32", "torch, as chosen", "onnxruntime"

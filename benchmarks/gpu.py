@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py [--data tiny-imagenet-200]
 
-Prints a table, as docs/gpu.md has one. Both of a pair read what the network is to see from one place in the GPU's memory.
+Prints a table, as docs/measurements/gpu.md has one. Both of a pair read what the network is to see from one place in the GPU's memory.
 """
 
 from __future__ import annotations

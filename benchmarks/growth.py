@@ -1,6 +1,6 @@
 """How cost grows: with the size of photos, with batch and width, and with the number of photos.
 
-    python benchmarks/growth.py        # some minutes; writes docs/growth.md and docs/growth.png
+    python benchmarks/growth.py        # some minutes; writes docs/measurements/growth.md and docs/measurements/growth.png
 
 Every row is fitted as cost = a * work ** exponent (least squares of the logarithms), where work is what an ideal program's
 cost would be proportional to. An exponent of 1 is that ideal; below 1, something fixed is in it; above 1 it grows faster than
@@ -39,7 +39,7 @@ from photochrom.training.training import Training
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[1] / "docs" / "measurements"
 SIZES = (64, 128, 256, 512)
 FASTER = 1.2  # an exponent above it is more than the noise of the fit
 

@@ -5,7 +5,7 @@
 
 One process, contenders in turn (A B C D, A B C D, ...), so that whatever else the machine does hits all of them. Each
 does the whole work of a training step on 64x64 photos: forward, mean square error, backward, AdamW. Prints a Markdown
-table and writes docs/benchmarks.md.
+table and writes docs/measurements/peers.md.
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ def processor() -> str:
 
 
 def page(networks: str, convolutions: str, reading: str, batch: int, repetitions: int) -> str:
-    """docs/benchmarks.md."""
+    """docs/measurements/peers.md."""
     packages = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "diffusers", "denoising-diffusion-pytorch", "numpy")
     )
@@ -320,7 +320,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=int, default=7, help="rounds (default: 7)")
     parser.add_argument("--batch", type=int, default=16, help="photos per step (default: 16)")
     parser.add_argument("--data", type=Path, help="packed data set to read from (default: the demo photos)")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "docs" / "benchmarks.md")
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parents[1] / "docs" / "measurements" / "peers.md"
+    )
     options = parser.parse_args(arguments)
     if (load := os.getloadavg()[0]) > 0.5:
         say(f"warning: the machine is busy (load {load:.1f}); the rounds will differ")

@@ -1,6 +1,6 @@
 """What a photo more and a process more cost a training step, and what a process more brings an album.
 
-    python benchmarks/processes.py                 # about ten minutes on two quiet cores; writes docs/benchmark-processes.md
+    python benchmarks/processes.py                 # about ten minutes on two quiet cores; writes docs/measurements/processes.md
     python benchmarks/processes.py --presets small --steps 4
 
 Every row is a launch of its own with one thread for each process, so that two processes on two cores compare with one on
@@ -35,7 +35,7 @@ from photochrom.precision import for_training
 from photochrom.training.loop import train
 from photochrom.training.training import Training
 
-REPORT = Path(__file__).parents[1] / "docs" / "benchmark-processes.md"
+REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "processes.md"
 BATCHES = (8, 16, 32, 64)
 ALBUM = 256  # photos of 64 pixels
 

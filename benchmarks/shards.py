@@ -1,6 +1,6 @@
 """What data in shards costs beside the packed array, and what ten million photos would cost.
 
-    python benchmarks/shards.py --data tiny-imagenet-200      # a packed data set; some minutes; writes docs/data-scale.md
+    python benchmarks/shards.py --data tiny-imagenet-200      # a packed data set; some minutes; writes docs/measurements/data-scale.md
 
 One process, both in turns (A B, A B, ...), so that whatever else the machine does hits both. The figures for ten million
 photos are products of the unit costs that this run measured; nothing of that size was written.
@@ -42,7 +42,7 @@ from photochrom.files import write_bytes
 from photochrom.precision import for_training
 from photochrom.training.training import Training
 
-REPORT = Path(__file__).parents[1] / "docs" / "data-scale.md"
+REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "data-scale.md"
 MANY = 10_000_000
 BATCH = 32
 

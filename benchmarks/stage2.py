@@ -4,7 +4,7 @@
     python benchmarks/stage2.py --rounds 3 --presets small --batches 16
 
 All ways of training take turns on one network in one process, so that other load on the machine meets them alike; each
-round gives one ratio to V1. Writes docs/benchmark-stage2.md.
+round gives one ratio to V1. Writes docs/measurements/stage2.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from photochrom.diffusion import color
 from photochrom.training.losses import Noisy, StageLoss, lift_shadows
 from photochrom.training.training import Training
 
-REPORT = Path(__file__).parents[1] / "docs" / "benchmark-stage2.md"
+REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "stage2.md"
 
 
 def stage(**settings: Any) -> StageConfig:

@@ -1,6 +1,6 @@
 """Whether threads should spin or sleep while they wait for each other: for trainings, and for what is short beside one.
 
-    python benchmarks/waiting.py      # some minutes on a machine that does nothing else; writes docs/waiting.md
+    python benchmarks/waiting.py      # some minutes on a machine that does nothing else; writes docs/measurements/waiting.md
 
 libgomp's own choice is to spin for a while; OMP_WAIT_POLICY=PASSIVE puts a thread to sleep at once. In turns, several rounds of each.
 """
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from PIL import Image
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[1] / "docs" / "measurements"
 POLICIES: dict[str, dict[str, str]] = {"spinning": {}, "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}}
 STEPS, BATCH = 24, 32
 LOOP = "while True: pass"

@@ -7,7 +7,7 @@ A budget is processor time: what all threads of the process have computed while 
 the machine takes nothing from anyone; two cores that are busy for 20 minutes give up to 40. Evaluation, reading weights and
 saving do not count. Every row goes through the package's own training loop, with the same photos in the same order, batch
 size, optimiser, averaging and schedule, unless the file of a baseline says otherwise. What is trained already is not
-trained again. Writes docs/baselines.md, and beside the report a sheet of photos: a data set may not allow them in a repository.
+trained again. Writes docs/measurements/baselines.md, and beside the report a sheet of photos: a data set may not allow them in a repository.
 """
 
 from __future__ import annotations
@@ -184,7 +184,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="settings of all rows (default: those of the first model, or recipes/cpu-small.toml)",
     )
     parser.add_argument("--out", type=Path, default=Path("reports/baselines"), help="weights and report")
-    parser.add_argument("--doc", type=Path, default=HOME / "docs" / "baselines.md", help="the page")
+    parser.add_argument(
+        "--doc", type=Path, default=HOME / "docs" / "measurements" / "baselines.md", help="the page"
+    )
     return parser.parse_args(arguments)
 
 

@@ -62,7 +62,7 @@ def processor() -> str:
 def page(
     result: Mapping[str, Any], budgets: Mapping[str, Mapping[str, Any]], config: Config, steps: int
 ) -> str:
-    """docs/baselines.md."""
+    """docs/measurements/baselines.md."""
     data, first = result["data"], next(iter(budgets))
     made = {
         name: [
@@ -98,7 +98,7 @@ Written by `python benchmarks/baselines/compare.py` on {today}.
 - machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.system()}; Python {platform.python_version()}, PyTorch {torch.__version__}
 
 Small figures are 95 % bootstrap intervals over photos (FD-VGG16: jackknife). What the measures are says
-[metrics.py](../src/photochrom/metrics.py); FD-VGG16 is in thousands.
+[metrics.py](../../src/photochrom/evaluation/metrics.py); FD-VGG16 is in thousands.
 
 ## As made
 

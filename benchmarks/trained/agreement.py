@@ -2,7 +2,7 @@
 
     python benchmarks/trained/agreement.py photochrom-fast --data tiny-imagenet-200 --split test --photos 500
 
-All rows are made of the same colourings of each photo: eight, and two of the mirrored photo. Writes docs/agreement.md. Which way
+All rows are made of the same colourings of each photo: eight, and two of the mirrored photo. Writes docs/measurements/agreement.md. Which way
 `photochrom colorize` takes was chosen on validation photos.
 """
 
@@ -26,7 +26,7 @@ from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Subject, given_luma
 from photochrom.files import write_bytes
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 DRAWS, MIRRORED = 8, 2
 Way = Callable[
     [Tensor], Tensor
@@ -74,7 +74,7 @@ def subject(name: str, way: Way, drawn: Drawn) -> Subject:
 
 
 def page(report: dict[str, Any], model: str) -> str:
-    """docs/agreement.md."""
+    """docs/measurements/agreement.md."""
     data, rows, equal = report["data"], report["rows"], report["at_equal_colorfulness"]
     made = [f"| | colourfulness | FD-VGG16 | {' | '.join(SHOWN)} |", "|---|" + "---:|" * (2 + len(SHOWN))]
     at = [f"| | strength | {' | '.join(SHOWN)} |", "|---|" + "---:|" * (1 + len(SHOWN))]

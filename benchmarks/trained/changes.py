@@ -2,7 +2,7 @@
 
     python benchmarks/trained/changes.py pace     --data tiny-imagenet-200     # what a step of each costs, on a quiet machine
     python benchmarks/trained/changes.py train    --data tiny-imagenet-200     # those that nobody trains yet; may run twice at once
-    python benchmarks/trained/changes.py evaluate --data tiny-imagenet-200     # writes docs/changes.md
+    python benchmarks/trained/changes.py evaluate --data tiny-imagenet-200     # writes docs/measurements/changes.md
 
 All is kept in models/changes. A change whose steps are dearer gets fewer of them, by its pace beside the base's, both on one thread.
 What the package does not offer as an option is laid over it here.
@@ -44,7 +44,7 @@ from photochrom.training import loop, training
 from photochrom.training.aging import aged_luma
 from photochrom.training.training import Batch, Training
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 PHOTOS, EPOCHS = 16_000, 4
 ROUNDS, STEPS_A_ROUND = 6, 6
 SMALL = (32, 64, 128, 256)
@@ -296,7 +296,7 @@ def line(row: str, report: dict[str, Any]) -> str:
 
 
 def write(out: Path) -> None:
-    """docs/changes.md."""
+    """docs/measurements/changes.md."""
     reports = measured(out)
     order = sorted(reports, key=lambda row: list(CHANGES).index(row.partition(" | ")[0]))
     plain = next(report for report in reports.values() if "base" in report["subjects"])

@@ -4,7 +4,7 @@
     python benchmarks/trained/curve.py evaluate --data tiny-imagenet-200
 
 For a GPU: all of it is 8 million photos, twenty minutes of an H100 or a day of two cores. What is trained is passed over, so
-`--only` may spread the names over several processes. The second command writes docs/curve.md; the report is in OUT/report.
+`--only` may spread the names over several processes. The second command writes docs/measurements/curve.md; the report is in OUT/report.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from photochrom.files import write_bytes
 from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.training import loop
 
-TWO_CORES = 123 * 60  # photos a minute, see docs/recipe.md
+TWO_CORES = 123 * 60  # photos a minute, see docs/measurements/what-helped.md
 K, BATCH = 1_000, 256
 
 
@@ -101,7 +101,7 @@ def absolute(report: dict[str, Any], name: str) -> str:
 
 
 def text(reports: dict[str, dict[str, Any]], data: str, device: str, dearer: float) -> str:
-    """docs/curve.md, from a report for each model that others are held against.
+    """docs/measurements/curve.md, from a report for each model that others are held against.
 
     dearer: how much longer a photo took with the perceptual loss than without.
     """

@@ -1,6 +1,6 @@
 """At which working size a model colours large photos best, and what each size costs.
 
-    python benchmarks/trained/detail.py photochrom-v2 [--models models]      # writes docs/detail.md and docs/detail.png
+    python benchmarks/trained/detail.py photochrom-v2 [--models models]      # writes docs/measurements/detail.md and docs/measurements/detail.png
 
 The photographs of the data set `demo` (`photochrom.data.demo` tells their origin and licence), whole and at full size.
 Errors shrink as colours fade, so the sizes are also compared where they are equally colourful: each with the one strength
@@ -32,7 +32,7 @@ from photochrom.evaluation.statistics import STRENGTHS, strength_at
 from photochrom.files import write_bytes
 from photochrom.pictures import png, sheet
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 TILE = 128  # pixels of a photo on the sheet
 SIDES = (48, 64, 96, 128, 192, 256)
 ENOUGH = 0.01  # share of a photo's pixels that must be almost black before it counts among the dark measures
@@ -184,7 +184,7 @@ def page(
     options: argparse.Namespace, steps: int, trained: int, names: Sequence[str], seconds: dict[int, float], one: Compared,
     mean: Compared, truth: float,
 ) -> str:  # fmt: skip
-    """docs/detail.md."""
+    """docs/measurements/detail.md."""
     costs = [
         f"| {side} | {spent:.2f} | {one.strengths[side]:.2f} | {mean.strengths[side]:.2f} |"
         for side, spent in seconds.items()

@@ -1,6 +1,6 @@
 """How much of a photo's colour each encoder tells, before any network has learnt to listen.
 
-    python benchmarks/trained/encoders.py --data tiny-imagenet-200      # some minutes of two cores; writes docs/encoders.md
+    python benchmarks/trained/encoders.py --data tiny-imagenet-200      # some minutes of two cores; writes docs/measurements/encoders.md
 
 The chroma of the 64 places of an 8 x 8 grid is predicted from what an encoder sees there, by ridge regression on training photos,
 and so is the photo's category from means and maxima of the deepest map. Validation photos choose nothing here but the penalty.
@@ -26,7 +26,7 @@ from photochrom.diffusion.encoder import Encoder
 from photochrom.files import write_bytes
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 GRID = 8
 PENALTIES = (10.0, 30.0, 100.0, 300.0)
 AT_ONCE = 50

@@ -1,6 +1,6 @@
 """How far FD-VGG16 depends on the number of photos, and what is left of it for ever more of them.
 
-    python benchmarks/trained/frechet.py photochrom-fast photochrom-v2 --data tiny-imagenet-200      # writes docs/frechet.md
+    python benchmarks/trained/frechet.py photochrom-fast photochrom-v2 --data tiny-imagenet-200      # writes docs/measurements/frechet.md
 
 A Frechet distance between two finite sets is above zero even where both come from one source, by a share that falls as 1 / N. So
 it is measured for nested sets of photos and extrapolated along a line in 1 / N (Chong & Forsyth 2020, section 4).
@@ -24,7 +24,7 @@ from photochrom.evaluation.evaluate import choose, photo_seeds
 from photochrom.evaluation.metrics import Array, Moments, frechet_distance
 from photochrom.files import write_bytes
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 COUNTS = (300, 400, 600, 800, 1200)  # of 256 channels; all photos are added to these
 BATCH = 50
 UNIT = 1e-3  # of reports
@@ -47,7 +47,7 @@ def distances(found: Array, true: Array, counts: list[int]) -> list[float]:
 
 
 def page(rows: dict[str, list[float]], counts: list[int], data: str, command: str) -> str:
-    """docs/frechet.md; a row may be short of the last counts."""
+    """docs/measurements/frechet.md; a row may be short of the last counts."""
     lines = [
         f"| | {' | '.join(f'{count:,} photos' for count in counts)} | for ever more |",
         "|---|" + "---:|" * (len(counts) + 1),

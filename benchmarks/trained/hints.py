@@ -1,6 +1,6 @@
 """Whether a hint gives an object its colour and leaves the rest alone, on ten pictures.
 
-    python benchmarks/trained/hints.py photochrom-v2 [--models models]      # writes docs/hints.md and docs/hints.png
+    python benchmarks/trained/hints.py photochrom-v2 [--models models]      # writes docs/measurements/hints.md and docs/measurements/hints.png
 
 Crops of the free photographs of the data set `demo`. The hinted places and the objects' outlines were chosen by hand, before
 a result was seen; no outline is known to the model.
@@ -29,7 +29,7 @@ from photochrom.evaluation.metrics import Array
 from photochrom.files import write_bytes
 from photochrom.pictures import png, sheet, to_images
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 TILE = 160  # pixels of a picture on the sheet
 BORDER = 0.03  # of the shorter side: so near to an outline, pixels are neither the object nor the rest
 PLACE = 0.02  # of the shorter side: the radius of what counts as the hinted place
@@ -156,7 +156,7 @@ def marked(gray: Image.Image, case: Case) -> Image.Image:
 
 
 def page(options: argparse.Namespace, found: dict[str, Found]) -> str:
-    """docs/hints.md."""
+    """docs/measurements/hints.md."""
     rows = [
         f"| {name} | {f.place[0]:.1f} → {f.place[1]:.1f} | {f.whole[0]:.1f} → {f.whole[1]:.1f} | {f.object:.1f} | {f.rest:.1f} "
         f"| {f.otherwise:.1f} |"

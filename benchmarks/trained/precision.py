@@ -1,6 +1,6 @@
 """How far convolutions in bfloat16 change the colours, beside how far another seed does.
 
-    python benchmarks/trained/precision.py MODEL --data tiny-imagenet-200 [--photos 200]      # writes docs/precision.md
+    python benchmarks/trained/precision.py MODEL --data tiny-imagenet-200 [--photos 200]      # writes docs/measurements/precision.md
 
 The same validation photos are coloured in float32, in bfloat16 with the same seed, and in float32 with the next seed.
 """
@@ -23,7 +23,7 @@ from photochrom.diffusion.unet import UNet
 from photochrom.evaluation import metrics
 from photochrom.precision import convolve_in_bfloat16
 
-REPORT = Path(__file__).parents[2] / "docs" / "precision.md"
+REPORT = Path(__file__).parents[2] / "docs" / "measurements" / "precision.md"
 Array = npt.NDArray[np.float64]
 
 

@@ -3,7 +3,7 @@
     python benchmarks/trained/samplers.py --model photochrom-v2 --data tiny-imagenet-200 --photos 300
 
 Photos of the validation part, by the protocol of `photochrom evaluate`; every row is held against DDIM with 50 evaluations, the
-same noise and the same photos. Writes docs/samplers.md and docs/samplers.png. Heun is here, the others are the package's.
+same noise and the same photos. Writes docs/measurements/samplers.md and docs/measurements/samplers.png. Heun is here, the others are the package's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from photochrom.evaluation.candidates import Subject, given_luma
 from photochrom.evaluation.statistics import EQUAL
 from photochrom.files import write_bytes
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 EVALUATIONS = (1, 2, 4, 8, 12, 20, 50)
 REFERENCE = "ddim 50"
 SHOWN = {
@@ -137,7 +137,7 @@ def main() -> None:
 
 
 def write(result: dict[str, Any], model: str, samplers: Sequence[str], slowest: str) -> None:
-    """docs/samplers.md and docs/samplers.png."""
+    """docs/measurements/samplers.md and docs/measurements/samplers.png."""
     data = result["data"]
     rows = [f"{s} {n}" for s in samplers for n in EVALUATIONS] + [slowest]
     text = f"""# Samplers and steps

@@ -26,7 +26,7 @@ def agreed(c: Tensor) -> Tensor:
     How alike they are at a place, is the mean product of two different ones over their mean square: 1 where all are equal,
     0 where they have nothing in common. Where that is near CHANCE or below, their mean fades, so that colours of chance become
     gray, not brown. Then each photo gets back the mean length that the chroma of its colourings has, by a
-    factor of BOLDER at most. docs/recipe.md has the measurements.
+    factor of BOLDER at most. docs/measurements/what-helped.md has the measurements.
     """
     count = len(c)
     if count == 1:

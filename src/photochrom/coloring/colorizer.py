@@ -39,7 +39,7 @@ class Options(TypedDict, total=False):
 
     steps: network evaluations for each colouring (default: 20, or what the model was distilled for). seed: 0; the same
     seed gives a photo the same colours, whatever photos are beside it (each photo has noise of its own). sampler: "ddim",
-    "unipc", "dpm++" or "ddpm"; unipc gets as far in 8 steps as ddim in 20 (docs/samplers.md). guidance: how far
+    "unipc", "dpm++" or "ddpm"; unipc gets as far in 8 steps as ddim in 20 (docs/measurements/samplers.md). guidance: how far
     the encoder leads colours from what they would be without it (default: as the model says; 1 is plain, in half the time).
     strength: what chroma is multiplied by, but for hints, 1; 0 is gray, above 1 is bolder. temperature: what the first noise is
     multiplied by, 1; less gives colours nearer to the average; not for "ddpm". detail: the length of the shorter side
@@ -302,7 +302,7 @@ class Colorizer:
 def default_detail(config: Config, size: tuple[int, int]) -> int:
     """The shorter side at which a model sees a photo of `size` (width, height) when nothing else is asked for.
 
-    That of its training; with an encoder twice as much, as far as the photo has it: docs/detail.md has the measurements.
+    That of its training; with an encoder twice as much, as far as the photo has it: docs/measurements/detail.md has the measurements.
     """
     trained = config.data.size or 64
     return trained if config.model.encoder == "none" else max(trained, min(2 * trained, *size))

@@ -7,7 +7,7 @@ size, is added with that slope, as pansharpening with a gain by regression does 
 
     c = up(c) + up(a) (y - up(y)),   a = cov(y, c) / (var(y) + EPSILON)
 
-kept between the lowest and highest chroma around. docs/bleeding.md has the measurements. All of it runs in strips, so that
+kept between the lowest and highest chroma around. docs/measurements/bleeding.md has the measurements. All of it runs in strips, so that
 memory does not grow with the photo.
 """
 

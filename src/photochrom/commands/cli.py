@@ -67,7 +67,7 @@ def photochrom(
         )
     if ctx.invoked_subcommand not in LONG:
         # Torch's threads spin while they wait for each other. That makes a training a quarter faster, and whatever is
-        # short and runs beside one slower by half or more: docs/waiting.md. Read once, when torch is imported.
+        # short and runs beside one slower by half or more: docs/measurements/waiting.md. Read once, when torch is imported.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 

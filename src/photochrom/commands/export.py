@@ -33,8 +33,8 @@ def export(
     Batch and size are free. The file is compared with torch first, and not
     written where they differ by more than 0.001. `photochrom colorize
     --engine onnx` runs it: faster for one small photo at a time, slower for
-    many where torch convolves in bfloat16 (docs/engines.md). What other
-    programs have to give to the network stands in docs/onnx.md.
+    many where torch convolves in bfloat16 (docs/measurements/engines.md). What other
+    programs have to give to the network stands in docs/guides/onnx.md.
 
     [bold]Examples[/bold]
     $ photochrom export model_v1

@@ -1,7 +1,7 @@
 """The network on a GPU: its passes forward and backward, recorded at the first step and replayed in all others.
 
 The kernels of a small network are done sooner than a processor can ask for the next one. A CUDA graph asks for all at once.
-docs/gpu.md has what it brings.
+docs/measurements/gpu.md has what it brings.
 """
 
 from __future__ import annotations
