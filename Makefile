@@ -1,5 +1,6 @@
 # make demo   see it work        make test   run the tests       make check   format, lint and types
-# make bench  measure speed      make fuzz   many broken inputs  make reliability  break everything, write the table
+# make docs   build the site     make bench  measure speed       make fuzz        many broken inputs
+# make reliability  break everything, write the table
 # make lock   renew requirements-ci.txt after a change of dependencies (needs uv)
 # make clean  back to a fresh clone; models, data sets and demos stay
 #
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench fuzz reliability lock clean
+.PHONY: demo test check docs bench fuzz reliability lock clean
 
 demo: $(STAMP)
 	$(BIN)/photochrom demo
@@ -32,6 +33,9 @@ fuzz: $(STAMP)
 
 reliability: $(STAMP)
 	$(BIN)/python -m pytest tests -m fault --thorough --report docs/measurements/reliability.md
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 lock:
 	printf 'hatchling\neditables\n' | uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
