@@ -29,7 +29,7 @@ import photochrom
 from photochrom import model_folder
 from photochrom.coloring import manifest
 from photochrom.coloring.colorizer import Colorizer
-from photochrom.coloring.hints import Hint
+from photochrom.coloring.options import Hint
 from photochrom.commands.cli import app
 from photochrom.config import Config, build, read_recipe
 from photochrom.data.reading import open_photo

@@ -20,7 +20,7 @@ from detail import as_array, few_colors
 from PIL import Image, ImageDraw, ImageFilter
 
 from photochrom.coloring.colorizer import Colorizer
-from photochrom.coloring.hints import Hint
+from photochrom.coloring.options import Hint
 from photochrom.coloring.upsampling import luma_tensor
 from photochrom.data.demo import photographs
 from photochrom.diffusion import color

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from photochrom.coloring.colorizer import Colorizer
+from photochrom.coloring.options import Options
 from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
 from photochrom.diffusion.samplers import CLEAN, SAMPLERS, Level, Noise, Predict
@@ -68,10 +69,14 @@ def heun(predict: Predict, xt: Tensor, path: Sequence[Level], noise: Noise) -> T
 def subject(colorizer: Colorizer, sampler: str, steps: int) -> Subject:
     """A row: one sampler with so many evaluations."""
 
+    options = Options().model_copy(
+        update={"steps": steps, "sampler": sampler}
+    )  # unchecked: heun is none of them
+
     @torch.inference_mode()
     def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         y = given_luma(rgb)
-        return y, colorizer.chroma(y, seeds, steps=steps, sampler=sampler)
+        return y, colorizer.chroma(y, seeds, options)
 
     scale = colorizer.config.model.chroma_scale
     facts = {"chroma_scale": scale, "steps": steps, "sampler": sampler}

@@ -6,6 +6,7 @@ A recipe is a TOML file with the same sections: [model], [diffusion], [data], [t
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,6 +26,10 @@ DEFAULT_MODEL = "photochrom-fast"
 """The model that colours where nobody names one; it comes along with the package, and is distilled from photochrom-v2."""
 STEPS = 20
 """Network evaluations that a colouring takes, if its model was not taught to do with fewer."""
+MOST_GUIDANCE = 10
+MAX_MEGAPIXELS = 120
+"""Above the largest sensors of phones (108 megapixels), far below a decompression bomb."""
+SamplerName = Literal["ddim", "unipc", "dpm++", "ddpm"]
 STRIDE = 5
 """Steps of the teacher that a distilled network takes at once: with 4, it does what took 20."""
 
@@ -196,7 +201,7 @@ class TrainingConfig(Section):
     guidance: float = Field(
         1.5,
         ge=1,
-        le=10,
+        le=MOST_GUIDANCE,
         description="how far the encoder leads colours from what they would be without it, where colorize is told nothing else, "
         "and in what --distill teaches; 1: not beyond what it says",
     )
@@ -337,13 +342,17 @@ def build(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = sorted(_keys_beside(first["loc"]))
-            raise UsageError(f"unknown key {key!r}; known here: {', '.join(known)}") from None
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UsageError(f"{key} = {first['input']!r}: {reason}") from None
+        raise refusal(error, _keys_beside(error.errors()[0]["loc"])) from None
+
+
+def refusal(error: ValidationError, known: Iterable[str]) -> UsageError:
+    """One line that names key, value and reason; for an unknown key, those that are known in its place."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"unknown key {key!r}; known here: {', '.join(sorted(known))}")
+    reason = first["msg"].removeprefix("Value error, ")
+    return UsageError(f"{key} = {first['input']!r}: {reason}" if key else reason)
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:

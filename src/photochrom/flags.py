@@ -1,15 +1,20 @@
-"""From the flags of `train` to a configuration: every field of config.py is a flag, and no flag is listed here."""
+"""Flags are made from pydantic fields: those of `train` from config.py, those of colouring from coloring/options.py.
+
+No flag is listed here. `resolve` makes a configuration of the flags that were given.
+"""
 
 from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
+from photochrom.coloring.options import Options
 from photochrom.config import (
     PRESETS,
     Config,
@@ -40,39 +45,92 @@ RENAMED = {"data.name": "data", "diffusion.zero_terminal_snr": "zero-snr"}
 
 def with_config_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Replace the `**flags` of a command by an option for each field, named `section__field`, None if not given."""
+    flags = []
+    for section, (panel, model) in SECTIONS.items():
+        for name, field in model.model_fields.items():
+            if f"{section}.{name}" not in WITHOUT_FLAG:
+                typed = RENAMED.get(f"{section}.{name}", name.replace("_", "-"))
+                switch = f"--{typed}/--no-{typed}"  # a recipe may say either
+                flags.append(_flag(f"{section}__{name}", typed, field, field.default, panel, switch))
+    return _with(command, flags)
+
+
+def with_option_flags(
+    names: Iterable[str] = Options.model_fields, **defaults: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace the `**flags` of a command by one for each option of colouring, of its name, None if not given.
+
+    defaults: those that the command has of its own, for its help.
+    """
+    flags = []
+    for name in names:
+        field, typed = Options.model_fields[name], name.replace("_", "-")
+        default = defaults.get(name, field.default)
+        flags.append(_flag(name, typed, field, default or None, "Colours", f"--{typed}"))
+    return lambda command: _with(command, flags)
+
+
+def given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that a person has typed."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _with(command: Callable[..., None], flags: list[inspect.Parameter]) -> Callable[..., None]:
     own = [
         p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD
     ]
-    options = [
-        _flag(section, panel, field)
-        for section, (panel, model) in SECTIONS.items()
-        for field in model.model_fields
-        if f"{section}.{field}" not in WITHOUT_FLAG
-    ]
-    command.__signature__ = inspect.Signature(own + options)  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature(own + flags)  # type: ignore[attr-defined]
     return command
 
 
-def _flag(section: str, panel: str, field: str) -> inspect.Parameter:
-    info = SECTIONS[section][1].model_fields[field]
-    name = RENAMED.get(f"{section}.{field}", field.replace("_", "-"))
-    features = info.annotation == tuple[int, ...]
-    help = (info.description or "")[:1].upper() + (info.description or "")[1:]
-    if info.default is not None and "(default" not in help:
-        help += f" (default: {_as_typed(name, info.default)})"
+def _flag(
+    parameter: str, typed: str, field: FieldInfo, default: Any, panel: str, switch: str
+) -> inspect.Parameter:
+    """The parameter of a command for a field; `switch` is what turns it on, and off, if it is true or false."""
+    kind, metavar = field.annotation, None
+    if kind == tuple[int, ...]:
+        kind, metavar = str, "N,N,..."
+    elif get_origin(kind) is Literal:  # a wrong word gets the one line that all wrong values get
+        words = get_args(kind)
+        kind, metavar = type(words[0]), "|".join(map(str, words))
+    elif Any in get_args(kind):  # a picture, for which a command line gives its file
+        kind, metavar = Path, "FILE"
     option = typer.Option(
-        f"--{name}/--no-{name}" if info.annotation is bool else f"--{name}",
-        help=f"{help}.",
-        metavar="N,N,..." if features else None,
+        switch if kind is bool else f"--{typed}",
+        help=_help(typed, field, default),
+        metavar=metavar,
         rich_help_panel=panel,
     )
-    annotation = str if features else info.annotation
     return inspect.Parameter(
-        f"{section}__{field}",
+        parameter,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[annotation | None, option],  # type: ignore[operator]
+        annotation=Annotated[kind | None, option],  # type: ignore[operator]
     )
+
+
+def _help(typed: str, field: FieldInfo, default: Any) -> str:
+    """A field's description, limits and default as a sentence."""
+    text, facts = field.description or "", [words] if (words := limits(field)) else []
+    if "(default" in text:
+        text = text.replace("(default", f"({'; '.join([*facts, 'default'])}")
+    else:
+        facts += [f"default: {_as_typed(typed, default)}"] if default is not None else []
+        text += f" ({'; '.join(facts)})" if facts else ""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def limits(field: FieldInfo) -> str:
+    """The range of a number in words: "1 to 64", "above 0, at most 1"; empty where there is none."""
+    ends: dict[str, str] = {}
+    for end in field.metadata:
+        for name in ("ge", "gt", "le", "lt"):
+            if (number := getattr(end, name, None)) is not None:
+                ends[name] = f"{number:g}" if number < 1e5 else f"{int(number):,}"
+    if set(ends) == {"ge", "le"}:
+        return f"{ends['ge']} to {ends['le']}"
+    words = {"ge": "{} or more", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
+    return ", ".join(words[name].format(number) for name, number in ends.items())
 
 
 def _as_typed(name: str, default: Any) -> str:
@@ -105,9 +163,7 @@ def resolve(
             batch_size=chosen.batch_size, learning_rate=chosen.learning_rate
         )
     stages = values.setdefault("stages", [{}])
-    for flag, value in flags.items():
-        if value is None:
-            continue
+    for flag, value in given(flags).items():
         section, field = flag.split("__")
         if section == "stages" and len(stages) > 1:
             raise UsageError(f"--{field} is not clear: {recipe} has {len(stages)} stages; change it there")

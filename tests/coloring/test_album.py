@@ -16,6 +16,7 @@ from PIL import Image
 
 from photochrom.coloring import album
 from photochrom.coloring import photo as photo_file
+from photochrom.coloring.options import Options
 from photochrom.commands import cli
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError, UsageError
@@ -195,14 +196,14 @@ def test_flags_reach_the_colours(models: Path) -> None:
         (("--hint", "red"), "write x,y,#rrggbb"),
         (("--hint", "1,1,#ff0000", "--hints", "h.png"), "together"),
         (("--samples", 2, "--average", 2), "together"),
-        (("--samples", 0), "0 colourings: take 1"),
-        (("--strength", -1), "strength -1"),
-        (("--strength", "nan"), "strength nan"),
-        (("--temperature", 3), "temperature 3"),
-        (("--guidance", "nan"), "guidance nan"),
+        (("--samples", 0), "samples = 0: Input should be greater than or equal to 1"),
+        (("--strength", -1), "strength = -1.0"),
+        (("--strength", "nan"), "strength = nan"),
+        (("--temperature", 3), "temperature = 3.0"),
+        (("--guidance", "nan"), "guidance = nan"),
         (("--guidance", 2), "leave guidance out"),
-        (("--detail", 2), "detail 2"),
-        (("--max-megapixels", 0), "max_megapixels 0"),
+        (("--detail", 2), "detail = 2"),
+        (("--max-megapixels", 0), "max_megapixels = 0.0"),
         (("--temperature", 0.5, "--sampler", "ddpm"), "use ddim or dpm++"),
     ],
 )
@@ -274,7 +275,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(models: Path, capsys: pytest
         assert "cannot write closed/a.png" in capsys.readouterr().err
 
 
-def test_films_are_coloured_by_themselves(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_films_are_coloured_beside_photos(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     av = pytest.importorskip("av")
     with av.open("film.mov", "w") as made:
         stream = made.add_stream("libx264", rate=25)
@@ -288,23 +289,34 @@ def test_films_are_coloured_by_themselves(models: Path, capsys: pytest.CaptureFi
     captured = capsys.readouterr()
     assert captured.out.split() == ["out/film.mp4"]
     assert "bad.mp4 cannot be coloured as a video" in captured.err
-    assert colorize(models, "film.mov", "-o", "out") == 1
-    assert "out/film.mp4 exists" in capsys.readouterr().err
+    assert colorize(models, "film.mov", "-o", "out") == 0
+    assert "1 unchanged since they were coloured" in capsys.readouterr().err
+    before = Path("out/film.mp4").read_bytes()
+    assert colorize(models, "film.mov", "-o", "out", "--strength", 0) == 0
+    assert Path("out/film.mp4").read_bytes() != before
+    Path("other").mkdir()
+    Path("other/film.mp4").write_text("of a person")
+    assert colorize(models, "film.mov", "-o", "other") == 1
+    assert "other/film.mp4 exists" in capsys.readouterr().err
     assert colorize(models, "film.mov", "-o", "named.mp4", "--seed", 3, "--json") == 0
     assert json.loads(capsys.readouterr().out)["written"] == [{"input": "film.mov", "output": "named.mp4"}]
-    Path("other").mkdir()
     shutil.copy("film.mov", "other/film.mov")
     assert colorize(models, "film.mov", "other/film.mov", "-o", "both") == 3
     assert "other/film.mov would be written to both/film.mp4, as film.mov is" in capsys.readouterr().err
-    assert colorize(models, "film.mov", photo("a.png"), "-o", "out") == 2
+    assert colorize(models, "film.mov", photo("a.png"), "-o", "all") == 0
+    assert sorted(path.name for path in Path("all").glob("*.*") if path.name[0] != ".") == [
+        "a.png",
+        "film.mp4",
+    ]
+    capsys.readouterr()
     assert colorize(models, "film.mov", "-o", "again", "--samples", 2) == 2
-    assert "videos are coloured by themselves" in capsys.readouterr().err
+    assert "videos are coloured without samples" in capsys.readouterr().err
 
 
 def test_two_kinds_of_output_never_meet() -> None:
     photo("album/a.png")
     photo("album/a-1.png")
-    plan = album.plan([Path("album")], Path("out"), False, {}, album.Wanted(samples=2))
+    plan = album.plan([Path("album")], Path("out"), False, Options(samples=2))
     assert len(plan.jobs) == 2
     photo("album/a-1-1.png")
     with pytest.raises(UsageError):
@@ -329,7 +341,7 @@ def test_who_is_killed_knows_afterwards_what_was_done(models: Path) -> None:
     process.kill()
     process.communicate()
     assert Path(first).name in json.loads(Path("out/.photochrom.json").read_text())
-    assert not album.plan([Path("album")], Path("out"), False, {}).refused.keys() & {
+    assert not album.plan([Path("album")], Path("out"), False).refused.keys() & {
         Path("album", Path(first).name)
     }
 

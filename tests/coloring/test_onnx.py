@@ -19,7 +19,7 @@ from torch import nn
 from photochrom import files, model_folder
 from photochrom.coloring import colorizer
 from photochrom.coloring.colorizer import Colorizer
-from photochrom.coloring.hints import Hint
+from photochrom.coloring.options import Hint
 from photochrom.commands import cli
 from photochrom.config import build
 from photochrom.diffusion.encoder import Encoder

@@ -558,7 +558,7 @@ def test_colorize_reports_as_json(run: Run, models: Path, tmp_path: Path) -> Non
 
 def test_sampler_and_steps_are_checked(run: Run, models: Path, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
-    for option, value, said in (("--sampler", "euler", "there are ddim"), ("--steps", 51, "1 to 50")):
+    for option, value, said in (("--sampler", "euler", "'ddim', 'unipc'"), ("--steps", 51, "1 to 50")):
         result = run("colorize", "a.png", "-o", "out", "--models", models, "--model", "tiny", option, value)
         assert result.code == 2
         assert said in result.error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
-from photochrom.config import DiffusionConfig
+from photochrom.config import DiffusionConfig, SamplerName
 from photochrom.diffusion.diffusion import Diffusion
 from photochrom.diffusion.samplers import CLEAN, SAMPLERS, Level, levels
 
@@ -38,7 +38,7 @@ def opinion(xt: Tensor, t: int) -> Tensor:
     return torch.tanh(xt.roll(1, -1) + 0.3 * xt.flip(-2) + math.sin(t))
 
 
-def run(sampler: str, alpha_bar: Sequence[float], steps: int) -> list[Tensor]:
+def run(sampler: SamplerName, alpha_bar: Sequence[float], steps: int) -> list[Tensor]:
     """xt at each level of the path, the outcome last."""
     generator, seen = torch.Generator().manual_seed(1), []
 
@@ -65,7 +65,7 @@ def theirs(scheduler: Any, steps: int) -> list[Tensor]:
     return seen
 
 
-def scheduler_of(sampler: str, diffusion: Diffusion) -> Any:
+def scheduler_of(sampler: SamplerName, diffusion: Diffusion) -> Any:
     common: dict[str, Any] = {
         "num_train_timesteps": diffusion.config.timesteps,
         "trained_betas": diffusion.betas.tolist(),
@@ -84,7 +84,7 @@ def scheduler_of(sampler: str, diffusion: Diffusion) -> Any:
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 20, 60])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @every_schedule
-def test_every_step_is_diffusers(schedule: str, zero: bool, sampler: str, steps: int) -> None:
+def test_every_step_is_diffusers(schedule: str, zero: bool, sampler: SamplerName, steps: int) -> None:
     diffusion = diffusion_of(schedule, zero)
     alpha_bar = diffusion.alpha_bar.tolist()
     if sampler in ("dpm++", "unipc") and zero:
@@ -108,7 +108,7 @@ def test_the_path_is_that_of_diffusers(steps: int) -> None:
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc"])
 @every_schedule
-def test_who_knows_the_answer_goes_straight_to_it(schedule: str, zero: bool, sampler: str) -> None:
+def test_who_knows_the_answer_goes_straight_to_it(schedule: str, zero: bool, sampler: SamplerName) -> None:
     """With x0 known, xt is alpha x0 + sigma eps all the way, with the same eps, also where steps are uneven."""
     x0, eps, seen = normal(1, 2, 4, 4), normal(1, 2, 4, 4, seed=1), {}
     path = levels(diffusion_of(schedule, zero).alpha_bar.tolist(), 7)
@@ -152,7 +152,7 @@ def test_dpm_solver_is_of_second_order(zero: bool) -> None:
         level = Level(t, alpha_bar[t])
         return level.alpha * variance / (level.alpha_bar * variance + level.sigma**2) * xt
 
-    def error(sampler: str, steps: int) -> float:
+    def error(sampler: SamplerName, steps: int) -> float:
         path = levels(alpha_bar, steps)
         path = [level for level in path if level.alpha_bar < 0.9]  # the last step is of first order
         first = torch.ones(1, dtype=torch.float64)
@@ -169,3 +169,7 @@ def test_dpm_solver_is_of_second_order(zero: bool) -> None:
     assert error("dpm++", 80) < 0.3 * error("dpm++", 40)
     assert error("dpm++", 40) < 0.2 * error("ddim", 40)
     assert 0.4 * error("ddim", 40) < error("ddim", 80) < 0.6 * error("ddim", 40)
+
+
+def test_the_samplers_are_those_that_people_can_name() -> None:
+    assert set(SAMPLERS) == set(get_args(SamplerName))

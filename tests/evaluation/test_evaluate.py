@@ -512,7 +512,7 @@ def test_what_colourings_agree_on_is_measured_as_colorize_makes_it(
     assert torch.allclose(four.paint(rgb, seeds)[1], agreed(torch.stack(drawn)), atol=0.02)
     where = ("--models", models, "--data", pack.folder, "--steps", 2, "-o", tmp_path / "report")
     assert call("evaluate", "tiny", "--average", 65, *where) == 2
-    assert "average 65: take 1 (single colourings) to 64" in capsys.readouterr().err
+    assert "average = 65: " in capsys.readouterr().err
     assert call("evaluate", "tiny", "--average", 3, *where) == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["subjects"]["tiny"]["average"] == 3
@@ -651,7 +651,7 @@ def test_a_data_set_without_that_part_is_refused(pack: Pack, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"photos": 0}, "photos 0: give 1 or more"), ({"seed": -1}, "seed -1: give 0 or more")],
+    [({"photos": 0}, "photos 0: give 1 or more"), ({"seed": -1}, "seed = -1: ")],
 )
 def test_numbers_out_of_range_are_refused(
     pack: Pack, tmp_path: Path, options: dict[str, Any], words: str
@@ -718,7 +718,7 @@ def test_an_unfinished_evaluation_with_other_settings_is_kept(
 def test_settings_that_fail_at_once_leave_nothing_in_the_way(
     models: Path, pack: Pack, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match="unknown sampler"):
+    with pytest.raises(UsageError, match=r"sampler = .best."):
         run(["tiny"], pack, tmp_path / "out", models_dir=models, sampler="best", steps=2)
     with pytest.raises(PhotochromError, match="FID needs"):
         run(

@@ -174,7 +174,7 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "an unknown sampler": ({"sampler": "euler"}, 422, "sampler: "),
     "a strength that is none": ({"strength": "nan"}, 422, "strength: "),
     "a strength too large": ({"strength": "2.1"}, 422, "strength: "),
-    "temperature for ddpm": ({"sampler": "ddpm", "temperature": "0.5"}, 422, "temperature is not for"),
+    "temperature for ddpm": ({"sampler": "ddpm", "temperature": "0.5"}, 422, "temperature scales the first noise"),
     "too many samples": ({"samples": "9", "format": "json"}, 422, "samples: "),
     "several samples in a PNG": ({"samples": "2"}, 422, "do not fit into one picture"),
     "a map in a PNG": ({"average": "4", "uncertainty": "true"}, 422, "do not fit into one picture"),

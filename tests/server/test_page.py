@@ -112,12 +112,12 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     gate = threading.Event()
     chroma = PreviewColorizer.chroma
 
-    def slow(self: Any, y: Any, seeds: Any, *, callback: Any, **options: Any) -> Any:
+    def slow(self: Any, y: Any, seeds: Any, options: Any, *, callback: Any, held: Any) -> Any:
         def step(*done: Any) -> None:
             callback(*done)
             gate.wait(20)
 
-        return chroma(self, y, seeds, callback=step, **options)
+        return chroma(self, y, seeds, options, callback=step, held=held)
 
     monkeypatch.setattr(PreviewColorizer, "chroma", slow)
     yield gate

@@ -106,12 +106,12 @@ def test_what_takes_too_long_is_given_up(
     client = serve(job_seconds=0.2)
     chroma = PreviewColorizer.chroma
 
-    def slow(self: Any, y: Any, seeds: Any, *, callback: Any, **options: Any) -> Any:
+    def slow(self: Any, y: Any, seeds: Any, options: Any, *, callback: Any, held: Any) -> Any:
         def step(*done: Any) -> None:
             time.sleep(0.05)
             callback(*done)
 
-        return chroma(self, y, seeds, callback=step, **options)
+        return chroma(self, y, seeds, options, callback=step, held=held)
 
     monkeypatch.setattr(PreviewColorizer, "chroma", slow)
     place = create(client, steps="50").headers["location"]

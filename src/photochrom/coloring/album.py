@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image
 
 from photochrom import processes
+from photochrom.coloring import video
 from photochrom.coloring.colorings import Samples
 from photochrom.coloring.colorizer import BATCH, Colorizer
-from photochrom.coloring.manifest import Record
+from photochrom.coloring.manifest import Record, how_made
+from photochrom.coloring.options import Options
 from photochrom.coloring.photo import SUFFIXES as KEPT_SUFFIXES
 from photochrom.coloring.photo import GrayPhoto, open_gray, write
 from photochrom.data.reading import HEIC_SUFFIXES, SUFFIXES
@@ -20,46 +22,41 @@ from photochrom.errors import PhotochromError, UsageError
 from photochrom.pictures import sheet
 
 GROUP_PIXELS = 64_000_000  # of the photos whose luma is held in memory together
-GUESSES = 8  # colourings that an uncertainty map compares, if no number is given
 SHEET_SIDE = 384
 
 
-class Wanted(NamedTuple):
-    """What is written for each photo: one colouring, what several agree on, or several and a sheet; and a map."""
+def files_for(output: Path, options: Options) -> list[Path]:
+    """The files that are written where one colouring would be `output`."""
+    names = [output.name]
+    if options.samples > 1:
+        names = [f"{output.stem}-{number + 1}{output.suffix}" for number in range(options.samples)]
+        names.append(f"{output.stem}-sheet.png")
+    if options.uncertainty:
+        names.append(f"{output.stem}-uncertainty.png")
+    return [output.with_name(name) for name in names]
 
-    samples: int = 1
-    average: int = 1
-    uncertainty: bool = False
 
-    @property
-    def draws(self) -> int:
-        """How many colourings have to be drawn."""
-        count = max(self.samples, self.average)
-        return GUESSES if self.uncertainty and count == 1 else count
+def pictures_for(samples: Samples, options: Options) -> Iterator[Image.Image]:
+    """The pictures for `files_for`, one after the other, so that only one is in memory."""
+    if options.samples > 1:
+        columns = {"gray": [_small(samples.photo.luma)]}
+        for number in range(options.samples):
+            picture = samples[number]
+            columns[str(number + 1)] = [_small(picture)]
+            yield picture
+        yield sheet(columns, SHEET_SIDE)
+    else:
+        yield samples.average() if options.average > 1 else samples[0]
+    if options.uncertainty:
+        yield samples.uncertainty()
 
-    def files(self, output: Path) -> list[Path]:
-        """The files that are written where one colouring would be `output`."""
-        names = [output.name]
-        if self.samples > 1:
-            names = [f"{output.stem}-{number + 1}{output.suffix}" for number in range(self.samples)]
-            names.append(f"{output.stem}-sheet.png")
-        if self.uncertainty:
-            names.append(f"{output.stem}-uncertainty.png")
-        return [output.with_name(name) for name in names]
 
-    def pictures(self, samples: Samples) -> Iterator[Image.Image]:
-        """The pictures for `files`, one after the other, so that only one is in memory."""
-        if self.samples > 1:
-            columns = {"gray": [_small(samples.photo.luma)]}
-            for number in range(self.samples):
-                picture = samples[number]
-                columns[str(number + 1)] = [_small(picture)]
-                yield picture
-            yield sheet(columns, SHEET_SIDE)
-        else:
-            yield samples.average() if self.average > 1 else samples[0]
-        if self.uncertainty:
-            yield samples.uncertainty()
+class Colored(NamedTuple):
+    """A file that was coloured, the files that were written, and what a person should know of how it was read."""
+
+    source: Path
+    files: list[Path]
+    notes: tuple[str, ...] = ()
 
 
 def _small(picture: Image.Image) -> Image.Image:
@@ -87,26 +84,26 @@ def plan(
     inputs: Sequence[Path],
     out: Path,
     overwrite: bool,
-    how: Mapping[str, Any] | None = None,
-    wanted: Wanted = Wanted(),  # noqa: B008 (immutable)
+    options: Options = Options(),  # noqa: B008 (immutable)
+    model: Path | None = None,
 ) -> Plan:
     """What is to be done.
 
     Folders are searched with their sub-folders, whose structure is kept below `out`. With one file as input, `out`
-    may be a file. how: all that decides about the colours; photos that were coloured so before and have not changed since
-    are left alone. Raises UsageError when `out` is a file and cannot be one.
+    may be a file. model: the file of the weights. Photos that were coloured by it with the same options and have not changed
+    since are left alone. Raises UsageError when `out` is a file and cannot be one, and for hints to several photos.
     """
     single = (
         len(inputs) == 1
         and not inputs[0].is_dir()
-        and out.suffix.lower() in KEPT_SUFFIXES
+        and out.suffix.lower() in ([video.WRITTEN_SUFFIX] if video.is_video(inputs[0]) else KEPT_SUFFIXES)
         and not out.is_dir()
     )
     if out.exists() and not out.is_dir() and not single:
         raise UsageError(
             f"-o {out} is a file: name a folder, or a new file such as coloured.png for a single photo"
         )
-    result = Plan(record=None if single else Record(out, how or {}))
+    result = Plan(record=None if single else Record(out, how_made(options, model)))
     if result.record and result.record.problem:
         result.warnings.append(result.record.problem)
     taken: dict[Path, Path] = {}
@@ -115,10 +112,17 @@ def plan(
         if not photos:
             result.refused[given] = f"{given} has no photo in it"
         for path, place in photos.items():
-            suffix = path.suffix if path.suffix.lower() in KEPT_SUFFIXES else ".png"
-            output = out if single else out / place.with_suffix(suffix)
-            _place(result, path, output, wanted.files(output), overwrite, taken)
+            output = out if single else out / place.with_suffix(_kept_suffix(path))
+            _place(result, path, output, files_for(output, options), overwrite, taken)
+    options.check_count(len(result.jobs))
     return result
+
+
+def _kept_suffix(path: Path) -> str:
+    """How the coloured file's name ends: as the photo's, where that can be written."""
+    if video.is_video(path):
+        return video.WRITTEN_SUFFIX
+    return path.suffix if path.suffix.lower() in KEPT_SUFFIXES else ".png"
 
 
 def _place(
@@ -166,50 +170,81 @@ def color_files(
     colorizer: Colorizer,
     plan: Plan,
     progress: Callable[[float], None],
-    wanted: Wanted = Wanted(),  # noqa: B008 (immutable)
-    **options: Any,
-) -> Iterator[tuple[Path, list[Path], tuple[str, ...]]]:
-    """Colour what is planned; yield photo, files and notes of each as they are written, each file atomically.
+    options: Options = Options(),  # noqa: B008 (immutable)
+) -> Iterator[Colored]:
+    """Colour what is planned, first photos, then videos; yield each when it is written, each file atomically.
 
-    A photo that cannot be read or written goes into `plan.refused` with its reason and does not stop the others.
-    progress(done) is told how many photos are done, in fractions while a group is worked on. options: as for `Colorizer`.
+    What cannot be read or written goes into `plan.refused` with its reason and does not stop the others.
+    progress(done) is told how many are done, in fractions while a group or a video is worked on.
     """
-    done, before = 0, len(plan.refused)
+    finished = -len(plan.refused)
 
-    def step_done(step: int, steps: int) -> None:
-        progress(done + len(plan.refused) - before + len(group) * step / steps)
+    def steps_done(done: int, steps: int) -> None:
+        progress(finished + len(plan.refused) + len(group) * done / steps)
 
-    limits: dict[str, Any] = {key: options[key] for key in ("max_megapixels", "truncated") if key in options}
+    def frames_done(done: int, frames: int) -> None:
+        progress(finished + len(plan.refused) + (min(1.0, done / frames) if frames else 0.0))
+
     try:
-        for group in _groups(plan, limits):
-            drawn = colorizer.samples(list(group.values()), wanted.draws, progress=step_done, **options)
+        for group in _groups(plan, options):
+            drawn = colorizer.samples(list(group.values()), options=options, progress=steps_done)
             for output, samples in zip(group, drawn, strict=True):
-                photo, files = plan.jobs[output], wanted.files(output)
-                ours = {file for file in files if plan.record and plan.record.is_ours(output, [file])}
-                try:
-                    for file, picture in zip(files, wanted.pictures(samples), strict=True):
-                        write(picture, file)
-                        ours.add(file)
-                except PhotochromError as error:
-                    plan.refused[photo] = f"{photo}: {error}"
-                    if plan.record and (there := [file for file in files if file in ours and file.exists()]):
-                        plan.record.add(None, output, there)  # or the next run would take them for a person's
-                    continue
-                if plan.record:
-                    plan.record.add(photo, output, files)
-                done += 1
-                yield photo, files, samples.photo.notes
+                if colored := _write(plan, output, samples, options):
+                    finished += 1
+                    yield colored
+        for output, film in plan.jobs.items():
+            if video.is_video(film) and _color_video(colorizer, plan, output, options, frames_done):
+                finished += 1
+                yield Colored(film, [output])
     finally:
         if plan.record:
             plan.record.save()
 
 
-def _groups(plan: Plan, limits: dict[str, Any]) -> Iterator[dict[Path, GrayPhoto]]:
+def _write(plan: Plan, output: Path, samples: Samples, options: Options) -> Colored | None:
+    """Write one photo's files; None if it was refused."""
+    photo, files = plan.jobs[output], files_for(output, options)
+    ours = {file for file in files if plan.record and plan.record.is_ours(output, [file])}
+    try:
+        for file, picture in zip(files, pictures_for(samples, options), strict=True):
+            write(picture, file)
+            ours.add(file)
+    except PhotochromError as error:
+        plan.refused[photo] = f"{photo}: {error}"
+        if plan.record and (there := [file for file in files if file in ours and file.exists()]):
+            plan.record.add(None, output, there)  # or the next run would take them for a person's
+        return None
+    if plan.record:
+        plan.record.add(photo, output, files)
+    return Colored(photo, files, samples.photo.notes)
+
+
+def _color_video(
+    colorizer: Colorizer, plan: Plan, output: Path, options: Options, progress: Callable[[int, int], None]
+) -> bool:
+    """Colour one video; False if it was refused."""
+    film = plan.jobs[output]
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        video.color_video(colorizer, film, output, options.without(*video.ONLY_PHOTOS), progress=progress)
+    except UsageError:
+        raise
+    except PhotochromError as error:
+        plan.refused[film] = str(error)
+        return False
+    if plan.record:
+        plan.record.add(film, output, [output])
+    return True
+
+
+def _groups(plan: Plan, options: Options) -> Iterator[dict[Path, GrayPhoto]]:
     """Opened photos by output, as many as are worth colouring together and fit into memory."""
     group: dict[Path, GrayPhoto] = {}
     for output, path in plan.jobs.items():
+        if video.is_video(path):
+            continue
         try:
-            group[output] = open_gray(path, **limits)
+            group[output] = open_gray(path, options.max_megapixels, options.truncated)
         except UsageError:
             raise
         except PhotochromError as error:

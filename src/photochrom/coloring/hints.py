@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from photochrom.coloring.options import Hint
 from photochrom.coloring.photo import Photo, open_gray
 from photochrom.coloring.upsampling import View, luma_tensor
 from photochrom.data import reading
@@ -26,28 +26,6 @@ REACH = 0.25  # of the photo's shorter side: how far a hint goes where luma does
 LEVELS = 16  # of luma, at which a palette knows its colours
 SOFTNESS = 0.15  # of luma in [-1,1]: how near a pixel must be to a level to count there
 MOST_STRETCH = 3.0  # of the spread of colours towards the reference's
-
-
-class Hint(NamedTuple):
-    """The pixel at (x, y) of the upright photo, counted from its upper left corner, has about this colour.
-
-    rgb: 0 to 255 each. Only its chroma counts, as luma is the photo's own.
-    """
-
-    x: int
-    y: int
-    rgb: tuple[int, int, int]
-
-    @classmethod
-    def parse(cls, text: str) -> Hint:
-        """A hint as it is typed: x,y,#rrggbb. Raises UsageError for anything else."""
-        found = re.fullmatch(r"\s*(\d{1,9})\s*,\s*(\d{1,9})\s*,\s*#?([0-9a-fA-F]{6})\s*", text)
-        if not found:
-            raise UsageError(
-                f"hint {text[:60]!r}: write x,y,#rrggbb such as 120,80,#c03020, or name a picture"
-            )
-        red, green, blue = bytes.fromhex(found[3])
-        return cls(int(found[1]), int(found[2]), (red, green, blue))
 
 
 def held_places(

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
 from photochrom import processes
+from photochrom.coloring.options import Options
 from photochrom.errors import PhotochromError
 from photochrom.files import read_json, write_json
 
@@ -92,6 +93,18 @@ class Record:
                 write_json(self.folder / FILE, self._read() | self.new)
             self.new = {}
         self.saved = time.monotonic()
+
+
+def how_made(options: Options, model: Path | None) -> dict[str, Any]:
+    """What decides about the colours, pictures and model by the state of their files.
+
+    Its form is that of earlier versions, or their albums would be coloured once more.
+    """
+    values = dict(options)
+    wanted = [values.pop(name) for name in ("samples", "average", "uncertainty")]
+    pictures = (values[name] for name in ("hints", "keep_gray", "like"))
+    files = [model, *(each for each in pictures if isinstance(each, Path))]
+    return {**values, "wanted": wanted, "files": [state(file) for file in files if file]}
 
 
 def state(file: Path) -> list[int] | None:

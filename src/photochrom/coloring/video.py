@@ -16,36 +16,48 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from photochrom.coloring.colorizer import Colorizer, check
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.coloring.options import Options, chosen
 from photochrom.coloring.upsampling import View, lay_over
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.files import write_atomically
 
 SUFFIXES = (".mp4", ".mov", ".mkv", ".m4v", ".avi", ".webm")
+WRITTEN_SUFFIX = ".mp4"
+ONLY_PHOTOS = ("hints", "keep_gray", "like", "samples", "average", "uncertainty", "truncated")
 BATCH = 16  # frames coloured together
 RATE = 0.1  # how much of a frame's own chroma is taken where luma stands still
 MOVED = 0.3  # of luma in [-1,1]: where it changes as much between frames, chroma is the frame's own
+
+
+def is_video(path: Path) -> bool:
+    """Whether a file's name is a video's."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def refuse_unused(options: Options) -> None:
+    """Raise UsageError for an option that a video cannot follow."""
+    unused = [name for name in ONLY_PHOTOS if name in options.model_fields_set]
+    if unused:
+        raise UsageError(f"videos are coloured without {', '.join(unused)}: that is for photos")
 
 
 def color_video(
     colorizer: Colorizer,
     source: Path,
     target: Path,
+    options: Options | None = None,
     *,
-    steps: int | None = None,
-    seed: int = 0,
-    sampler: str = "ddim",
-    guidance: float | None = None,
-    strength: float = 1.0,
-    detail: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **changes: Any,
 ) -> None:
-    """Write `target` (H.264 in MP4, the sound as it is), atomically. Options: see `photochrom.colorizer.Options`.
+    """Write `target` (H.264 in MP4, the sound as it is), atomically. Options: see `Options`; not ONLY_PHOTOS.
 
     progress(frames done, frames in all as the file says, 0 if it does not). Raises UsageError without the package av and for
     an option out of range, PhotochromError for a file that is no video.
     """
-    check(strength=strength)
+    options = chosen(options, changes)
+    refuse_unused(options)
     try:
         import av
     except ImportError:
@@ -63,12 +75,11 @@ def color_video(
             def colored(lumas: Iterator[Image.Image]) -> Iterator[Image.Image]:
                 steady, done = Steady(), 0
                 while group := list(islice(lumas, BATCH)):
-                    seen = [colorizer.view(luma, detail) for luma in group]
+                    seen = [colorizer.view(luma, options.detail) for luma in group]
                     y = torch.cat([each.y for each in seen])
-                    seeds = [seed] * len(group)
-                    c = colorizer.chroma(y, seeds, steps=steps, sampler=sampler, guidance=guidance)
+                    c = colorizer.chroma(y, [options.seed] * len(group), options)
                     for luma, each, own in zip(group, seen, c.split(1), strict=True):
-                        yield lay_over(luma, each, strength * steady(each, own))
+                        yield lay_over(luma, each, options.strength * steady(each, own))
                         done += 1
                         if progress:
                             progress(done, total)

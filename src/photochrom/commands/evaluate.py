@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from photochrom import processes
+from photochrom.coloring.options import EVALUATED, Options
 from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Json, print_json, say
 from photochrom.errors import Interrupted, PhotochromError
+from photochrom.flags import given, with_option_flags
 
 
+@with_option_flags(EVALUATED)
 def evaluate(
     models: Annotated[
         list[str],
@@ -23,19 +26,6 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(metavar="validation|test", help="Which photos.")] = "validation",
     photos: Annotated[int | None, typer.Option(min=1, help="How many of them (default: all).")] = None,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Sampling steps (default: 20, or what each model was distilled for)."),
-    ] = None,
-    sampler: Annotated[str, typer.Option(metavar="ddim|unipc|dpm++|ddpm", help="How to sample.")] = "ddim",
-    guidance: Annotated[
-        float | None,
-        typer.Option(help="How far the encoder leads colours (default: as each model says; 1: not at all)."),
-    ] = None,
-    average: Annotated[
-        int, typer.Option(help="Measure what this many colourings agree on; colorize takes 4.")
-    ] = 1,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS)."),
@@ -50,6 +40,7 @@ def evaluate(
     ] = MODELS,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
+    **flags: Any,
 ) -> None:
     """Measure models on photos they never saw, and tell which is better.
 
@@ -85,13 +76,9 @@ def evaluate(
             [folder.path for folder in folders],
             pack,
             out,
+            Options().but(**given(flags)),
             split=split,
             photos=photos,
-            seed=seed,
-            steps=steps,
-            sampler=sampler,
-            guidance=guidance,
-            average=average,
             inception_weights=inception_weights,
             device=device,
             overwrite=overwrite,

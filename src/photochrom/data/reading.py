@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from photochrom.config import MAX_MEGAPIXELS
 from photochrom.data import profiles, scans
 from photochrom.errors import PhotochromError, UsageError
 
@@ -36,7 +37,7 @@ SUFFIXES = (
     *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
 )
 HEIC_SUFFIXES = (".heic", ".heif", ".hif")
-MAX_PIXELS = 120_000_000  # above the largest phone sensors (108 megapixels), far below a decompression bomb
+MAX_PIXELS = MAX_MEGAPIXELS * 1_000_000
 GRAY_BELOW = 8  # levels between the highest and lowest channel; JPEG noise in a gray photo stays under it
 
 ORIENTATION = 0x0112

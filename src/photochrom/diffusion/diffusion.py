@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from photochrom.config import DiffusionConfig, ModelConfig
+from photochrom.config import DiffusionConfig, ModelConfig, SamplerName
 from photochrom.diffusion.color import LARGEST_CHROMA
 from photochrom.diffusion.samplers import SAMPLERS, levels
 from photochrom.diffusion.unet import CHROMA_CHANNELS
@@ -147,7 +147,7 @@ def sample(
     y: Tensor,
     generators: Sequence[torch.Generator],
     steps: int = 20,
-    sampler: str = "ddim",
+    sampler: SamplerName = "ddim",
     callback: Callable[[int, Tensor], None] | None = None,
     *,
     temperature: float = 1.0,
@@ -157,18 +157,12 @@ def sample(
 ) -> Tensor:
     """Draw chroma (B,2,H/s,W/s) for luma y (B,1,H,W) in [-1,1].
 
-    generators: one CPU generator per photo; nothing global is touched. sampler: a key of `SAMPLERS`. callback(step, x0),
+    generators: one CPU generator per photo; nothing global is touched. callback(step, x0),
     if given, is called after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling.
-    temperature: what x_T is multiplied by; UsageError for "ddpm", which draws more noise in every step. held: see
+    temperature: what x_T is multiplied by; not for "ddpm", which draws more noise in every step. held: see
     `Held`. features: what the network's encoder sees in y, if it has one. guidance: see `guided_x0`; two evaluations a step
-    where it is not 1. Raises UsageError for an unknown sampler and for more steps than the schedule has.
+    where it is not 1. Raises UsageError for more steps than the schedule has.
     """
-    if temperature != 1 and sampler == "ddpm":
-        raise UsageError(
-            "temperature scales the first noise, and ddpm draws more in each step: use ddim or dpm++"
-        )
-    if sampler not in SAMPLERS:
-        raise UsageError(f"unknown sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
     timesteps = diffusion.config.timesteps
     if not 1 <= steps <= timesteps:
         raise UsageError(

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from photochrom.config import SamplerName
+
 
 class Level(NamedTuple):
     """A place on the path: the step t that the network is told, and how much of the photo is there."""
@@ -133,4 +135,4 @@ def _corrector(h: float, r: float) -> tuple[float, float]:
     return before, b1 - before
 
 
-SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_solver_pp, "unipc": unipc}
+SAMPLERS: dict[SamplerName, Sampler] = {"ddim": ddim, "ddpm": ddpm, "dpm++": dpm_solver_pp, "unipc": unipc}

@@ -15,6 +15,7 @@ from torch import Tensor
 from photochrom import model_folder
 from photochrom.coloring.colorings import agreed
 from photochrom.coloring.colorizer import BATCH, Colorizer
+from photochrom.coloring.options import Options, chosen
 from photochrom.data.dataset import DataSet
 from photochrom.diffusion import color
 from photochrom.errors import PhotochromError
@@ -59,17 +60,16 @@ def model_subject(
     model: str | Path,
     models: str | Path,
     pack: DataSet,
+    options: Options | None = None,
     *,
-    steps: int | None = None,
-    sampler: str = "ddim",
-    guidance: float | None = None,
-    average: int = 1,
     device: str | None = None,
+    **changes: Any,
 ) -> Subject:
     """A trained model, by name or path, or what so many of its colourings agree on.
 
     Raises PhotochromError if it is unknown or was trained at another size.
     """
+    options = chosen(options, changes)
     colorizer = Colorizer.load(model, models, device)
     path = Path(model)
     is_file = path.suffix == ".safetensors"
@@ -83,13 +83,12 @@ def model_subject(
     history = [] if is_file else model_folder.ModelFolder(weights.parent).history
     best = best_epoch(history) if history else {"epoch": None, "val_loss": None}
     kept = ("epoch", "stage", "stage_began", "val_loss", "photos", "weights")
-    steps = config.steps if steps is None else steps
-    guidance = config.guidance if guidance is None else guidance
+    average = options.average
     facts = {
         "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "steps": steps,
-        "sampler": sampler,
-        "guidance": guidance,
+        "steps": options.steps_for(config),
+        "sampler": options.sampler,
+        "guidance": options.guidance_for(config),
         "average": average,
         "chroma_scale": config.model.chroma_scale,
         "config": config.model_dump(mode="json"),
@@ -105,7 +104,7 @@ def model_subject(
             # All colourings of a photo at once, so that the encoder looks at it once.
             several = [seeds[row] + APART * k for k in range(average) for row in rows]
             again = y[rows].repeat(average, 1, 1, 1)
-            c = colorizer.chroma(again, several, steps=steps, sampler=sampler, guidance=guidance)
+            c = colorizer.chroma(again, several, options)
             parts.append(agreed(c.unflatten(0, (average, len(rows)))))
         return y, torch.cat(parts)
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +25,8 @@ from rich.console import Console
 from torch import Tensor
 
 from photochrom import __version__, files, processes
-from photochrom.coloring.colorizer import MOST_SAMPLES, pick_device
+from photochrom.coloring.colorizer import pick_device
+from photochrom.coloring.options import EVALUATED, Options, chosen
 from photochrom.data.dataset import DataSet
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import PhotochromError, UsageError
@@ -117,51 +117,44 @@ def evaluate(
     models: Sequence[str | Path | Subject],
     pack: DataSet,
     out: Path,
+    options: Options | None = None,
     *,
     models_dir: str | Path = "models",
     split: str = "validation",
     photos: int | None = None,
-    seed: int = 0,
-    steps: int | None = None,
-    sampler: str = "ddim",
-    guidance: float | None = None,
-    average: int = 1,
     inception_weights: Path | None = None,
     device: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Evaluate models on a data set; write `report.json` and `report.html` into the folder `out`, return the former.
 
     models: names, folders, or Subjects of other origin; the others are compared with the first. photos: how many, in a fixed
-    order, so that few are a part of many. seed: of the sampling. average: how many colourings of a photo have to agree on what
-    is measured. progress(done, total, text) counts photos times models; what it raises ends the evaluation, and the
+    order, so that few are a part of many. options, or their fields as keyword arguments: how models colour; `EVALUATED` count.
+    progress(done, total, text) counts photos times models; what it raises ends the evaluation, and the
     same call goes on where it was.
 
     Raises PhotochromError for models and data sets that do not fit, for a part without photos, and for a folder `out` that
     holds something else, or a report and no `overwrite`.
     """
-    if not models or seed < 0:
-        raise UsageError("give at least one model" if not models else f"seed {seed}: give 0 or more")
-    if not 1 <= average <= MOST_SAMPLES:
-        raise UsageError(f"average {average}: take 1 (single colourings) to {MOST_SAMPLES}")
+    options = chosen(options, changes)
+    if not models:
+        raise UsageError("give at least one model")
+    if unused := sorted(options.model_fields_set - set(EVALUATED)):
+        raise UsageError(f"an evaluation colours without {', '.join(unused)}")
     if pack.size < SMALLEST:
         raise PhotochromError(
             f"photos of {pack.size} pixels are too small for VGG16: import them with --size {SMALLEST}"
         )
     processes.connect()
     indices = choose(pack, split, photos)
-    painted_by = partial(
-        model_subject,
-        models=models_dir,
-        pack=pack,
-        steps=steps,
-        sampler=sampler,
-        guidance=guidance,
-        average=average,
-        device=device,
-    )
-    subjects = [m if isinstance(m, Subject) else painted_by(m) for m in models]
+    subjects = [
+        model
+        if isinstance(model, Subject)
+        else model_subject(model, models_dir, pack, options, device=device)
+        for model in models
+    ]
     scales = sorted({subject.facts.get("chroma_scale", 1) for subject in subjects})
     rows = [*subjects, *references(pack, scales)]
     names = [row.name for row in rows]
@@ -173,7 +166,7 @@ def evaluate(
     settings = {
         "photochrom": __version__,
         "data": {**data, "photos": len(indices)},
-        "seed": seed,
+        "seed": options.seed,
         "strengths": list(STRENGTHS),
         "batch": BATCH,
         "vgg_photos": VGG_PHOTOS,
@@ -185,9 +178,9 @@ def evaluate(
         metrics.load_inception(inception_weights) if inception_weights else None,
     )
     processes.from_first(lambda: prepare(out, settings, overwrite))
-    run(rows, pack, indices, seed, nets, out / PARTIAL, progress)
+    run(rows, pack, indices, options.seed, nets, out / PARTIAL, progress)
     processes.gather(None)  # until all have measured their share
-    return processes.from_first(lambda: conclude(settings, rows, pack, indices, seed, out))
+    return processes.from_first(lambda: conclude(settings, rows, pack, indices, options.seed, out))
 
 
 def conclude(

@@ -11,69 +11,32 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from photochrom.coloring.colorizer import Colorizer, Options
-from photochrom.coloring.hints import Hint
+from photochrom.coloring.colorizer import Colorizer
+from photochrom.coloring.options import Hint, Options, PlainOptions, at_most
 from photochrom.coloring.photo import save
 from photochrom.data.reading import formats, on_white, open_photo
+from photochrom.diffusion.diffusion import Held
 from photochrom.errors import UsageError
 from photochrom.evaluation import metrics
 from photochrom.pictures import to_images
 from photochrom.server.problems import Problem
+from photochrom.server.settings import MOST, MOST_HINTS
 
 Format = Literal["png", "jpeg"]
 MEDIA_TYPES: dict[str, str] = {"png": "image/png", "jpeg": "image/jpeg"}
 MEASURED_SIDE = 512  # measures are taken on every n-th pixel of what is larger
-MAX_SAMPLES, MAX_HINTS = 8, 64
 StepDone = Callable[[int, int], None]
 
 
-class Choices(BaseModel):
-    """How a photo is to be coloured: the options of `Colorizer`, by the same names."""
+@at_most(**MOST)
+class Choices(PlainOptions):
+    """How a photo is to be coloured: the options of `Colorizer`, by the same names, within the server's limits."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int | None = Field(
-        None,
-        ge=1,
-        le=200,
-        description="Sampling steps; 20, or what the model was distilled for.",
-        examples=[20],
-    )
-    seed: int = Field(
-        0, ge=0, lt=2**31, description="Another seed gives other plausible colours.", examples=[7]
-    )
-    sampler: Literal["ddim", "unipc", "dpm++", "ddpm"] = Field("ddim", description="How to sample.")
-    guidance: float | None = Field(
-        None,
-        ge=1,
-        le=10,
-        description="How far the encoder leads colours, where the model can be led; 1 is plain.",
-    )
-    strength: float = Field(1.0, ge=0, le=2, description="0 is gray, 1 as the model made it, above bolder.")
-    temperature: float = Field(
-        1.0, ge=0, le=2, description="Less gives colours nearer to the average; not for ddpm."
-    )
-    detail: int | None = Field(
-        None, ge=8, le=512, description="Shorter side, in pixels, at which the model sees the photo."
-    )
-    samples: int = Field(
-        1, ge=1, le=MAX_SAMPLES, description="How many different colourings, of seed, seed + 1, ..."
-    )
-    average: int = Field(
-        1,
-        ge=1,
-        le=MAX_SAMPLES,
-        description="Give what so many colourings agree on, instead of one: calmer, gray where they do not. 4 is good.",
-    )
-    uncertainty: bool = Field(
-        False,
-        description="Also draw where colourings disagree; needs two or more samples, or an average of them.",
-    )
     hint: tuple[str, ...] = Field(
-        (), max_length=MAX_HINTS, description="Known colours, x,y,#rrggbb each, in pixels of the upright photo.",
+        (), max_length=MOST_HINTS, description="known colours, x,y,#rrggbb each, in pixels of the upright photo",
         examples=[["120,80,#c03020"]],
     )  # fmt: skip
 
@@ -88,24 +51,15 @@ class Choices(BaseModel):
         return hints
 
     @model_validator(mode="after")
-    def _fit_together(self) -> Self:
-        if self.samples > 1 and self.average > 1:
-            raise ValueError("samples and average together: take one (N pictures, or what N agree on)")
+    def _disagree_in_something(self) -> Self:
         if self.uncertainty and self.samples == self.average == 1:
             raise ValueError("uncertainty is where samples disagree: set samples to 2 or more, or average")
-        if self.temperature != 1 and self.sampler == "ddpm":
-            raise ValueError("temperature is not for the sampler ddpm: use ddim or dpm++")
         return self
 
     def options(self) -> Options:
         """What `Colorizer` takes."""
-        options = Options(
-            steps=self.steps, seed=self.seed, sampler=self.sampler, guidance=self.guidance,
-            strength=self.strength, temperature=self.temperature, detail=self.detail,
-        )  # fmt: skip
-        if self.hint:
-            options["hints"] = [Hint.parse(hint) for hint in self.hint]
-        return options
+        values = {name: getattr(self, name) for name in PlainOptions.model_fields}
+        return Options(**values, hints=self.hint or None)
 
 
 @dataclass(frozen=True)
@@ -115,14 +69,10 @@ class Guides:
     like: bytes | None = None
     keep_gray: bytes | None = None
 
-    def options(self) -> Options:
-        """What `Colorizer` takes. Raises Problem 422 for a picture that is broken inside."""
-        options = Options()
-        if self.like is not None:
-            options["like"] = open_upload(self.like)
-        if self.keep_gray is not None:
-            options["keep_gray"] = open_upload(self.keep_gray)
-        return options
+    def opened(self) -> dict[str, Image.Image]:
+        """The pictures by the names of their options. Raises Problem 422 for one that is broken inside."""
+        sent = {"like": self.like, "keep_gray": self.keep_gray}
+        return {name: open_upload(file) for name, file in sent.items() if file is not None}
 
 
 class PreviewColorizer(Colorizer):
@@ -134,9 +84,11 @@ class PreviewColorizer(Colorizer):
         self,
         y: Tensor,
         seeds: Sequence[int],
+        options: Options | None = None,
         *,
+        held: Held | None = None,
         callback: Callable[[int, Tensor], None] | None = None,
-        **options: Any,
+        **changes: Any,
     ) -> Tensor:
         """See `Colorizer`."""
 
@@ -145,7 +97,7 @@ class PreviewColorizer(Colorizer):
             if callback:
                 callback(step, x0)
 
-        return super().chroma(y, seeds, callback=step_done, **options)
+        return super().chroma(y, seeds, options, held=held, callback=step_done, **changes)
 
     def previews(self) -> list[Image.Image]:
         """What the photos of the batch look like so far, at the size of the network's work."""
@@ -194,10 +146,9 @@ def paint(
 
     Several photos only without hints and a mask. step_done(step, steps) may raise, to end it.
     """
-    options: Options = {**choices.options(), **guides.options()}
-    options["progress"] = step_done
+    options = choices.options().but(**guides.opened())
     results = []
-    for drawn in colorizer.samples(photos, max(choices.samples, choices.average), **options):
+    for drawn in colorizer.samples(photos, options=options, progress=step_done):
         pictures = list(drawn) if choices.samples > 1 else [drawn.average()]
         results.append([*pictures, drawn.uncertainty()] if choices.uncertainty else pictures)
     return results

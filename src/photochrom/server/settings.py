@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+MOST = {"steps": 200, "seed": 2**31 - 1, "strength": 2, "detail": 512, "samples": 8, "average": 8}
+"""What strangers may ask for: highest values of options whose own limits (coloring/options.py) are higher."""
+MOST_HINTS = 64
+
 
 @dataclass(frozen=True)
 class Settings:
