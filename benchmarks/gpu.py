@@ -15,7 +15,8 @@ import torch
 
 from photochrom.config import PRESETS, build
 from photochrom.data.dataset import DataSet, find
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 CASES = (("small", 32), ("small", 256), ("small", 1024), ("default", 16), ("default", 256))
 ROUNDS, SECONDS, WARM_UP = 3, 3.0, 8
@@ -31,12 +32,12 @@ def pair(pack: DataSet, preset: str, batch: int) -> list[Training]:
         }
     )
     plain, replayed = Training(config, pack), Training(config, pack)
-    plain.replayed = None
-    plain.keep_features()
-    replayed.kept = plain.kept
+    plain.backward.replayed = None
+    plain.batches.keep_features()
+    replayed.batches.kept = plain.batches.kept
     for trial in (plain, replayed):
         for _ in range(WARM_UP):
-            trial.train_step()
+            train_step(trial)
     return [plain, replayed]
 
 
@@ -45,7 +46,7 @@ def pace(trial: Training) -> float:
     torch.cuda.synchronize()
     begun, steps = time.perf_counter(), 0
     while time.perf_counter() - begun < SECONDS:
-        trial.train_step()
+        train_step(trial)
         steps += 1
     torch.cuda.synchronize()
     return steps * trial.config.training.batch_size / (time.perf_counter() - begun)

@@ -34,7 +34,8 @@ from photochrom.data.pack import Pack, new_pack
 from photochrom.diffusion.unet import UNet
 from photochrom.files import write_bytes
 from photochrom.precision import for_training
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -101,7 +102,8 @@ def in_memory(size: int, count: int = 64) -> Pack:
 def training_step(size: int, batch: int, features: Sequence[int]) -> Callable[[], object]:
     """A whole step of V1's training."""
     values: dict[str, Any] = {"model": {"features": features}, "training": {"batch_size": batch}}
-    return Training(build(values | {"stages": [{"perceptual": 0.0}]}), in_memory(size)).train_step
+    training = Training(build(values | {"stages": [{"perceptual": 0.0}]}), in_memory(size))
+    return lambda: train_step(training)
 
 
 def network(

@@ -32,7 +32,8 @@ from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.demo import make_demo
 from photochrom.data.pack import Pack
 from photochrom.diffusion.unet import UNet
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 SIZE = 64
 FEATURES = PRESETS["default"].features
@@ -246,11 +247,11 @@ def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
     def read() -> None:
         pack.rgb(pack.photos_of_step(0, next(number), batch))
 
-    seconds(training.train_step)
+    seconds(lambda: train_step(training))
     seconds(read)
     trained, reading = [], []
     for _ in range(repetitions):
-        trained.append(batch / seconds(training.train_step, 5))
+        trained.append(batch / seconds(lambda: train_step(training), 5))
         reading.append(batch / seconds(read, 100))
     ratio = statistics.median(a / b for a, b in zip(reading, trained, strict=True))
     return "\n".join(

@@ -33,7 +33,8 @@ from photochrom.config import PRESETS, build
 from photochrom.data.dataset import find
 from photochrom.precision import for_training
 from photochrom.training.loop import train
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "processes.md"
 BATCHES = (8, 16, 32, 64)
@@ -56,7 +57,7 @@ def measure(preset: str, batch: int, steps: int, data: Path) -> None:
     seconds, exchange = [], []
     for number in range(steps + 2):
         begun, exchanged[0] = time.perf_counter(), 0.0
-        training.train_step()
+        train_step(training)
         if number > 1:
             seconds.append(time.perf_counter() - begun)
             exchange.append(exchanged[0])

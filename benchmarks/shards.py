@@ -40,7 +40,8 @@ from photochrom.data.sources import Photo
 from photochrom.data.stratification import stratified
 from photochrom.files import write_bytes
 from photochrom.precision import for_training
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "data-scale.md"
 MANY = 10_000_000
@@ -89,9 +90,9 @@ def trainer(data: DataSet) -> Iterator[float]:
         "training": {"batch_size": BATCH},
     }
     training = Training(build(values | {"stages": [{"perceptual": 0.0}]}), data)
-    training.train_step()
+    train_step(training)
     while True:
-        yield BATCH / seconds(training.train_step)
+        yield BATCH / seconds(lambda: train_step(training))
 
 
 def in_turns(name: str, a: Iterator[float], b: Iterator[float], rounds: int) -> str:

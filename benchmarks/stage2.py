@@ -28,7 +28,8 @@ from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.training.losses import Noisy, StageLoss, lift_shadows
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "stage2.md"
 
@@ -79,7 +80,7 @@ def seconds(config: Config, pack: Pack, rounds: int) -> dict[str, list[float]]:
         for name, loss in losses.items():
             training.stage, training.losses = loss.stage, loss
             begun = time.perf_counter()
-            training.train_step()
+            train_step(training)
             if training.device.type == "cuda":
                 torch.cuda.synchronize()
             if number:

@@ -16,7 +16,7 @@ from PIL import Image
 from photochrom import model_folder
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
-from photochrom.training import training
+from photochrom.training import state
 
 # Some tests run their own file as a program, which must find this package too.
 ROOT = str(Path(__file__).parents[1])
@@ -39,7 +39,7 @@ def only_own_models(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]
 def in_float32() -> Generator[None]:
     """Trainings are in float32, whatever this machine is faster with, so that their numbers can be compared closely."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "for_training", lambda wanted: "fp32" if wanted == "auto" else wanted)
+        patch.setattr(state, "for_training", lambda wanted: "fp32" if wanted == "auto" else wanted)
         yield
 
 

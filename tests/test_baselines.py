@@ -20,8 +20,9 @@ from photochrom.evaluation import evaluate, report
 from photochrom.evaluation.evaluate import photo_seeds
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
-from photochrom.training.losses import Noisy
-from photochrom.training.training import Training
+from photochrom.training.noisy import Noisy
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 RECIPE = """
 [model]
@@ -57,7 +58,7 @@ def test_training_lowers_what_a_row_minimises(
 ) -> None:
     monkeypatch.setattr(importlib.import_module("pix2pix"), "LEARNING_RATE", 3e-3)  # for few steps
     training = tiny(compare, method, sepia_pack, values)
-    losses = [training.train_step()["loss"] for _ in range(25)]
+    losses = [train_step(training)["loss"] for _ in range(25)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
@@ -65,13 +66,13 @@ def test_training_lowers_what_a_row_minimises(
 def test_rows_without_noise_do_not_look_at_it(
     compare: Any, method: str, pack: Pack, values: dict[str, Any]
 ) -> None:
-    y, x0, _ = tiny(compare, method, pack, values).batch(np.arange(8))
+    y, x0, _ = tiny(compare, method, pack, values).batches.photos(np.arange(8))
     found = []
     for seed in (1, 2):
         training = tiny(compare, method, pack, values)
         t = torch.full((8,), seed)
         eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed))
-        training.gradients(Noisy(y, x0, eps, t, x0 + eps))
+        training.backward(Noisy(y, x0, eps, t, x0 + eps), training.losses, None, 0)
         found.append([weight.grad for weight in training.network.parameters() if weight.grad is not None])
     assert found[0]
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
@@ -91,7 +92,7 @@ def test_all_rows_see_the_same_photos(
     for method in compare.METHODS:
         training = tiny(compare, method, pack, values)
         for _ in range(3):
-            training.train_step()
+            train_step(training)
     assert len(read) == 15
     assert all(read[i : i + 3] == read[:3] for i in range(3, 15, 3))
 
@@ -118,16 +119,15 @@ def test_a_budget_is_processor_time_and_the_rate_falls_within_it(
     clock, rates = [0.0], []
     values["stages"][0]["epochs"] = 1
     training = tiny(compare, "v1", pack, values)
-    step = Training.train_step
 
-    def timed(self: Training) -> dict[str, float]:
+    def timed(training: Training) -> dict[str, float]:
         clock[0] += 1.0
-        log = step(self)
-        rates.append(self.optimizer.param_groups[0]["lr"])
+        log = train_step(training)
+        rates.append(training.optimizer.param_groups[0]["lr"])
         return log
 
     monkeypatch.setattr(time, "process_time", lambda: clock[0])
-    monkeypatch.setattr(Training, "train_step", timed)
+    monkeypatch.setattr(compare, "train_step", timed)
     assert compare.train_for(training, 40.0, "v1") == 40.0
     assert training.step == 40
     assert max(rates) == pytest.approx(3e-3, rel=0.05)

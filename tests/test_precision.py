@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from photochrom import precision
@@ -55,11 +54,9 @@ def test_a_training_takes_what_is_faster_here(
 def test_a_training_goes_on_in_another_arithmetic(tmp_path: Path, pack: Pack, values: dict[str, Any]) -> None:
     folder = ModelFolder(tmp_path / "model")
     for epochs, arithmetic in ((1, "fp32"), (2, "bf16"), (3, "auto")):
-        AcceleratorState._reset_state(reset_partial_state=True)  # it takes one precision for a whole process
         values["training"]["precision"] = arithmetic
         values["stages"][0]["epochs"] = epochs
         train(build(values), folder, pack)
-    AcceleratorState._reset_state(reset_partial_state=True)
     assert [record["precision"] for record in folder.history] == ["fp32", "bf16", "fp32"]
 
 

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor
 
@@ -33,8 +32,11 @@ from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.evaluation import evaluate, report
 from photochrom.model_folder import ModelFolder
+from photochrom.randomness import Indices
+from photochrom.training.batches import Batches
 from photochrom.training.loop import Progress, train
-from photochrom.training.training import Batch, Training
+from photochrom.training.noisy import Noisy
+from photochrom.training.state import Training
 from tests.conftest import smooth
 from tests.training.test_loop import losses, signal_at
 
@@ -80,12 +82,17 @@ def patched(owner: Any, name: str, new: Any) -> Iterator[None]:
         yield
 
 
-def poison(self: Training, *arguments: Any, real: Callable[..., Batch] = Training.batch) -> Batch:
+def poison(
+    self: Batches,
+    step: int,
+    *more: Any,
+    real: Callable[..., tuple[Indices, Noisy]] = Batches.of_step,
+) -> tuple[Indices, Noisy]:
     """The second batch of a training has a value that is no number, for the last process."""
-    batch = real(self, *arguments)
-    if self.step == 1 and torch.is_grad_enabled() and processes.number() == processes.count() - 1:
-        batch.x0[0] = torch.nan
-    return batch
+    photos, batch = real(self, step, *more)
+    if step == 1 and processes.number() == processes.count() - 1:
+        batch.xt[0] = torch.nan
+    return photos, batch
 
 
 def short_of_memory(self: UNet, xt: Tensor, *more: Any, real: Callable[..., Tensor] = UNet.forward) -> Tensor:
@@ -114,7 +121,6 @@ def run_both(place: Path) -> None:
         def report(progress: Progress) -> None:
             notes.extend(progress.notes)
 
-        AcceleratorState._reset_state(reset_partial_state=True)  # it takes one precision for a whole process
         try:
             train(config, ModelFolder(place / name), pack, report, signal_received)
         except PhotochromError as error:
@@ -130,7 +136,7 @@ def run_both(place: Path) -> None:
         case("parts", IN_PARTS)
         with patched(UNet, "forward", short_of_memory):
             case("memory", UNEVEN)
-        with patched(Training, "batch", poison):
+        with patched(Batches, "of_step", poison):
             case("poisoned", POISONED)
         case("stopped", BOTH_STAGES, signal_at(2) if processes.number() == 1 else lambda: 0)
         case("resumed", BOTH_STAGES)
@@ -160,13 +166,11 @@ def alone(place: Path, pack: Pack) -> Iterator[Callable[[Config], ModelFolder]]:
         patch.setattr(pictures, "loss_curve", lambda history: b"")
 
         def trained(config: Config) -> ModelFolder:
-            AcceleratorState._reset_state(reset_partial_state=True)
             folder = ModelFolder(place / f"alone-{hash(config)}")
             train(config, folder, pack)
             return folder
 
         yield functools.cache(trained)
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +245,7 @@ def test_what_is_no_number_for_one_is_left_out_by_all(
     told: list[dict[str, Any]], place: Path, pack: Pack
 ) -> None:
     expected = ModelFolder(place / "poisoned-alone")
-    with patched(Training, "batch", poison), patched(pictures, "loss_curve", lambda history: b""):
+    with patched(Batches, "of_step", poison), patched(pictures, "loss_curve", lambda history: b""):
         train(POISONED, expected, pack)
     assert_equal_training(ModelFolder(place / "poisoned"), expected, 2e-5)
     for each in told:

@@ -26,7 +26,6 @@ from typing import IO, Any
 import pytest
 import torch
 import torch.nn.functional as F
-from accelerate.optimizer import AcceleratedOptimizer
 from PIL import Image
 
 from photochrom import files, model_folder
@@ -37,9 +36,10 @@ from photochrom.data.pack import Pack
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import Interrupted, PhotochromError
 from photochrom.model_folder import ModelFolder
-from photochrom.training import loop, losses
+from photochrom.training import discriminator, loop, validation
 from photochrom.training.loop import Progress
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 from tests.training.test_loop import assert_same_training
 from tests.training.test_stages import GAN, V1, assert_equal, frozen, staged
 
@@ -254,7 +254,7 @@ def growth(pack: str, work: str, steps: str, photos: str) -> Values:
 
     opened = Pack.open(Path(pack))
     training = Training(build({**CONFIG, "stages": [{**GAN, "perceptual": 0.0, "gan_delay": 0}]}), opened)
-    trained = grown(int(steps), training.train_step)
+    trained = grown(int(steps), lambda: train_step(training))
     weights = {key: value.detach() for key, value in training.network.state_dict().items()}
     colorizer = Colorizer(training.config, UNet.load(training.config.model, weights, Path(work)))
     photo = Path(work, "photo.png")
@@ -475,10 +475,10 @@ def poison(training: Training, place: str, value: float, monkeypatch: pytest.Mon
     elif place == "gradient":
         training.network.last_layer.register_hook(lambda gradient: gradient * value)
     elif place == "loss of the discriminator":
-        monkeypatch.setattr(losses, "discriminator_loss", lambda true, coloured: true.mean() * value)
+        monkeypatch.setattr(discriminator, "discriminator_loss", lambda true, coloured: true.mean() * value)
     else:
         assert training.losses.discriminator
-        weight = next(training.losses.discriminator.parameters())
+        weight = next(training.losses.discriminator.network.parameters())
         weight.register_hook(lambda gradient: gradient * value)
 
 
@@ -500,14 +500,14 @@ def test_a_bad_number_changes_nothing(
 ) -> None:
     stages = {"v1": V1, "v2": {**V1, "perceptual": 0.1}, "gan": {**GAN, "perceptual": 0.0, "gan_delay": 0}}
     training = Training(staged(values, stages[stage]), pack)
-    training.train_step()
+    train_step(training)
     before = frozen(training)
     poison(training, place, BAD[value], monkeypatch)
     names = pack.origin[pack.photos_of_step(0, 2, 8)[0]]
     with pytest.raises(
         PhotochromError, match=rf"^step 2: .* not finite; .*\(photos {names}, .*last good checkpoint"
     ):
-        training.train_step()
+        train_step(training)
     assert_equal(frozen(training), before)
 
 
@@ -516,7 +516,9 @@ def test_a_validation_that_is_not_a_number_keeps_the_last_good_checkpoint(
 ) -> None:
     folder = ModelFolder(tmp_path / "model")
     values["stages"][0]["epochs"] = 3
-    monkeypatch.setattr(Training, "validate", lambda self: {"noise": 0.5 if self.epoch < 1 else math.inf})
+    monkeypatch.setattr(
+        validation, "validate", lambda training: {"noise": 0.5 if training.epoch < 1 else math.inf}
+    )
     with pytest.raises(
         PhotochromError, match=r"^epoch 2: validation noise not finite; the last good checkpoint"
     ):
@@ -531,15 +533,13 @@ class Scaled:
     def __init__(self, config: Config, pack: Pack) -> None:
         self.training = Training(config, pack)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=3)
-        self.training.accelerator.scaler = self.scaler
-        optimizer = self.training.optimizer.optimizer
-        self.training.optimizer = AcceleratedOptimizer(optimizer, device_placement=False, scaler=self.scaler)
+        self.training.arithmetic.scaler = self.scaler
 
 
 def test_the_scaler_of_fp16_is_part_of_the_checkpoint(pack: Pack, values: Values, tmp_path: Path) -> None:
     first, second = Scaled(build(values), pack), Scaled(build(values), pack)
     for _ in range(4):
-        first.training.train_step()
+        train_step(first.training)
     assert first.scaler.get_scale() == 2.0**17
     folder = ModelFolder(tmp_path)
     folder.save_checkpoint(model_folder.LAST, first.training.state())

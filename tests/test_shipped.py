@@ -21,7 +21,8 @@ from photochrom.evaluation import evaluate
 from photochrom.evaluation.card import read_evaluation
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.validation import validate
 
 WEIGHTS = Path(model_folder.__file__).parent / "weights"
 NAMES = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json"))
@@ -96,7 +97,7 @@ def test_training_goes_on_from_one(small: Pack, tmp_path: Path) -> None:
     config = build(values | {"stages": [{"epochs": 1, "perceptual": 0}]})
     before = Training(config, small)
     before.restore(source.weights_alone()[0], source / model_folder.WEIGHTS, anew=True)
-    loss = before.validate()["noise"]
+    loss = validate(before)["noise"]
     folder = ModelFolder(tmp_path / "mine")
     train(config, folder, small, source=source)
     last = folder.history[-1]

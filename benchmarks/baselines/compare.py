@@ -48,7 +48,8 @@ from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Subject, given_luma, model_subject, references
 from photochrom.evaluation.statistics import GRAY, TRUTH
 from photochrom.model_folder import ModelFolder
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 HOME = Path(__file__).parents[2]
 SHEET_PHOTOS = 8
@@ -94,7 +95,7 @@ def train_for(training: Training, seconds: float, name: str) -> float:
         while spent < seconds:
             if done := training.step:
                 training.steps_per_epoch = max(done + 1, round(done * seconds / spent))
-            loss = training.train_step()["loss"]
+            loss = train_step(training)["loss"]
             spent = time.process_time() - begun
             display.show(min(spent, seconds), seconds, f"{name}: step {training.step:,}, loss {loss:.4f}")
     return spent
@@ -141,10 +142,10 @@ def budget_of(folder: ModelFolder, pack: Pack, steps: int = 5) -> dict[str, Any]
             update={"stages": (folder.config.stages[-1].model_copy(update=stage),), "first_epoch": 0}
         )
         training = Training(config, pack)
-        training.train_step()  # the first one is slower
+        train_step(training)  # the first one is slower
         begun = time.process_time()
         for _ in range(steps):
-            training.train_step()
+            train_step(training)
         seconds += count * (time.process_time() - begun) / (steps * config.training.batch_size)
     return {"minutes": seconds / 60, "photos": sum(photos.values())}
 

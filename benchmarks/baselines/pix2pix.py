@@ -18,9 +18,10 @@ from photochrom.config import Config
 from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.evaluation.candidates import given_luma
+from photochrom.training.backward import Backward
 from photochrom.training.discriminator import PatchDiscriminator
-from photochrom.training.losses import Noisy
-from photochrom.training.training import Training
+from photochrom.training.noisy import Noisy
+from photochrom.training.state import Training
 
 L1_WEIGHT, LEARNING_RATE, BETAS = 100.0, 2e-4, (0.5, 0.999)
 
@@ -30,27 +31,23 @@ def judged(scores: Tensor, true: bool) -> Tensor:
     return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, float(true)))
 
 
-class Pix2Pix(Training):
-    """The package's training, but for the losses and the optimiser's settings."""
+class Contest(Backward):
+    """L1, and a discriminator with its own optimiser."""
 
-    title = "pix2pix"
-
-    def __init__(self, config: Config, pack: Pack) -> None:
-        options = config.training.model_copy(update={"learning_rate": LEARNING_RATE, "weight_decay": 0.0})
-        super().__init__(config.model_copy(update={"training": options}), pack)
-        for group in self.optimizer.param_groups:
-            group["betas"], group["weight_decay"] = BETAS, 0.0
+    def __init__(self, training: Training) -> None:
+        options = training.config.training
+        super().__init__(training.network, training.arithmetic, options, training.batches.give_way)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
-            self.discriminator = PatchDiscriminator().to(self.device)
+            self.discriminator = PatchDiscriminator().to(training.device)
         self.judge_optimizer = torch.optim.Adam(
             self.discriminator.parameters(), lr=LEARNING_RATE, betas=BETAS
         )
 
-    def gradients(self, batch: Noisy) -> dict[str, float]:
+    def gradients(self, batch: Noisy, *_: object) -> dict[str, float]:
         """One step of the discriminator, and the generator's gradients; noise and time steps are not looked at."""
-        with self.accelerator.autocast():
-            c_hat = guess(self.model, batch.y, self.config.model.chroma_scale).float()
+        with self.arithmetic.autocast():
+            c_hat = guess(self.network, batch.y, self.network.config.chroma_scale).float()
         rgb, rgb_hat = color.to_rgb(batch.y, batch.x0), color.to_rgb(batch.y, c_hat)  # (B, 3, H, W)
         self.judge_optimizer.zero_grad()
         true, made = self.discriminator(batch.y.repeat(2, 1, 1, 1), torch.cat([rgb, rgb_hat.detach()])).chunk(
@@ -64,9 +61,22 @@ class Pix2Pix(Training):
         self.discriminator.requires_grad_(True)
         l1 = F.l1_loss(2 * rgb_hat, 2 * rgb)  # of pictures in [-1, 1]
         loss = l1 + adversarial / L1_WEIGHT  # Adam does not mind the scale, but the loop's clipping would
-        self.accelerator.backward(loss)
+        torch.autograd.backward(loss)
         losses = {"loss": loss, "l1": l1, "adversarial": adversarial, "discriminator": teaching}
         return {name: value.item() for name, value in losses.items()}
+
+
+class Pix2Pix(Training):
+    """The package's training, but for the losses and the optimiser's settings."""
+
+    title = "pix2pix"
+
+    def __init__(self, config: Config, pack: Pack) -> None:
+        options = config.training.model_copy(update={"learning_rate": LEARNING_RATE, "weight_decay": 0.0})
+        super().__init__(config.model_copy(update={"training": options}), pack)
+        for group in self.optimizer.param_groups:
+            group["betas"], group["weight_decay"] = BETAS, 0.0
+        self.backward = Contest(self)
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from photochrom.config import Config
+from photochrom.data.pack import Pack
 from photochrom.diffusion.unet import CHROMA_CHANNELS
 from photochrom.evaluation.candidates import given_luma
-from photochrom.training.losses import Noisy
-from photochrom.training.training import Training
+from photochrom.training.backward import Backward
+from photochrom.training.noisy import Noisy
+from photochrom.training.state import Training
 
 
 def guess(network: nn.Module, y: Tensor, scale: int) -> Tensor:
@@ -25,18 +28,26 @@ def guess(network: nn.Module, y: Tensor, scale: int) -> Tensor:
     return chroma
 
 
+class Distance(Backward):
+    """The loss ||c_hat - c||^2."""
+
+    def gradients(self, batch: Noisy, *_: object) -> dict[str, float]:
+        """Gradients of one batch; its noise and time steps are not looked at."""
+        with self.arithmetic.autocast():
+            c_hat = guess(self.network, batch.y, self.network.config.chroma_scale).float()
+        loss = F.mse_loss(c_hat, batch.x0)
+        torch.autograd.backward(loss)
+        return {"loss": loss.item()}
+
+
 class Regression(Training):
-    """The package's training, but for the loss: ||c_hat - c||^2."""
+    """The package's training, but for the loss."""
 
     title = "regression"
 
-    def gradients(self, batch: Noisy) -> dict[str, float]:
-        """Gradients of one batch; its noise and time steps are not looked at."""
-        with self.accelerator.autocast():
-            c_hat = guess(self.model, batch.y, self.config.model.chroma_scale).float()
-        loss = F.mse_loss(c_hat, batch.x0)
-        self.accelerator.backward(loss)
-        return {"loss": loss.item()}
+    def __init__(self, config: Config, pack: Pack) -> None:
+        super().__init__(config, pack)
+        self.backward = Distance(self.network, self.arithmetic, config.training, self.batches.give_way)
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:

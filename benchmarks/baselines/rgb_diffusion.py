@@ -17,7 +17,10 @@ from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.evaluation.candidates import given_luma
 from photochrom.randomness import Indices
-from photochrom.training.training import Batch, Training
+from photochrom.training.average import Average
+from photochrom.training.backward import Backward
+from photochrom.training.batches import Batch, Batches
+from photochrom.training.state import Training
 
 
 def classic(config: Config) -> Config:
@@ -27,15 +30,25 @@ def classic(config: Config) -> Config:
     return config.model_copy(update={"model": model, "diffusion": diffusion})
 
 
+class RgbBatches(Batches):
+    """Photos whose RGB in [-1,1], (B,3,S,S), is noisy instead of their chroma."""
+
+    def photos(
+        self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0, look: bool = True
+    ) -> Batch:
+        """Luma (B,1,S,S) and RGB (B,3,S,S), both in [-1,1]."""
+        y, c, features = super().photos(photos, flip, aged, look)  # at full size
+        return Batch(y, 2 * color.to_rgb(y, c) - 1, features)
+
+
 class RgbDiffusion(Training):
-    """The package's training, but for what is noisy: RGB in [-1,1], (B,3,S,S), instead of chroma."""
+    """The package's training, but for what is noisy."""
 
     title = "RGB diffusion"
 
     def __init__(self, config: Config, pack: Pack) -> None:
         super().__init__(classic(config), pack)
         options, width = config.training, config.model.features[0]
-        self.chroma_shape = (3, pack.size, pack.size)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             self.network.stem = nn.Conv2d(3 + 1, width, 3, padding=1)
@@ -43,14 +56,12 @@ class RgbDiffusion(Training):
         for weight in self.network.head[-1].parameters():
             nn.init.zeros_(weight)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.begin_average()
-        optimizer = torch.optim.AdamW(self.weights, weight_decay=options.weight_decay, fused=True)
-        self.model, self.optimizer = self.accelerator.prepare(self.network, optimizer)
-
-    def batch(self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0) -> Batch:
-        """Luma (B,1,S,S) and RGB (B,3,S,S), both in [-1,1]."""
-        y, c, features = super().batch(photos, flip, aged)  # at full size
-        return Batch(y, 2 * color.to_rgb(y, c) - 1, features)
+        self.average = Average(self.network, options.ema_decay)
+        weights = self.network.parameters()
+        self.optimizer = torch.optim.AdamW(weights, weight_decay=options.weight_decay, fused=True)
+        self.batches = RgbBatches(self.config, pack, self.diffusion, self.arithmetic, self.average)
+        self.batches.chroma_shape = (3, pack.size, pack.size)
+        self.backward = Backward(self.network, self.arithmetic, options, self.batches.give_way)
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:

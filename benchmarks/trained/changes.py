@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.state import AcceleratorState
 from torch import Tensor
 
 from photochrom.coloring.colorizer import Colorizer
@@ -42,7 +41,9 @@ from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.randomness import stratified_steps
 from photochrom.training import loop, training
 from photochrom.training.aging import aged_luma
-from photochrom.training.training import Batch, Training
+from photochrom.training.batches import Batch
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 PHOTOS, EPOCHS = 16_000, 4
@@ -177,9 +178,8 @@ def pace(pack: Pack, out: Path) -> None:
     }
     trainings = {}
     for name, change in differing.items():
-        AcceleratorState._reset_state(reset_partial_state=True)
         trainings[name] = Training(config(change), pack)
-        trainings[name].keep_features()
+        trainings[name].batches.keep_features()
         trainings[name].train_step()
     ratios: dict[str, list[float]] = {name: [] for name in differing}
     for _ in range(ROUNDS):
@@ -187,7 +187,7 @@ def pace(pack: Pack, out: Path) -> None:
         for name, trial in trainings.items():
             begun = time.perf_counter()
             for _ in range(STEPS_A_ROUND):
-                trial.train_step()
+                train_step(trial)
             seconds[name] = time.perf_counter() - begun
         for name, spent in seconds.items():
             ratios[name].append(spent / seconds["base"])
@@ -207,7 +207,6 @@ def train_all(pack: Pack, out: Path, names: Sequence[str]) -> None:
     for name in names:
         change = CHANGES[name]
         folder = folder_of(name, out)
-        AcceleratorState._reset_state(reset_partial_state=True)
         with change.patch():
             try:
                 loop.train(config(change, photos_of(name, out), name=pack.name), folder, pack)

@@ -331,6 +331,15 @@ class Config(Section):
             return self.guidance_after(self.stages[number - 1])
         return self.training.guidance if self.drops_encoder else 1.0  # see `refuse_teacher`
 
+    def stage_at(self, epoch: int) -> tuple[StageConfig, int]:
+        """The stage in which a training is after so many epochs (the last one, if all are done), and those before it."""
+        begin = self.first_epoch
+        for stage in self.stages[:-1]:
+            if epoch < begin + stage.epochs:
+                return stage, begin
+            begin += stage.epochs
+        return self.stages[-1], begin
+
     @property
     def last_epoch(self) -> int:
         """The epoch after which the last stage is done."""

@@ -49,7 +49,7 @@ def mine(items: Sequence[T]) -> Sequence[T]:
 def connect() -> str:
     """Meet the other processes, if there are any, and take the GPU that is for this one; returns where sums are exchanged.
 
-    To be called before a device is chosen, and before Accelerate connects GPUs alone: what is no sum goes over processors.
+    GPUs add up sums between them; everything else that processes tell each other goes over processors.
     """
     if count() == 1:
         return "cpu"

@@ -30,7 +30,6 @@ from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.model_folder import ModelFolder
 from photochrom.training import estimate
-from photochrom.training.training import Training
 
 TINY = (
     *(
@@ -371,8 +370,8 @@ def test_minutes_choose_as_many_epochs_as_fit(
     """A step of one photo takes 0.1 s here and files 1 s: 24 photos 3.4 s. Few epochs are made more, and shorter."""
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr(Training, "train_step", lambda self: clock.append(clock.pop() + 0.1))
-    monkeypatch.setattr(Training, "validate", lambda self: None)
+    monkeypatch.setattr(estimate, "train_step", lambda training: clock.append(clock.pop() + 0.1))
+    monkeypatch.setattr(estimate, "validate", lambda training: None)
     values["training"]["batch_size"] = 1
     config = estimate.fit_minutes(build(values), pack, minutes, lambda progress: None)
     assert (config.stages[0].epochs, config.data.photos_per_epoch) == (epochs, photos)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,13 +17,15 @@ from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import ModelConfig, build
 from photochrom.data.pack import Pack
 from photochrom.diffusion import color, encoder
-from photochrom.diffusion.encoder import Encoder, Kept, keep
+from photochrom.diffusion.encoder import Encoder
 from photochrom.diffusion.unet import UNet
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import Interrupted, UsageError
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import Progress, train
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
+from photochrom.training.validation import validate
 
 Values = dict[str, Any]
 CPU = torch.device("cpu")
@@ -142,14 +142,14 @@ def test_a_share_of_the_photos_is_learnt_from_without_the_encoder(pack: Pack, se
         shown.clear()
         training.network.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[3][0]))
         for _ in range(6):
-            training.train_step()
+            train_step(training)
         rows.append(sorted(float(each.sum()) for part in shown for each in part))
     dark = rows[0].count(0.0)
     assert 12 <= dark <= 36  # of 48: a binomial is outside once in 2,000
     assert rows[1] == pytest.approx(rows[0], rel=1e-4)
     shown.clear()
     training.averaged.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[3][0]))
-    training.validate()
+    validate(training)
     assert all(each.sum() > 0 for part in shown for each in part)
 
 
@@ -159,7 +159,7 @@ def test_without_dropout_no_photo_is_seen_blind_and_nothing_else_changes(pack: P
         seeing["training"] |= {"encoder_dropout": share}
         training = Training(build(seeing), pack)
         # The network says nothing yet, so that its loss does not depend on what it sees, but on photos, noise and steps.
-        losses[share] = training.train_step()["noise"]
+        losses[share] = train_step(training)["noise"]
     assert losses[0.0] == losses[0.9]
 
 
@@ -195,126 +195,6 @@ def test_an_encoder_without_a_level_is_refused() -> None:
         build({"model": {"features": (8,), "encoder": "vgg16"}})
     with pytest.raises(UsageError, match="encoder = 'resnet'"):
         build({"model": {"encoder": "resnet"}})
-
-
-def test_what_is_kept_is_what_was_seen_to_half_a_level(tmp_path: Path) -> None:
-    luma, rows = torch.rand(100, 1, 4, 4) * 2 - 1, torch.rand(100, 6) * 15
-    calls: list[int] = []
-
-    def compute(photos: Any) -> tuple[Tensor, list[Tensor]]:
-        calls.extend(photos)
-        return luma[photos], [rows[photos, :2].reshape(-1, 2, 1, 1), rows[photos, 2:].reshape(-1, 1, 2, 2)]
-
-    shapes = [(1, 4, 4), (2, 1, 1), (1, 2, 2)]
-    kept = keep(tmp_path / "f.bytes", shapes, 100, compute, lambda done, total: None, CPU)
-    drawn = np.array([99, 0, 7, 7])
-    y, features = kept(drawn)
-    assert (y - luma[drawn]).abs().max() <= 1 / 255 + 1e-6  # half of 1 / 127.5
-    for found, true in zip(features, compute(drawn)[1], strict=True):
-        assert found.shape == true.shape
-        assert (found - true).abs().max() <= 0.5 / encoder.LEVELS + 1e-6
-    calls.clear()
-    again = keep(tmp_path / "f.bytes", shapes, 100, compute, lambda done, total: None, CPU)
-    assert not calls
-    assert torch.equal(again(drawn)[1][1], features[1])
-
-
-def test_what_is_kept_may_be_larger_than_memory(tmp_path: Path) -> None:
-    """A hundred gigabytes, nearly all of them a hole that takes no room on the disk."""
-    path, count, row = tmp_path / "f.bytes", 1_000_000, 100_000
-    with path.open("wb") as file:
-        file.truncate(count * row)
-        file.seek((count - 1) * row)
-        file.write(bytes([255]) * row)
-    kept = Kept(path, [(1, 100, 100), (9, 100, 100)], count, CPU)
-    y, (features,) = kept(np.array([0, count - 1]))
-    assert y[:, 0, 0, 0].tolist() == [-1.0, 1.0]
-    assert features[:, 0, 0, 0].tolist() == [0.0, 255 / encoder.LEVELS]
-
-
-def test_interrupted_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder, "KEPT_AT_ONCE", 10)
-    rows, calls = torch.rand(50, 3), list[int]()
-    shapes = [(1, 1, 1), (3, 1, 1)]
-
-    def compute(photos: Any) -> tuple[Tensor, list[Tensor]]:
-        calls.extend(photos)
-        return rows[photos, :1].reshape(-1, 1, 1, 1), [rows[photos].reshape(-1, 3, 1, 1)]
-
-    def stop(done: int, total: int) -> None:
-        assert total == 50
-        if done == 20:
-            raise Interrupted("enough", 15)
-
-    path = tmp_path / "f.bytes"
-    with pytest.raises(Interrupted):
-        keep(path, shapes, 50, compute, stop, CPU)
-    assert calls == list(range(20))
-    part = path.with_suffix(".part")
-    part.write_bytes(part.read_bytes()[:-1])  # a torn row is computed again
-    kept = keep(path, shapes, 50, compute, lambda done, total: None, CPU)
-    assert calls == [*range(20), *range(19, 50)]
-    assert (kept(np.arange(50))[1][0].flatten(1) - rows).abs().max() <= 0.5 / encoder.LEVELS + 1e-6
-    assert not part.exists()
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_a_training_with_kept_features_learns_as_one_that_computes_them(
-    own_pack: Pack, seeing: Values, tmp_path: Path, flip: bool
-) -> None:
-    seeing["data"] = {"flip": flip, "aged": 0.5}
-    losses = []
-    for name, keeps in (("kept", True), ("computed", False)):
-        seeing["data"]["keep_features"] = keeps
-        folder = ModelFolder(tmp_path / name)
-        train(build(seeing), folder, own_pack)
-        losses.append(folder.history[-1]["val_loss"])
-    (kept,) = own_pack.folder.glob("features-*.bytes")
-    assert kept.stat().st_size == (1 + flip) * len(own_pack.split) * (16 * 16 + 256 * 4 * 4)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-
-
-def test_kept_features_are_those_of_the_photo_as_it_is_shown(own_pack: Pack, seeing: Values) -> None:
-    """Mirrored or not, aged or not: to what VGG16 sees in a mirrored photo, its mirrored maps come not near."""
-    seeing["data"] = {"aged": 0.5}
-    training = Training(build(seeing), own_pack)
-    training.keep_features()
-    photos = own_pack.indices("train")
-    flip = torch.arange(len(photos)) % 2 == 0
-    anew = Training(build(seeing), own_pack)  # which has kept nothing
-    for shown, flipped, aged in ((photos, flip, 0.5), (training.validation, None, 0.0)):
-        y, x0, (kept,) = training.batch(shown, flipped, aged)
-        (seen,) = Encoder(training.config.model)(y)
-        assert (kept - seen).abs().max() <= 0.5 / encoder.LEVELS + 1e-3
-        exact = anew.batch(shown, flipped, aged)
-        assert (y - exact.y).abs().max() <= 1e-6
-        assert torch.equal(x0, exact.x0)
-
-
-@pytest.mark.parametrize("reason", ["full", "read-only"])
-def test_without_room_it_says_so_and_computes_in_every_step(
-    own_pack: Pack, seeing: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
-) -> None:
-    if reason == "full":
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    else:
-
-        def refuse(*arguments: Any) -> None:
-            raise PermissionError(errno.EACCES, "Permission denied")
-
-        monkeypatch.setattr("photochrom.training.training.keep", refuse)
-    notes: list[str] = []
-    seen: list[Progress] = []
-
-    def report(progress: Progress) -> None:
-        notes.extend(progress.notes)
-        seen.append(progress)
-
-    train(build(seeing), ModelFolder(tmp_path / "model"), own_pack, report)
-    assert any("it is computed in every step" in note for note in notes)
-    assert any(("are needed" if reason == "full" else "Permission denied") in note for note in notes)
-    assert not list(own_pack.folder.glob("features-*.bytes"))
-    assert seen[-1].record is not None
 
 
 def test_progress_and_stopping_before_the_first_step(own_pack: Pack, seeing: Values, tmp_path: Path) -> None:

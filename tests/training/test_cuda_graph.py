@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
-from photochrom.training.losses import Noisy
-from photochrom.training.training import Training
+from photochrom.training.noisy import Noisy
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no NVIDIA GPU")
 Values = dict[str, Any]
@@ -32,12 +32,11 @@ STAGES: dict[str, Values] = {
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the rounding that NVIDIA's convolutions take for float32, and with the precision that a test asks for."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    AcceleratorState._reset_state(reset_partial_state=True)  # it takes one precision for a whole process
 
 
 def steps(training: Training, count: int = 5) -> list[dict[str, float]]:
     """The losses of some steps."""
-    return [training.train_step() for _ in range(count)]
+    return [train_step(training) for _ in range(count)]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -49,11 +48,11 @@ def test_a_replayed_step_is_the_step(
     values["model"]["chroma_scale"] = 1  # or these photos would be too small to be judged
     values["stages"] = [{"epochs": 4, **STAGES[stage]}]
     replayed, plain = Training(build(values), pack), Training(build(values), pack)
-    plain.replayed = None
+    plain.backward.replayed = None
     for found, wanted in zip(steps(replayed), steps(plain), strict=True):
         assert found == pytest.approx(wanted, rel=close, abs=close)
-    assert replayed.replayed is not None
-    assert replayed.replayed.recorded is not None
+    assert replayed.backward.replayed is not None
+    assert replayed.backward.replayed.recorded is not None
     before = Training(build(values), pack).network
     for new, true, old in zip(
         replayed.network.parameters(), plain.network.parameters(), before.parameters(), strict=True
@@ -68,7 +67,7 @@ def test_parts_are_not_replayed_and_come_to_the_same(pack: Pack, values: Values)
     in_parts = Training(build(values), pack)
     for found, wanted in zip(steps(in_parts), at_once, strict=True):
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
-    assert in_parts.replayed is None
+    assert in_parts.backward.replayed is None
 
 
 def test_short_of_memory_it_goes_on_without_a_graph(
@@ -78,7 +77,7 @@ def test_short_of_memory_it_goes_on_without_a_graph(
     undisturbed = steps(Training(build(values), pack))
     training = Training(build(values), pack)
     first = steps(training, 2)
-    gradients = training.gradients
+    gradients = training.backward.gradients
 
     def short(batch: Noisy) -> dict[str, float]:
         monkeypatch.setattr(training, "gradients", gradients)
@@ -87,8 +86,8 @@ def test_short_of_memory_it_goes_on_without_a_graph(
     monkeypatch.setattr(training, "gradients", short)
     for found, wanted in zip([*first, *steps(training, 3)], undisturbed, strict=True):
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
-    assert training.replayed is None
-    assert training.parts == 2
+    assert training.backward.replayed is None
+    assert training.backward.parts == 2
 
 
 def test_dropout_is_drawn_anew_in_each_replay(pack: Pack, values: Values) -> None:
@@ -96,12 +95,12 @@ def test_dropout_is_drawn_anew_in_each_replay(pack: Pack, values: Values) -> Non
     training = Training(build(values), pack)
     steps(training, 4)  # after which the blocks are no longer the zeros that they begin with
     photos = pack.photos_of_step(0, 0, 8)
-    y, x0, features = training.batch(photos)
+    y, x0, features = training.batches.photos(photos)
     t = torch.full((8,), 25, device=training.device)
-    assert training.replayed is not None
+    assert training.backward.replayed is not None
     seen = (x0, t, y, features)
-    first = training.replayed.forward(*seen).clone()
-    assert not torch.equal(first, training.replayed.forward(*seen))
+    first = training.backward.replayed.forward(*seen).clone()
+    assert not torch.equal(first, training.backward.replayed.forward(*seen))
 
 
 @pytest.mark.parametrize("encoder", ["none", "vgg16"])
@@ -115,9 +114,7 @@ def test_it_learns_what_a_processor_learns(
     values["stages"] = [{"epochs": 2, "perceptual": 0.1}]
     train(build(values), ModelFolder(tmp_path / "gpu"), own)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    AcceleratorState._reset_state(reset_partial_state=True)
     train(build(values), ModelFolder(tmp_path / "cpu"), own)
-    AcceleratorState._reset_state(reset_partial_state=True)
     gpu, cpu = (ModelFolder(tmp_path / name).history for name in ("gpu", "cpu"))
     for found, wanted in zip(gpu, cpu, strict=True):
         assert found["val_loss"] == pytest.approx(wanted["val_loss"], rel=1e-2)
@@ -128,14 +125,14 @@ def test_what_is_kept_lies_in_the_memory_of_the_gpu(pack: Pack, values: Values, 
     own = Pack.open(Path(shutil.copytree(pack.folder, tmp_path / "photos")))
     values["model"] |= {"features": (8, 16), "encoder": "vgg16"}
     training = Training(build(values), own)
-    training.keep_features()
-    assert training.kept is not None
-    assert training.kept.near is not None
+    training.batches.keep_features()
+    assert training.batches.kept is not None
+    assert training.batches.kept.near is not None
     near = steps(training, 2)
     far = Training(build(values), own)
-    far.keep_features()
-    assert far.kept is not None
-    far.kept.give_way()
+    far.batches.keep_features()
+    assert far.batches.kept is not None
+    far.batches.kept.give_way()
     for found, wanted in zip(near, steps(far, 2), strict=True):
         assert found == pytest.approx(wanted, rel=5e-2, abs=5e-2)
 

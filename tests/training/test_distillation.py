@@ -22,8 +22,9 @@ from photochrom.evaluation.candidates import given_luma
 from photochrom.model_folder import ModelFolder
 from photochrom.training.distillation import Teacher
 from photochrom.training.loop import train
-from photochrom.training.losses import Noisy
-from photochrom.training.training import Training
+from photochrom.training.noisy import Noisy
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
 from tests.training.test_loop import assert_same_training, signal_at
 
 Values = dict[str, Any]
@@ -167,7 +168,7 @@ def test_the_average_begins_anew_with_the_stage(
     assert training.teacher
     for key, weight in training.network.state_dict().items():
         assert torch.equal(weight, state["ema_state_dict"][key])
-    training.train_step()
+    train_step(training)
     averaged = training.averaged.state_dict()
     assert [
         k for k, weight in training.network.state_dict().items() if not torch.equal(weight, averaged[k])
@@ -180,7 +181,7 @@ def test_micro_batches_are_taught_alike(sepia_pack: Pack, values: Values) -> Non
     logs = []
     for accumulate in (1, 4):
         values["training"]["accumulate"] = accumulate
-        logs.append(Training(build(distilling(values)), sepia_pack).train_step())
+        logs.append(train_step(Training(build(distilling(values)), sepia_pack)))
     assert logs[0]["noise"] == pytest.approx(logs[1]["noise"], rel=1e-5)
     assert logs[0]["gradient"] == pytest.approx(logs[1]["gradient"], rel=1e-4)
 

@@ -22,7 +22,9 @@ from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
 from photochrom.randomness import photos_of_step, random_for, stratified_steps
 from photochrom.training.loop import Progress, train
-from photochrom.training.training import Training, learning_rate
+from photochrom.training.state import Training
+from photochrom.training.step import learning_rate, train_step
+from photochrom.training.validation import validate
 
 Values = dict[str, Any]
 
@@ -199,46 +201,48 @@ def test_it_learns(sepia_pack: Pack, values: Values) -> None:
     values["training"]["learning_rate"] = 2e-2
     values["data"] = {"photos_per_epoch": 800}
     training = Training(build(values), sepia_pack)
-    untrained = training.validate()["noise"]
-    found = [training.train_step()["noise"] for _ in range(120)]
+    untrained = validate(training)["noise"]
+    found = [train_step(training)["noise"] for _ in range(120)]
     assert np.mean(found[-10:]) < found[0] / 5
-    assert training.validate()["noise"] < untrained / 5
+    assert validate(training)["noise"] < untrained / 5
 
 
 def test_an_untrained_network_loses_the_targets_own_size(pack: Pack, values: Values) -> None:
     """It answers 0, so the first noise loss is the mean square of v over the batch."""
     training = Training(build(values), pack)
     generator = random_for(0, 1, 0)
-    _, x0, _ = training.batch(training.pack.photos_of_step(0, 0, 8), torch.rand(8, generator=generator) < 0.5)
+    _, x0, _ = training.batches.photos(
+        training.pack.photos_of_step(0, 0, 8), torch.rand(8, generator=generator) < 0.5
+    )
     t = stratified_steps(8, 50, generator)
     v = training.diffusion.target(x0, torch.randn(x0.shape, generator=generator), t)
-    assert training.train_step()["noise"] == pytest.approx(v.square().mean().item(), rel=1e-5)
+    assert train_step(training)["noise"] == pytest.approx(v.square().mean().item(), rel=1e-5)
 
 
 def test_validation_repeats(pack: Pack, values: Values) -> None:
     training, another = Training(build(values), pack), Training(build(values), pack)
-    first = training.validate()
+    first = validate(training)
     torch.manual_seed(5)
-    assert training.validate() == first
-    assert another.validate() == first
+    assert validate(training) == first
+    assert validate(another) == first
     for _ in range(3):
-        training.train_step()
-    assert training.validate() != first
+        train_step(training)
+    assert validate(training) != first
 
 
 def test_validation_judges_the_averaged_weights(pack: Pack, values: Values) -> None:
     training = Training(build(values), pack)
-    before = training.validate()
+    before = validate(training)
     for weight in training.network.parameters():
         torch.nn.init.normal_(weight)
-    assert training.validate() == before
+    assert validate(training) == before
 
 
 def test_averaged_weights_follow_the_formula(pack: Pack, values: Values) -> None:
     training = Training(build(values), pack)
     expected: list[Tensor] = []
     for n in range(6):
-        training.train_step()
+        train_step(training)
         weights = [weight.detach().clone() for weight in training.network.parameters()]
         decay = min(0.9, (1 + n) / (10 + n)) if n else 0.0
         expected = [
@@ -250,7 +254,7 @@ def test_averaged_weights_follow_the_formula(pack: Pack, values: Values) -> None
 
 def test_mirrored_photos(pack: Pack, values: Values) -> None:
     training = Training(build(values), pack)
-    y, c, _ = training.batch(np.array([3, 4]), torch.tensor([False, True]))
+    y, c, _ = training.batches.photos(np.array([3, 4]), torch.tensor([False, True]))
     plain_y, plain_c = color.from_rgb(pack.rgb([3, 4]), 2)
     torch.testing.assert_close(y, torch.stack([plain_y[0], plain_y[1].flip(-1)]))
     torch.testing.assert_close(c, torch.stack([plain_c[0], plain_c[1].flip(-1)]))

@@ -26,7 +26,8 @@ from photochrom.errors import PhotochromError
 from photochrom.randomness import random_for, stratified_steps
 from photochrom.training import losses
 from photochrom.training.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
-from photochrom.training.losses import COMPARED, Noisy, PerceptualLoss, StageLoss, lift_shadows
+from photochrom.training.losses import COMPARED, PerceptualLoss, StageLoss, lift_shadows
+from photochrom.training.noisy import Noisy
 
 Values = dict[str, Any]
 CPU = torch.device("cpu")
@@ -408,8 +409,8 @@ def parts(loss: StageLoss, batch: Noisy, output: Tensor) -> dict[str, Tensor]:
     if loss.perceptual:
         found["perceptual"] = (loss.trust(batch.t)[where] * loss.perceptual(rgb_hat, rgb)).mean()
     if loss.discriminator:
-        found["adversarial"] = -loss.discriminator.eval()(batch.y[where], rgb_hat).mean()
-        loss.discriminator.train()
+        found["adversarial"] = -loss.discriminator.network.eval()(batch.y[where], rgb_hat).mean()
+        loss.discriminator.network.train()
     return found
 
 
@@ -464,7 +465,7 @@ def test_a_weight_of_0_constructs_nothing(values: Values, monkeypatch: pytest.Mo
     monkeypatch.setattr(VGG16, "load", load)
     for stage in ({"perceptual": 0.0}, {"perceptual": 0.0, "gan": True, "adversarial": 0.0}):
         loss = stage_loss(with_stage(values, **stage))
-        assert (loss.perceptual, loss.discriminator, loss.optimizer) == (None, None, None)
+        assert (loss.perceptual, loss.discriminator) == (None, None)
         assert loss.state()["use_gan"] is False
         assert loss.state()["discriminator_state_dict"] is None
     gan_alone = stage_loss(with_stage(values, perceptual=0.0, gan=True))
@@ -578,7 +579,7 @@ def test_it_learns_alone_at_first(pack: Pack, values: Values) -> None:
     loss, batch, network = stage_loss(config), noisy(pack, config), network_of(config)
     assert loss.discriminator is not None
     for step in range(5):
-        kernels = [weight for weight in loss.discriminator.parameters() if weight.ndim > 1]
+        kernels = [weight for weight in loss.discriminator.network.parameters() if weight.ndim > 1]
         before = [weight.detach().clone() for weight in kernels]
         output = network(batch.xt, batch.t, batch.y)
         surrogate, log = loss(batch, output, network.last_layer, step)
@@ -601,7 +602,7 @@ def test_colouring_better_does_not_teach_it(pack: Pack, values: Values) -> None:
         assert ("adversarial" in log) == (delay == 0)
         surrogate.backward()
         assert loss.discriminator is not None
-        weights = list(loss.discriminator.parameters())
+        weights = list(loss.discriminator.network.parameters())
         assert all(weight.requires_grad for weight in weights)
         seen.append([tensor for weight in weights for tensor in (weight.detach(), weight.grad)])
     assert all(
@@ -615,20 +616,20 @@ def test_it_takes_no_step_that_is_not_wanted(pack: Pack, values: Values) -> None
     config = gan_stage(values)
     loss, batch, network = stage_loss(config), noisy(pack, config), network_of(config)
     assert loss.discriminator is not None
-    before = [weight.detach().clone() for weight in loss.discriminator.parameters()]
+    before = [weight.detach().clone() for weight in loss.discriminator.network.parameters()]
     output = network(batch.xt, batch.t, batch.y) * torch.nan
     _, log = loss(batch, output, network.last_layer, 1)
     assert np.isnan([log["discriminator"], torch.nn.utils.get_total_norm(loss.gradients()).item()]).all()
     loss.forget()
     loss.learn()
-    assert all(map(torch.equal, loss.discriminator.parameters(), before))
+    assert all(map(torch.equal, loss.discriminator.network.parameters(), before))
 
 
 def test_it_begins_as_the_seed_says_and_leaves_the_generator_alone(values: Values) -> None:
     def weights(config: Config) -> list[Tensor]:
         discriminator = stage_loss(config).discriminator
         assert discriminator is not None
-        return list(discriminator.parameters())
+        return list(discriminator.network.parameters())
 
     torch.manual_seed(3)
     state = torch.get_rng_state()

@@ -20,9 +20,12 @@ from photochrom.diffusion.unet import UNet
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
+from photochrom.training import loop
 from photochrom.training.diagnosis import faults
 from photochrom.training.loop import Progress, train
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
+from photochrom.training.validation import end_epoch
 from tests.training.test_loop import assert_same_training, losses, signal_at
 
 Values = dict[str, Any]
@@ -183,9 +186,9 @@ def test_the_discriminator_goes_on_into_the_next_stage(pack: Pack, values: Value
         staged(values, {**GAN, "epochs": 1, "perceptual": 0.0}, {**GAN, "perceptual": 0.0}), pack
     )
     for _ in range(3):
-        training.train_step()
+        train_step(training)
     training.seconds = 1.0  # which `run_epoch` counts
-    training.end_epoch()
+    end_epoch(training)
     before = copy.deepcopy(training.losses.state())
     training.begin_stage(training.losses.state())
     assert training.stage is training.config.stages[1]
@@ -216,7 +219,7 @@ def at_first_step(
         raise SystemExit
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "train_step", step)
+        patch.setattr(loop, "train_step", step)
         with pytest.raises(SystemExit):
             train(config, folder, pack, source=source)
     return seen[0]
@@ -363,10 +366,10 @@ def test_a_batch_that_is_not_a_number_is_left_out(
     config = staged(values, {**V1, "epochs": 3})
     training, other = Training(config, pack), Training(config, pack)
     for each in (training, other):
-        each.train_step()
+        train_step(each)
     with monkeypatch.context() as patch:
         bad_photos(1, patch)
-        log = training.train_step()
+        log = train_step(training)
     assert math.isfinite(log["loss"])
     assert training.step_in_epoch == 2
     assert training.step == 3
@@ -375,9 +378,9 @@ def test_a_batch_that_is_not_a_number_is_left_out(
     assert "not finite; the step was not taken" in note
     assert "going on with the next batch" in note
     other.step += 1  # the batch that the first one left out
-    other.train_step()
+    train_step(other)
     assert_equal(frozen(training), frozen(other))
-    training.train_step()
+    train_step(training)
     assert len(training.notes) == 1
 
 
@@ -385,27 +388,27 @@ def test_an_overflow_of_fp16_before_it_is_none(
     pack: Pack, values: Values, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = Training(staged(values, {**V1, "epochs": 3}), pack)
-    training.precision = "fp16"
+    training.arithmetic.precision = "fp16"
     with monkeypatch.context() as patch:
-        patch.setattr(training.accelerator, "clip_grad_norm_", lambda *weights: torch.tensor(math.inf))
-        assert training.train_step()["gradient"] == math.inf
+        patch.setattr(training.backward, "clip", lambda *arguments: math.inf)
+        assert train_step(training)["gradient"] == math.inf
     bad_photos(1, monkeypatch)
-    assert math.isfinite(training.train_step()["loss"])
+    assert math.isfinite(train_step(training)["loss"])
     assert len(training.notes) == 1
 
 
 def test_with_a_discriminator_as_well(pack: Pack, values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(staged(values, {**GAN, "gan_delay": 0}), pack)
-    training.train_step()
+    train_step(training)
     before = frozen(training)
     bad_photos(2, monkeypatch)
     with pytest.raises(
         PhotochromError, match=r"^step 2: .*discriminator.* not finite; .*twice in a row: .*last good"
     ):
-        training.train_step()
+        train_step(training)
     assert_equal(frozen(training), before)
     training.bad_batches = 0
-    training.train_step()  # which is as good as ever
+    train_step(training)  # which is as good as ever
     assert training.step_in_epoch == 2
 
 
@@ -435,7 +438,7 @@ def test_a_gradient_that_is_not_a_number_is_noticed_too(
     handle = weight.register_hook(lambda gradient: gradient * math.nan)
     before = frozen(training)
     with pytest.raises(PhotochromError, match=r"^step 1: gradient not finite"):
-        training.train_step()
+        train_step(training)
     assert_equal(frozen(training), before)
     handle.remove()
 
@@ -489,9 +492,9 @@ def test_out_of_memory_with_a_discriminator(
 ) -> None:
     training = Training(staged(values, {**GAN, "gan_delay": 0}), pack)
     memory_for(4, monkeypatch)
-    assert math.isfinite(training.train_step()["adversarial"])
-    assert training.parts == 2
-    assert len(training.notes) == 1
+    assert math.isfinite(train_step(training)["adversarial"])
+    assert training.backward.parts == 2
+    assert len(training.backward.notes) == 1
 
 
 def test_no_memory_for_a_single_photo_is_an_error(
@@ -500,7 +503,7 @@ def test_no_memory_for_a_single_photo_is_an_error(
     training = Training(staged(values, V1), pack)
     memory_for(0, monkeypatch)
     with pytest.raises(torch.OutOfMemoryError):
-        training.train_step()
+        train_step(training)
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(
@@ -512,8 +515,8 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(
     training = Training(staged(values, V1), pack)
     monkeypatch.setattr(UNet, "forward", forward)
     with pytest.raises(RuntimeError, match="mat1"):
-        training.train_step()
-    assert training.parts == 1
+        train_step(training)
+    assert training.backward.parts == 1
 
 
 # --- Advice -----------------------------------------------------------------------------------------------------------

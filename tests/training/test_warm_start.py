@@ -21,7 +21,8 @@ from photochrom.errors import PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
 from photochrom.training import warm_start
 from photochrom.training.loop import Progress, train
-from photochrom.training.training import SHARES, Training
+from photochrom.training.state import SHARES, Training
+from photochrom.training.step import train_step
 
 Values = dict[str, Any]
 OLD = ModelConfig(features=(8, 16, 16), time_embedding=16, encoder="lite0x2", chroma_scale=2)
@@ -123,7 +124,7 @@ def test_an_encoder_learns_along_at_a_tenth_of_the_rate_in_parts_as_at_once(
         torch.nn.init.normal_(begun.network.last_layer, generator=torch.Generator().manual_seed(0))
         assert begun.network.encoder
         before = [weight.clone() for weight in begun.network.encoder.parameters()]
-        begun.train_step()
+        train_step(begun)
         rates = [group["lr"] for group in begun.optimizer.param_groups]
         assert rates[1] == pytest.approx(SHARES[1] * rates[0])
         after = begun.network.encoder.parameters()

@@ -73,7 +73,7 @@ def train(
     from photochrom.data.dataset import find
     from photochrom.training.loop import beginning
     from photochrom.training.loop import train as run
-    from photochrom.training.training import Training
+    from photochrom.training.state import Training
     from photochrom.training_history import best_epoch
 
     origin = model_folder.find_model(source, models) if source else None

@@ -4,13 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from photochrom import processes
 from photochrom.config import Config
+from photochrom.data.dataset import DataSet
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
 from photochrom.training.warm_start import CHANGEABLE, refuse_coarser
 
 # Pixels of chroma that leave at least one place after the strides of these networks.
 SMALLEST_FOR_VGG, SMALLEST_FOR_GAN = 8, 12
+
+
+def refuse_data(config: Config, pack: DataSet) -> None:
+    """Raise PhotochromError if a training cannot be done on these photos, by these processes."""
+    photos = pack.count("train")
+    if not photos or not pack.count("validation"):
+        missing = "validation" if photos else "training"
+        raise PhotochromError(
+            f"data set {pack.name!r} has no {missing} photos; import it again with more photos"
+        )
+    refuse_size(config, pack.size)
+    batch_size, count = config.training.batch_size, processes.count()
+    if batch_size < count:
+        raise UsageError(
+            f"batch size {batch_size} is below the number of processes, {count}: take a larger one"
+        )
 
 
 def refuse_size(config: Config, size: int) -> None:

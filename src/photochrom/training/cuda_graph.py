@@ -13,7 +13,6 @@ from torch import Tensor
 
 from photochrom.diffusion.unet import UNet
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 WARM_UP = 3  # passes before recording: libraries choose and load their kernels at the first
 
 
@@ -23,8 +22,9 @@ class Replayed:
     The head stays outside: losses ask for the gradient of its weight alone, which would take a whole pass backward here.
     """
 
-    def __init__(self, network: UNet, precision: str) -> None:
-        self.network, self.dtype = network, DTYPES.get(precision)
+    def __init__(self, network: UNet, dtype: torch.dtype | None) -> None:
+        """dtype: of 16 bits, for the passes' arithmetic; None is float32."""
+        self.network, self.dtype = network, dtype
         self.recorded: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
 
     def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor]) -> Tensor:

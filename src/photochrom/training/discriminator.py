@@ -1,7 +1,7 @@
 """PatchGAN: a small network that tells true from predicted colours, patch by patch.
 
-Source of the patches: Isola et al. 2017 (pix2pix), section 3.2.2; of the hinge loss: Lim & Ye 2017, Miyato et al. 2018;
-of balancing it by gradients: Esser et al. 2021 (VQGAN), equation 7.
+Source of the patches: Isola et al. 2017 (pix2pix), section 3.2.2; of the hinge loss: Lim & Ye 2017, Miyato et al. 2018.
+How much it may say is in `balancing`.
 """
 
 from __future__ import annotations
@@ -45,3 +45,48 @@ def discriminator_loss(true: Tensor, coloured: Tensor) -> Tensor:
 def generator_loss(coloured: Tensor) -> Tensor:
     """-mean D(coloured) of scores (B, ...), per photo: (B,)."""
     return -coloured.flatten(1).mean(dim=1)
+
+
+class Discriminator:
+    """The network that judges, and its own optimiser; it learns in the same steps as the network that it judges."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.network = PatchDiscriminator().to(device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=2e-4, betas=(0.5, 0.999))
+
+    def judge(self, y: Tensor, rgb: Tensor) -> Tensor:
+        """Scores of luma y (n,1,h,w) and colours rgb (n,3,h,w), through which its own weights do not learn."""
+        self.network.requires_grad_(False)
+        scores: Tensor = self.network(y, rgb)
+        self.network.requires_grad_(True)
+        return scores
+
+    def teach(self, y: Tensor, rgb_hat: Tensor, rgb: Tensor, photos: int) -> dict[str, float]:
+        """Add up its gradients for luma y (n,1,h,w), predicted and true colours (n,3,h,w); returns its loss and accuracy.
+
+        photos: in the whole step, of which these n are a part.
+        """
+        true, coloured = self.network(y.repeat(2, 1, 1, 1), torch.cat([rgb, rgb_hat])).chunk(2)
+        loss = discriminator_loss(true, coloured).sum() / photos
+        loss.backward()
+        patches = photos * true.shape[1:].numel()
+        return {
+            "discriminator": loss.item(),
+            "accuracy_true": (true > 0).sum().item() / patches,
+            "accuracy_coloured": (coloured < 0).sum().item() / patches,
+        }
+
+    def learn(self) -> None:
+        """Take its step, and forget its gradients."""
+        self.optimizer.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """Give up its gradients."""
+        self.optimizer.zero_grad()
+
+    def gradients(self) -> list[Tensor]:
+        """Its gradients; none where it had nothing to look at."""
+        return [weight.grad for weight in self.network.parameters() if weight.grad is not None]

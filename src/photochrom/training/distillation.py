@@ -16,7 +16,7 @@ from photochrom.config import STRIDE
 from photochrom.diffusion.diffusion import Diffusion, guided_x0
 from photochrom.diffusion.samplers import levels
 from photochrom.randomness import stratified_steps
-from photochrom.training.losses import Noisy
+from photochrom.training.noisy import Noisy
 
 
 class Teacher:

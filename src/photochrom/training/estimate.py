@@ -11,7 +11,10 @@ from photochrom import processes
 from photochrom.config import Config
 from photochrom.data.dataset import DataSet
 from photochrom.training.loop import Progress, encoding
-from photochrom.training.training import Training, memory_mb
+from photochrom.training.memory import memory_mb
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
+from photochrom.training.validation import validate
 
 Report = Callable[[Progress], None]
 
@@ -36,15 +39,15 @@ def try_out(config: Config, pack: DataSet, report: Report, seconds: float = 0.0)
     What the encoder sees is computed before, if it is to be kept.
     """
     trial = Training(config, pack)
-    trial.keep_features(encoding(config, report))
-    trial.train_step()  # the first step allocates and warms up
+    trial.batches.keep_features(encoding(config, report))
+    train_step(trial)  # the first step allocates and warms up
     steps, begun = 0, time.perf_counter()
     while steps < 2 or processes.largest(time.perf_counter() - begun < seconds):
-        trial.train_step()
+        train_step(trial)
         steps += 1
     step_seconds = (time.perf_counter() - begun) / steps
     begun = time.perf_counter()
-    trial.validate()
+    validate(trial)
     end = 1.15 * (time.perf_counter() - begun) + 1  # the files of an epoch, and now and then a sheet
     found = Trial(step_seconds, pack.count("train"), end, memory_mb(trial.device))
     return processes.from_first(lambda: found)

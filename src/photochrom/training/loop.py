@@ -1,4 +1,4 @@
-"""The loop of a training, from the first step to the last; run again, it goes on where it was (`training.py` has the step)."""
+"""The loop of a training, from the first step to the last; run again, it goes on where it was (`step.py` has the step)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from photochrom.evaluation.card import write_card
 from photochrom.model_folder import ModelFolder
 from photochrom.training.checks import refuse_another, refuse_other_network, refuse_teacher
 from photochrom.training.diagnosis import faults
-from photochrom.training.training import Training
+from photochrom.training.state import Training
+from photochrom.training.step import train_step
+from photochrom.training.validation import end_epoch, sheet
 from photochrom.training.warm_start import fitted, told
 
 SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
@@ -90,10 +92,10 @@ def train(
             lambda: files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
         )
         if not training.finished:
-            training.keep_features(encoding(config, report, signal_received))
+            training.notes += training.batches.keep_features(encoding(config, report, signal_received))
         while not training.finished:
             run_epoch(training, folder, report, signal_received)
-            record = training.end_epoch()
+            record = end_epoch(training)
             processes.from_first(lambda: save_epoch(training, folder))
             training.notes += faults(training.history, training.stage)
             report(progress_of(training, record["train_loss"], record))
@@ -133,7 +135,7 @@ def run_epoch(
     saved = time.monotonic()
     while training.step_in_epoch < training.steps_per_epoch:
         begun = time.monotonic()
-        losses = training.train_step()
+        losses = train_step(training)
         training.seconds += time.monotonic() - begun
         report(progress_of(training, losses["loss"]))
         if number := processes.largest(signal_received()):
@@ -187,7 +189,9 @@ def progress_of(training: Training, loss: float, record: dict[str, Any] | None =
         )
     left = (training.config.last_epoch - epoch + 1) * steps - step
     rate, label = batch / max(pace, 1e-9), training.stage.label
-    notes, training.notes = tuple(training.notes), []
+    notes = (*training.backward.notes, *training.notes)
+    training.backward.notes.clear()
+    training.notes.clear()
     best = record is not None and training.epochs_since_best == 0
     return Progress(
         epoch, training.config.last_epoch, step, steps, label, loss, rate, left * pace, record, best, notes
@@ -198,7 +202,7 @@ def save_epoch(training: Training, folder: ModelFolder) -> None:
     """Write what the epoch brought; `last_model.pth` comes last, since it is what resuming believes."""
     every = training.config.training.sample_every
     if training.finished or (every and training.epoch % every == 0):
-        picture, measured = training.sheet()
+        picture, measured = sheet(training)
         training.history[-1] |= measured
         (folder / "samples").mkdir(exist_ok=True)
         files.write_bytes(folder / "samples" / f"epoch_{training.epoch:04}.png", pictures.png(picture))

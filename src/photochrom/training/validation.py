@@ -1,0 +1,108 @@
+"""How good a training has become: losses over validation photos, a sheet of samples, and the record of an epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from photochrom import pictures, processes
+from photochrom.diffusion.diffusion import sample
+from photochrom.errors import PhotochromError
+from photochrom.evaluation.metrics import colorfulness
+from photochrom.randomness import random_for
+from photochrom.training.memory import memory_mb
+from photochrom.training.state import Training
+
+SHEET_PHOTOS = 16
+
+
+@torch.no_grad()
+def validate(training: Training) -> dict[str, float]:
+    """Losses of the averaged weights over fixed photos, time steps and noise, so that two epochs compare."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for place, batch in training.batches.of_validation(training.teacher):
+        with training.arithmetic.autocast():
+            output = training.averaged(batch.xt, batch.t, batch.y, batch.features)
+            target = training.teacher.target(batch) if training.teacher else None
+        terms = training.losses.validation(batch._replace(target=target), output.float())
+        found[place] = {name: values.cpu() for name, values in terms.items()}
+    everywhere = {place: terms for share in processes.gather(found) for place, terms in share.items()}
+    batches = [everywhere[place] for place in sorted(everywhere)]
+    names = dict.fromkeys(name for terms in batches for name in terms)
+    return {
+        name: torch.cat([terms[name] for terms in batches if name in terms]).mean().item() for name in names
+    }
+
+
+def sheet(training: Training) -> tuple[Image.Image, dict[str, Any]]:
+    """Gray, coloured (by the averaged weights) and true, for the same validation photos in every epoch.
+
+    Returns the picture, and how colourful the samples are beside the true photos: `colorfulness` (Hasler & Suesstrunk)
+    and `spread`, the standard deviation over photos of their mean chroma.
+    """
+    config, stage = training.config, training.stage
+    y, x0, features = training.batches.photos(training.batches.validation[:SHEET_PHOTOS])
+    generators = [random_for(config.training.seed, 3, i) for i in range(len(y))]
+    steps, guidance = config.steps_after(stage), config.guidance_after(stage)
+    c = sample(
+        training.averaged, training.diffusion, y, generators, steps, features=features, guidance=guidance
+    )
+    columns = {
+        "gray": pictures.to_images(y, torch.zeros_like(x0)),
+        "coloured": pictures.to_images(y, c),
+        "true": pictures.to_images(y, x0),
+    }
+    measured: dict[str, dict[str, float]] = {"colorfulness": {}, "spread": {}}
+    for name, photos, chroma in (("samples", columns["coloured"], c), ("data", columns["true"], x0)):
+        rgb = np.stack([np.asarray(photo) for photo in photos]) / 255
+        measured["colorfulness"][name] = float(colorfulness(rgb).mean())
+        measured["spread"][name] = chroma.mean(dim=(2, 3)).std(dim=0, correction=0).mean().item()
+    return pictures.sheet(columns, across=2), measured
+
+
+def end_epoch(training: Training) -> dict[str, Any]:
+    """Validate, write down the epoch, and begin the next one; raises PhotochromError for a loss that is not finite."""
+    val = validate(training)
+    if bad := [name for name, value in val.items() if not math.isfinite(value)]:
+        raise PhotochromError(
+            f"epoch {training.epoch + 1}: validation {', '.join(bad)} not finite; the last good checkpoint is kept, "
+            f"go on from it by --from and a lower --learning-rate"
+        )
+    record = record_of(training, val)
+    training.history.append(record)
+    better = record["val_loss"] < training.best_val_loss
+    training.best_val_loss = min(training.best_val_loss, record["val_loss"])
+    training.epochs_since_best = 0 if better else training.epochs_since_best + 1
+    training.epoch += 1
+    training.step_in_epoch, training.sums, training.seconds = 0, {}, 0.0
+    return record
+
+
+def record_of(training: Training, val: dict[str, float]) -> dict[str, Any]:
+    """What the history says of the epoch that ends, with its validation losses."""
+    stage, device = training.stage, training.device
+    means = {name: total / count for name, (total, count) in training.sums.items()}
+    weights = {"noise": stage.noise, "perceptual": stage.perceptual}
+    photos = training.step_in_epoch * training.config.training.batch_size
+    return {
+        "epoch": training.epoch + 1,
+        "stage": stage.label,
+        "stage_began": training.stage_begin + 1,
+        "train_loss": means.pop("loss"),
+        "val_loss": sum(weights[name] * value for name, value in val.items()),
+        **{f"val_{name}": value for name, value in val.items()},
+        **means,
+        "weights": weights | {"adversarial": stage.adversarial if stage.use_gan else 0.0},
+        "learning_rate": training.optimizer.param_groups[0]["lr"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "precision": training.arithmetic.precision,
+        "photos": photos,
+        "seconds": round(training.seconds, 2),
+        "photos_per_second": round(photos / training.seconds, 2),
+        "memory_mb": memory_mb(device),
+    }
