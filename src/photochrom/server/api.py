@@ -56,7 +56,11 @@ class Service:
         name = (upload.filename or "photo").replace("\\", "/").rsplit("/", 1)[-1][:200]
         size = read_header(photo, self.settings.max_pixels)
         deadline = time.monotonic() + self.settings.job_seconds
-        return [Task(model, photo, size, choices, deadline, name, guides=guides) for model in models]
+        steps = [choices.steps or self.catalogue.find(model).config.steps for model in models]
+        return [
+            Task(model, photo, size, choices, deadline, name, guides=guides, steps=count)
+            for model, count in zip(models, steps, strict=True)
+        ]
 
     async def guides_of(self, form: ColorizeForm | JobForm) -> Guides:
         """The form's other pictures, whose headers have been looked at."""

@@ -21,6 +21,7 @@ from photochrom.server.problems import Problem
 from photochrom.training_history import best_epoch
 
 ALL = MEASURES | SET_MEASURES
+ENCODERS = {"none": "", "vgg16": "VGG16", "lite0": "EfficientNet-Lite0"}
 GLANCE = ("ciede2000", "dark_error", "colorfulness")
 SHEET = re.compile(r"epoch_(\d+)\.png")
 
@@ -144,24 +145,18 @@ class Catalogue:
 
 def about(config: Config) -> str:
     """A sentence on what a model is."""
-    stage = config.stages[-1]
-    if stage.distill:
-        first = (
-            f"Colours in {config.steps} steps as {config.source or 'its teacher'} does in many: the fast one"
-        )
-    elif config.model.encoder != "none":
-        first = f"Knows what it sees, with {config.model.encoder.upper().removesuffix('X2')}, and colours in {config.steps} steps"
-    else:
-        first = f"Colours in {config.steps} steps by light and shape alone"
-    size = f", at {config.data.size} pixels" if config.data.size else ""
-    return f"{first}. It learnt from {config.data.name}{size}."
+    if config.stages[-1].distill:
+        return f"Fast: {config.steps} steps, taught by {config.source or 'another model'}."
+    encoder = ENCODERS[config.model.encoder.removesuffix("x2")]
+    sight = f"recognises things with {encoder}" if encoder else "goes by light and shape alone"
+    return f"Thorough: {config.steps} steps; {sight}."
 
 
 def use(config: Config) -> str:
     """What a model may be used for."""
     if config.data.name.startswith("tiny-imagenet"):
-        return "For research and for yourself: the photos it learnt from (Tiny ImageNet) are not for sale."
-    return f"As the licence of the photos of {config.data.name} allows."
+        return "For research and for yourself only: it learnt from Tiny ImageNet."
+    return f"For what the licence of its training photos ({config.data.name}) allows."
 
 
 def quality(folder: ModelFolder) -> dict[str, Any] | None:

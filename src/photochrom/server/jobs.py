@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from photochrom.config import STEPS
 from photochrom.server.problems import Problem
 from photochrom.server.settings import Settings
 from photochrom.server.worker import GivenUp, Task
@@ -96,7 +95,7 @@ def task_status(task: Task) -> dict[str, Any]:
         "model": task.model,
         "state": task.state,
         "step": task.step,
-        "steps": task.steps or task.choices.steps or STEPS,
+        "steps": task.steps,
     }
     if not task.settled:
         return status

@@ -162,7 +162,7 @@ class Painted:
     pictures: list[Image.Image]  # a map of uncertainty comes last
     choices: Choices
     waited: float  # seconds in the queue
-    sampled: float  # seconds in the model, for the whole batch
+    sampled: float  # seconds in the model; of a batch, this photo's share
     finished: float = 0.0  # seconds for measuring and encoding
     files: list[bytes] = field(default_factory=list)  # one for each picture
     measures: list[dict[str, float]] = field(default_factory=list)  # one for each sample

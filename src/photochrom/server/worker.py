@@ -241,7 +241,7 @@ class Worker:
         self._batch_seconds = seconds
         self.metrics.sampling_seconds.observe(seconds)
         for task, photo, pictures in zip(tasks, photos, results, strict=True):
-            painted = Painted(photo, pictures, task.choices, task.waited or 0.0, seconds)
+            painted = Painted(photo, pictures, task.choices, task.waited or 0.0, seconds / len(tasks))
             if not task.settled:
                 self._finishers.submit(self._finish, task, painted)
 

@@ -1,10 +1,10 @@
-// A small line chart: SVG, so that it follows light and dark, can be printed, and has a table beside it for those who
-// do not see it.
+// Small charts: SVG, so that they follow light and dark and can be printed. Their figures are in their names, for who does not
+// see them.
 import { h, svg } from "./dom.js";
 
 const WIDTH = 480;
 const HEIGHT = 240;
-const MARGIN = { left: 52, right: 12, top: 18, bottom: 30 };
+const MARGIN = { left: 52, right: 12, top: 20, bottom: 30 };
 
 // lines: [{name, points: [[x, y], ...]}]; marks: [{x, name}] where a stage begins.
 export function chart(title, lines, marks = []) {
@@ -24,9 +24,10 @@ export function chart(title, lines, marks = []) {
   for (const x of wholeTicks(left, right)) {
     picture.append(svg("text", { x: atX(x), y: HEIGHT - MARGIN.bottom + 18, "text-anchor": "middle" }, String(x)));
   }
-  for (const mark of marks) {
+  for (const mark of marks.filter(({ x }) => x > left && x < right)) {
     picture.append(svg("line", { class: "mark", x1: atX(mark.x), x2: atX(mark.x), y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }));
-    picture.append(svg("text", { x: atX(mark.x) + 4, y: MARGIN.top + 10 }, mark.name));
+    const late = mark.x > left + 0.75 * (right - left);
+    picture.append(svg("text", { x: atX(mark.x) + (late ? -4 : 4), y: MARGIN.top - 5, "text-anchor": late ? "end" : "start" }, mark.name));
   }
   lines.forEach((line, number) => {
     picture.append(svg("polyline", { class: `line series-${number}`, points: line.points.map(([x, y]) => `${atX(x)},${atY(y)}`).join(" ") }));
@@ -36,6 +37,30 @@ export function chart(title, lines, marks = []) {
     }
   });
   return h("figure", { class: "chart" }, h("figcaption", {}, h("b", {}, title), legend(lines)), picture);
+}
+
+// Values with their intervals, one row each, and a value to hold them against. rows: [{name, value, low, high}].
+export function dots(title, rows, against) {
+  const ends = [...rows.flatMap(({ low, high }) => [low, high]), ...(against ? [against.value] : [])];
+  const [low, high] = padded(Math.min(...ends), Math.max(...ends));
+  const left = 130;
+  const height = 24 + 26 * rows.length + 18;
+  const atX = (value) => left + ((value - low) / (high - low)) * (WIDTH - left - 14);
+  const said = rows.map((row) => `${row.name} ${short(row.value)}, from ${short(row.low)} to ${short(row.high)}`).join("; ");
+  const picture = svg("svg", { viewBox: `0 0 ${WIDTH} ${height}`, role: "img", class: "glance", "aria-label": `${title}: ${said}${against ? `; ${against.name} ${short(against.value)}` : ""}` });
+  if (against) {
+    const x = atX(against.value);
+    picture.append(svg("line", { class: "mark", x1: x, x2: x, y1: 18, y2: height - 20 }));
+    picture.append(svg("text", { x, y: 13, "text-anchor": x > WIDTH - 80 ? "end" : "middle" }, `${against.name} ${short(against.value)}`));
+  }
+  for (const value of ticks(low, high, false)) picture.append(svg("text", { x: atX(value), y: height - 3, "text-anchor": "middle" }, short(value)));
+  rows.forEach((row, number) => {
+    const y = 34 + 26 * number;
+    picture.append(svg("text", { class: "name", x: 0, y: y + 4 }, row.name.length > 18 ? `${row.name.slice(0, 17)}…` : row.name));
+    picture.append(svg("rect", { x: atX(row.low), y: y - 2, width: Math.max(1, atX(row.high) - atX(row.low)), height: 4, rx: 2 }));
+    picture.append(svg("circle", { cx: atX(row.value), cy: y, r: 5.5 }, svg("title", {}, `${short(row.value)}, ${short(row.low)} to ${short(row.high)}`)));
+  });
+  return h("figure", { class: "chart" }, h("figcaption", {}, h("b", {}, title)), picture);
 }
 
 const isLogarithmic = (points) => {

@@ -1,103 +1,140 @@
-// One photo: its progress, its results by one model or two, its samples and hints, its errors.
-import { colour, forget, getBlob, Problem } from "./api.js";
-import { duration, h, percent } from "./dom.js";
-import { Stage } from "./stage.js";
+// One photo: how it stands with it, its results, and what was said about it. It draws nothing; "change" tells who does.
+import { colour, forget, getBlob, pause, Problem } from "./api.js";
+import { duration } from "./dom.js";
+import { encoded, thumbnail } from "./pixels.js";
+import { stepsOf, value } from "./settings.js";
 
-const VIEWS = { colours: "Colours", dark: "Dark regions", uncertainty: "Guesses" };
 const RETRIES = 20; // when the server says that it is busy, and when to come again
+const MOST_RESULTS = 24;
 let made = 0;
 
-export class Photo {
-  // ask(photo) queues it for colouring; removed(photo) and changed() tell the list.
-  constructor(file, { ask, removed, changed }) {
+export class Photo extends EventTarget {
+  constructor(file) {
+    super();
     this.number = (made += 1);
     this.file = file;
-    this.name = file.name || "pasted photo";
+    this.name = file.name || "pasted photo.png";
     this.url = URL.createObjectURL(file);
-    this.hints = [];
-    this.results = []; // {model, files: [Blob], urls: [...], map, status}
-    this.state = "waiting";
-    this.view = "colours";
-    this.changed = changed;
-    this.ask = () => ask(this);
-    this.build(() => removed(this));
+    this.state = "waiting"; // running, done, failed, cancelled
+    this.words = "waiting";
+    this.share = null; // of the work that is done; null: not known
+    this.previews = []; // by model, while it runs
+    this.results = [];
+    this.result = null; // the one that is shown
+    this.against = null; // what is on the left of the line: another result, or null for the photo before
+    this.strength = value("strength");
+    this.hints = []; // {x, y, color, name}
+    this.mask = null; // a blob, white where it stays gray
+    this.like = null; // a file
+    this.thumb = null; // a small picture of it, before or after colouring
   }
 
-  build(remove) {
-    this.stages = h("div", { class: "stages" });
-    this.bar = h("progress", { max: 1, value: 0, "aria-label": `Progress of ${this.name}` });
-    this.said = h("span", { role: "status" });
-    this.cancelButton = h("button", { type: "button", onclick: () => this.cancel() }, "Cancel");
-    this.progress = h("div", { class: "progress" }, this.bar, this.said, this.cancelButton);
-    this.problem = h("div", { class: "problem", role: "alert", hidden: true });
-    this.views = h("fieldset", { class: "tabs" }, h("legend", { class: "hidden" }, "What to look at"),
-      Object.entries(VIEWS).map(([view, title]) => h("label", {},
-        h("input", { type: "radio", name: `view-${this.number}`, value: view, checked: view === "colours", onchange: () => this.look(view) }),
-        h("span", {}, title))));
-    this.colorInput = h("input", { type: "color", value: "#b03030", "aria-label": "Colour of the hint" });
-    this.hintButton = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.toggleHints() }, "Colour hint");
-    this.hintList = h("ul", { class: "hint-list", "aria-label": "Colour hints" });
-    this.againButton = h("button", { type: "button", onclick: () => this.ask() }, "Colour again");
-    this.tools = h("div", { class: "tools", hidden: true }, this.views,
-      h("span", { class: "row" }, this.hintButton, this.colorInput), this.hintList, this.againButton);
-    this.element = h("li", { class: "card photo" },
-      h("div", { class: "title" }, h("h2", {}, this.name),
-        h("button", { type: "button", class: "quiet", "aria-label": `Remove ${this.name}`, title: "Remove", onclick: remove }, "✕")),
-      this.stages, this.progress, this.problem, this.tools);
+  tell(changes = {}) {
+    Object.assign(this, changes);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  get isBusy() {
+    return this.state === "running" || this.state === "waiting";
+  }
+
+  // Seconds for which it has been worked on, null while it waits.
+  get seconds() {
+    return this.state === "running" && this.began ? (performance.now() - this.began) / 1000 : null;
+  }
+
+  wait(changes = {}) {
+    this.wanted = changes;
+    this.tell({ state: "waiting", words: "waiting", share: null });
   }
 
   // Colours it as the options say; never throws, and leaves what happened in `state`.
   async run(options) {
-    this.state = "running";
     this.abort = new AbortController();
-    this.problem.hidden = true;
-    this.toggleHints(false);
-    this.element.setAttribute("aria-busy", "true");
-    this.show(options.models);
-    this.tell(0, "waiting for its turn");
-    this.progress.hidden = false;
-    const begun = performance.now();
+    this.began = null;
+    this.previews = [];
+    this.tell({ state: "running", words: "waiting for its turn", share: null, problem: null });
     try {
-      await this.colour(options, begun);
-      this.state = "done";
-      this.tools.hidden = false;
+      await this.colour(options);
+      this.tell({ state: "done", words: "" });
     } catch (error) {
+      if (!(error instanceof Problem) && error.name !== "AbortError") console.error(error);
       this.failed(error);
     }
-    this.progress.hidden = true;
-    this.element.removeAttribute("aria-busy");
-    this.changed();
   }
 
-  async colour(options, begun) {
-    const job = await this.patiently(() => colour(this.form(options), (task) => this.heard(task, begun), this.abort.signal));
+  failed(error) {
+    const cancelled = error.name === "AbortError";
+    this.lost = error.status === 0 || error.status === 401; // the server, or the key, may come back
+    this.tell({ state: cancelled ? "cancelled" : "failed", words: "", previews: [], problem: cancelled ? "Cancelled. Colour again when you like." : error.message });
+  }
+
+  cancel() {
+    if (this.state === "running") this.abort.abort(new DOMException("cancelled", "AbortError"));
+    else if (this.state === "waiting") this.failed(new DOMException("cancelled", "AbortError"));
+  }
+
+  async colour(options) {
+    const { signal } = this.abort;
+    const job = await this.patiently(() => {
+      this.heardOf = new Map();
+      return colour(this.form(options), (task) => this.heard(task, options), signal);
+    });
     const failed = job.tasks.find((task) => task.state !== "done");
-    if (failed) throw new Problem(failed.problem?.status ?? 0, failed.problem?.detail ?? "It was cancelled.");
-    this.tell(1, "fetching");
-    const results = await Promise.all(job.tasks.map(async (status, task) => {
-      const fetched = Array.from({ length: status.pictures }, (_, picture) =>
-        getBlob(`jobs/${job.id}/tasks/${task}/pictures/${picture}`, { signal: this.abort.signal }));
+    if (failed) throw new Problem(failed.problem?.status ?? 0, capital(failed.problem?.detail ?? "the server gave this up. Colour it again"));
+    this.tell({ words: "fetching" });
+    const found = await Promise.all(job.tasks.map(async (status, task) => {
+      const fetched = Array.from({ length: status.pictures }, (_, picture) => getBlob(`jobs/${job.id}/tasks/${task}/pictures/${picture}`, { signal }));
       const files = await Promise.all(fetched);
-      const map = options.uncertainty ? files.pop() : null;
-      return { model: status.model, status, files, map, options, seconds: (performance.now() - begun) / 1000 };
+      const map = several(options) ? files.pop() : null;
+      return Promise.all(files.map((file, sample) => this.newResult(file, map, status, options, sample)));
     }));
     forget(job.id);
-    this.letGo();
-    this.results = results;
-    for (const result of results) {
-      result.urls = result.files.map((file) => URL.createObjectURL(file));
-      result.mapUrl = result.map && URL.createObjectURL(result.map);
-    }
-    this.draw();
+    this.took(found);
+  }
+
+  async newResult(file, map, status, options, sample) {
+    const { sampled = 0, finished = 0 } = status.timings;
+    return {
+      file, url: URL.createObjectURL(file), thumb: await thumbnail(file), mapUrl: map && URL.createObjectURL(map),
+      model: status.model, calm: options.average > 1, average: options.average, seed: options.seed + sample, steps: options.steps ?? stepsOf(status.model),
+      seconds: sampled + finished, measures: status.measures[sample], hinted: this.hints.length > 0,
+    };
+  }
+
+  took(found) {
+    this.results.push(...found.flat());
+    this.result = found[0][0];
+    this.against = found[1]?.[0] ?? null;
+    while (this.results.length > MOST_RESULTS) forgetResult(this.results.shift());
+    this.previews = [];
+    this.drawThumb();
+  }
+
+  show(result, against = this.against) {
+    this.tell({ result, against: against === result ? null : against });
+    this.drawThumb();
+  }
+
+  async drawThumb() {
+    const result = this.result;
+    const asMade = result && this.strength === 1;
+    const own = asMade ? null : await thumbnail(result?.file ?? this.file, result ? this.strength : 1).catch(() => null);
+    if (this.ownThumb) URL.revokeObjectURL(this.ownThumb);
+    this.ownThumb = own;
+    this.tell({ thumb: asMade ? result.thumb : own });
   }
 
   form(options) {
     const form = new FormData();
     form.append("photo", this.file, this.name);
     for (const model of options.models) form.append("model", model);
-    for (const name of ["seed", "strength", "samples", "average", "uncertainty"]) form.append(name, options[name]);
+    for (const name of ["seed", "samples", "average"]) form.append(name, options[name]);
+    form.append("uncertainty", several(options)); // so that guesses can be shown without asking again
     if (options.steps) form.append("steps", options.steps); // else as many as each model wants
     for (const hint of this.hints) form.append("hint", `${hint.x},${hint.y},${hint.color}`);
+    if (this.mask) form.append("keep_gray", this.mask, "mask.png");
+    if (this.like) form.append("like", this.like, this.like.name);
     return form;
   }
 
@@ -108,176 +145,55 @@ export class Photo {
         return await attempt();
       } catch (error) {
         if (error.status !== 503 || !error.retryAfter || !left) throw error;
-        this.tell(0, `the server is busy, trying again in ${error.retryAfter} s`);
-        await new Promise((resolve, reject) => {
-          setTimeout(resolve, 1000 * error.retryAfter);
-          this.abort.signal.addEventListener("abort", () => reject(this.abort.signal.reason), { once: true });
-        });
+        this.tell({ words: `the server is busy: trying again in ${error.retryAfter} s`, share: null });
+        await pause(error.retryAfter, this.abort.signal);
       }
     }
   }
 
-  heard(task, begun) {
-    this.heardOf ??= new Map();
+  heard(task, options) {
     this.heardOf.set(task.task, task);
-    if (task.preview) this.stageOf[task.task]?.preview(task.preview);
     const all = [...this.heardOf.values()];
-    const done = all.reduce((sum, one) => sum + (one.state === "done" ? 1 : one.step / one.steps), 0) / all.length;
     const running = all.find((one) => one.state === "running");
-    const seconds = duration((performance.now() - begun) / 1000);
-    const text = running ? `${running.model}: step ${running.step} of ${running.steps}, ${seconds}` : done ? `${seconds}` : "waiting for its turn";
-    this.tell(done, text);
+    if (running) this.began ??= performance.now();
+    if (task.preview) this.previews[task.task] = `data:image/png;base64,${task.preview}`;
+    const share = all.reduce((sum, one) => sum + (one.state === "done" ? 1 : one.step / (one.steps || 1)), 0) / options.models.length;
+    this.tell({ share: share || null, words: running ? stepWords(running, options) : this.began ? "finishing" : "waiting for its turn" });
   }
 
-  tell(done, text) {
-    this.bar.value = done;
-    this.said.textContent = text;
-  }
-
-  failed(error) {
-    const cancelled = error.name === "AbortError";
-    this.state = cancelled ? "cancelled" : "failed";
-    if (this.results.length) this.draw(); // what was there before
-    else this.stages.replaceChildren(h("figure", {}, this.gray()));
-    this.problem.replaceChildren(cancelled ? "Cancelled. " : `${error.message} `,
-      h("button", { type: "button", onclick: () => this.ask() }, "Try again"));
-    this.problem.classList.toggle("mild", cancelled);
-    this.problem.hidden = false;
-    if (!(error instanceof Problem) && !cancelled) console.error(error);
-  }
-
-  gray() {
-    const image = h("img", { class: "plain", src: this.url, alt: `${this.name}, not coloured` });
-    image.addEventListener("load", () => this.element.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight));
-    image.addEventListener("error", () => image.remove());
-    return image;
-  }
-
-  cancel() {
-    if (this.state === "running") this.abort.abort();
-    else if (this.state === "waiting") {
-      this.progress.hidden = true;
-      this.failed(new DOMException("cancelled", "AbortError"));
-      this.changed();
-    }
-  }
-
-  wait() {
-    this.state = "waiting";
-    this.problem.hidden = true;
-    this.progress.hidden = false;
-    this.tell(0, "waiting for its turn");
-    if (!this.stages.childElementCount) this.stages.replaceChildren(h("figure", {}, this.gray()));
-  }
-
-  // One empty stage for each model, in which the previews appear.
-  show(models) {
-    this.heardOf = new Map();
-    this.stageOf = models.map((model) => new Stage(this, model, (value) => this.slide(value), (x, y) => this.addHint(x, y)));
-    this.stages.replaceChildren(...models.map((model, place) =>
-      h("figure", {}, this.stageOf[place].element, h("figcaption", {}, h("b", {}, model)))));
-  }
-
-  draw() {
-    this.show(this.results.map((result) => result.model));
-    this.results.forEach((result, place) => {
-      const stage = this.stageOf[place];
-      const caption = stage.element.nextElementSibling;
-      const download = h("a", { class: "button" }, "Download");
-      const facts = h("span", { class: "soft facts" });
-      const pick = (sample) => {
-        stage.show(result.urls[sample]);
-        download.href = result.urls[sample];
-        download.download = this.fileName(result, sample);
-        const { seed, average, steps, stepsOf } = result.options;
-        const drawn = average > 1 ? `what ${average} colourings agree on` : `seed ${seed + sample}`;
-        const measures = result.status.measures[sample];
-        facts.replaceChildren(
-          h("span", {}, `${drawn}, ${steps ?? stepsOf[result.model]} steps, ${duration(result.seconds)}, colourfulness ${measures.colorfulness.toFixed(0)}`),
-          h("span", { class: "dark-figure" }, darkFigure(measures)),
-          h("span", { class: "map-legend" }, "White: the samples disagree, so the colour is a guess. Black: they agree."));
-        this.look(this.view);
-      };
-      const strip = result.urls.length > 1 && h("fieldset", { class: "samples" }, h("legend", { class: "hidden" }, `Samples of ${result.model}`),
-        result.urls.map((url, sample) => h("label", { title: `Sample ${sample + 1}` },
-          h("input", { type: "radio", name: `sample-${this.number}-${place}`, checked: sample === 0, onchange: () => pick(sample) }),
-          h("img", { src: url, alt: `Sample ${sample + 1}, seed ${result.options.seed + sample}` }))));
-      caption.replaceChildren(h("span", { class: "row" }, h("b", {}, result.model), download), facts, ...(strip ? [strip] : []));
-      stage.before.addEventListener("load", () => this.drawHints());
-      stage.after.addEventListener("load", () => this.drawHints());
-      pick(0);
-    });
-    const map = this.results.some((result) => result.mapUrl);
-    const guesses = this.views.querySelector('[value="uncertainty"]');
-    guesses.parentElement.hidden = !map;
-    if (!map && this.view === "uncertainty") this.views.querySelector('[value="colours"]').click();
-    this.tools.hidden = false;
-    this.look(this.view);
-  }
-
-  look(view) {
-    this.view = view;
-    this.element.dataset.view = view;
-    if (view !== "colours") this.toggleHints(false);
-    this.results.forEach((result, place) => this.stageOf[place]?.view(view, result.mapUrl).catch(() => {}));
-  }
-
-  slide(value) {
-    for (const stage of this.stageOf) stage.slide(value);
-  }
-
-  toggleHints(on = this.hintButton.getAttribute("aria-pressed") === "false") {
-    if (on && this.view !== "colours") this.views.querySelector('[value="colours"]').click();
-    this.hintButton.setAttribute("aria-pressed", on);
-    for (const stage of this.stageOf ?? []) stage.hinting(on);
-    this.drawHints();
-  }
-
-  addHint(x, y) {
-    this.hints.push({ x, y, color: this.colorInput.value });
-    this.drawHints();
-  }
-
-  drawHints() {
-    const remove = (hint) => {
-      this.hints = this.hints.filter((one) => one !== hint);
-      this.drawHints();
-      this.hintButton.focus();
-    };
-    for (const stage of this.stageOf ?? []) if (stage.size()[0]) stage.drawHints(this.hints, remove);
-    this.hintList.replaceChildren(...this.hints.map((hint) => {
-      const patch = h("span", { class: "patch" });
-      patch.style.backgroundColor = hint.color;
-      return h("li", {}, patch, `${hint.x}, ${hint.y}`,
-        h("button", { type: "button", class: "quiet", "aria-label": `Remove the hint at ${hint.x}, ${hint.y}`, onclick: () => remove(hint) }, "✕"));
-    }));
-    this.againButton.classList.toggle("primary", this.hints.length > 0);
-  }
-
-  fileName(result, sample) {
-    const stem = this.name.replace(/\.[^.]*$/, "");
-    const seed = result.urls.length > 1 ? `-${result.options.seed + sample}` : "";
-    return `${stem}-${result.model}${seed}.png`;
-  }
-
-  // All finished pictures, for the zip.
-  downloads() {
-    return this.results.flatMap((result) => result.files.map((file, sample) => ({ name: this.fileName(result, sample), input: file })));
+  // A file as it is seen, and its name.
+  async download(format = value("format"), result = this.result) {
+    const file = await encoded(result.file, this.strength, `image/${format}`);
+    return { file, stem: this.name.replace(/\.[^.]*$/, ""), ending: format === "jpeg" ? "jpg" : "png" };
   }
 
   letGo() {
-    for (const result of this.results) for (const url of [...result.urls, result.mapUrl]) if (url) URL.revokeObjectURL(url);
-  }
-
-  remove() {
     this.cancel();
-    this.letGo();
-    URL.revokeObjectURL(this.url);
-    this.element.remove();
+    this.results.forEach(forgetResult);
+    for (const url of [this.url, this.ownThumb]) if (url) URL.revokeObjectURL(url);
   }
 }
 
-function darkFigure(measures) {
-  if (!measures.dark_share) return "no pixel is almost black (L* under 15)";
-  return `${percent(measures.dark_share)} of the photo is almost black (L* under 15); ${percent(measures.false_color)} of that has a false colour (marked), mean chroma ${measures.dark_chroma.toFixed(1)}`;
+const several = (options) => options.samples > 1 || options.average > 1;
+const capital = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+
+function forgetResult(result) {
+  for (const url of [result.url, result.mapUrl, result.thumb]) if (url) URL.revokeObjectURL(url);
 }
+
+// "photochrom-v2: step 3 of 20". A large photo is coloured in several goes, of so many steps each.
+function stepWords(task, options) {
+  if (!task.step) return `${task.model}: looking at the photo`;
+  const each = options.steps ?? stepsOf(task.model) ?? task.steps;
+  const goes = Math.max(1, Math.round(task.steps / each));
+  const go = Math.min(goes, Math.floor((task.step - 1) / each) + 1);
+  const part = goes > 1 ? `part ${go} of ${goes}, ` : "";
+  return `${task.model}: ${part}step ${task.step - (go - 1) * each} of ${each}`;
+}
+
+export const title = (result) => `${result.model}, ${result.calm ? "calm" : `seed ${result.seed}`}`;
+export const work = (result) => `${duration(result.seconds)} of work`;
+export const facts = (result) => [
+  ...(result.calm ? [`what ${result.average} colourings agree on`] : []),
+  `${result.steps} steps`, work(result), `colourfulness ${result.measures.colorfulness.toFixed(0)}`,
+].join(", ");

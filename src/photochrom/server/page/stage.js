@@ -1,134 +1,223 @@
-// One picture: the original beside its colours with a slider between them, a view of dark regions or of uncertainty
-// instead, and hints on top.
+// The stage: two pictures one upon the other with a line between them, to zoom into and to move.
 import { h } from "./dom.js";
-import { drawDark } from "./dark.js";
+import { draw } from "./pixels.js";
 
-const STEP = 2; // percent that an arrow key moves the mark for a new hint
+const MOST = 32; // times the size of a pixel of the screen
+const NEAR = 24; // CSS pixels from the line in which it is taken hold of
+const SHARP = 4; // from this zoom on, pixels are shown as squares
+
+// A picture at some strength: an image, and a canvas upon it where the strength is not 1.
+class Layer {
+  constructor(className, alt) {
+    this.image = h("img", { alt, draggable: "false" });
+    this.canvas = h("canvas", { hidden: true, "aria-hidden": "true" });
+    this.element = h("div", { class: `layer ${className}` }, h("div", { class: "sheet" }, this.image, this.canvas));
+  }
+
+  show(url, strength = 1) {
+    this.strength = strength;
+    this.element.classList.toggle("empty", !url);
+    if (this.image.getAttribute("src") === (url ?? null)) return this.blend(strength);
+    this.canvas.hidden = true;
+    this.image.onload = () => this.blend(this.strength);
+    if (url) this.image.src = url;
+    else this.image.removeAttribute("src");
+  }
+
+  blend(strength, live = false) {
+    this.strength = strength;
+    this.canvas.hidden = strength === 1 || !this.image.naturalWidth;
+    if (!this.canvas.hidden) draw(this.canvas, this.image, strength, live);
+  }
+}
 
 export class Stage {
-  // photo: {url, name, element}; onSlide(value) and onHint(x, y) tell the photo.
-  constructor(photo, label, onSlide, onHint) {
-    this.photo = photo;
-    this.onHint = onHint;
-    this.after = h("img", { class: "after", alt: `${photo.name}, coloured by ${label}`, draggable: "false" });
-    this.before = h("img", { class: "before", alt: "", src: photo.url, draggable: "false" });
-    this.before.addEventListener("load", () => this.resize(this.before.naturalWidth, this.before.naturalHeight));
-    this.before.addEventListener("error", () => this.makeBefore());
-    this.canvas = h("canvas", { class: "whole", hidden: true, role: "img" });
-    this.map = h("img", { class: "whole", hidden: true, alt: "White where the samples disagree, black where they agree" });
-    this.slider = h("input", {
-      type: "range", class: "slider", min: 0, max: 100, step: 1, value: 50, hidden: true,
-      "aria-label": "How much of the original is seen", "aria-valuetext": "half original, half coloured",
-      oninput: () => onSlide(Number(this.slider.value)),
-    });
-    this.line = h("div", { class: "line", "aria-hidden": "true", hidden: true });
-    this.hints = h("div", { class: "hints" });
-    this.cross = h("button", {
-      type: "button", class: "cross", hidden: true, "aria-label": "Place of the hint: move with the arrow keys, set with Enter",
-      onkeydown: (event) => this.moveCross(event), onclick: (event) => event.detail || this.addHint(this.at.x, this.at.y),
-    });
-    this.at = { x: 50, y: 50 };
-    this.element = h("div", { class: "stage" },
-      h("div", { class: "layers" }, this.after, this.before, this.canvas, this.map, this.line), this.slider, this.hints, this.cross);
-    this.element.addEventListener("click", (event) => this.clicked(event));
-    this.slide(50);
+  // tool(event, kind, x, y): a tool that takes what the pointer does, in shares of the photo; null: look and wipe.
+  constructor(element) {
+    this.element = element;
+    this.size = [1, 1];
+    this.tool = null;
+    this.pointers = new Map();
+    this.after = new Layer("after", "");
+    this.before = new Layer("before", "");
+    this.whole = h("canvas", { class: "whole", role: "img" });
+    this.marks = h("div", { class: "sheet marks" });
+    this.slider = h("input", { type: "range", class: "hidden", min: 0, max: 100, step: 1, value: 50, "aria-label": "Line between before and coloured", oninput: () => this.wipe(Number(this.slider.value)) });
+    this.line = h("div", { class: "line", "aria-hidden": "true" });
+    this.left = h("span", { class: "tag left" });
+    this.right = h("span", { class: "tag right" });
+    element.append(this.slider, this.after.element, this.before.element,
+      h("div", { class: "layer top" }, h("div", { class: "sheet" }, this.whole)), h("div", { class: "layer marks-layer" }, this.marks), this.line, this.left, this.right);
+    for (const layer of [this.before, this.after]) {
+      layer.image.addEventListener("load", () => layer.image.src.startsWith("data:") || this.resize(layer.image.naturalWidth, layer.image.naturalHeight));
+    }
+    element.addEventListener("pointerdown", (event) => this.down(event));
+    element.addEventListener("pointermove", (event) => this.move(event));
+    element.addEventListener("pointerup", (event) => this.up(event));
+    element.addEventListener("pointercancel", (event) => this.up(event, true));
+    element.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
+    element.addEventListener("dblclick", (event) => this.tool || event.target.closest("button") || this.toggle(event.clientX, event.clientY));
+    new ResizeObserver(() => (this.isFit ? this.fit() : this.place())).observe(element);
+    this.at = 50;
+    this.fit();
   }
 
   resize(width, height) {
-    this.photo.element.style.setProperty("--ratio", width / height);
-    this.element.classList.toggle("small", Math.max(width, height) <= 160);
+    if (this.size[0] === width && this.size[1] === height) return;
+    this.size = [width, height];
+    this.element.style.setProperty("--ratio", width / height);
+    this.fit();
   }
 
-  slide(value) {
-    this.slider.value = value;
-    this.slider.setAttribute("aria-valuetext", `${value} % original, ${100 - value} % coloured`);
-    this.element.style.setProperty("--at", `${value}%`);
+  get box() {
+    return [this.element.clientWidth, this.element.clientHeight];
   }
 
-  // What the browser cannot show (TIFF, for instance) is seen as the result without its colours: their luma is the same.
-  makeBefore() {
-    this.noOriginal = true;
-    this.before.classList.add("made");
-    if (this.after.src) this.before.src = this.after.src;
+  get fitting() {
+    const [width, height] = this.box;
+    return Math.min(width / this.size[0], height / this.size[1], MOST) || 1;
   }
 
-  preview(png) {
-    this.after.src = `data:image/png;base64,${png}`;
-    this.element.classList.add("previewing");
+  fit() {
+    this.isFit = true;
+    this.scale = this.fitting;
+    this.place();
   }
 
-  show(url) {
-    this.element.classList.remove("previewing");
-    this.after.src = url;
-    if (this.noOriginal) this.before.src = url;
-    this.slider.hidden = this.line.hidden = false;
-    this.after.addEventListener("load", () => this.resize(this.after.naturalWidth, this.after.naturalHeight), { once: true });
+  // 100 %: a pixel of the photo is one of the screen.
+  full() {
+    const [width, height] = this.box;
+    this.zoom(1 / devicePixelRatio / this.scale, width / 2, height / 2);
   }
 
-  // view: "colours", "dark" or "uncertainty" (with the address of its map).
-  async view(view, mapUrl) {
-    this.canvas.hidden = view !== "dark";
-    this.map.hidden = view !== "uncertainty";
-    this.slider.hidden = this.line.hidden = view !== "colours";
-    if (view === "uncertainty") this.map.src = mapUrl;
-    if (view !== "dark") return;
-    await this.after.decode();
-    const count = drawDark(this.canvas, this.after, this.noOriginal ? null : this.before);
-    this.canvas.dataset.dark = count.dark;
-    this.canvas.dataset.false = count.false;
-    this.canvas.setAttribute("aria-label", `Dark regions brightened; ${count.false} of ${count.dark} pixels have a false colour`);
-  }
-
-  hinting(on) {
-    this.element.classList.toggle("hinting", on);
-    this.cross.hidden = !on;
-    this.slider.disabled = on;
-    this.placeCross();
-  }
-
-  moveCross(event) {
-    const move = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] }[event.key];
-    if (!move) return;
-    event.preventDefault();
-    this.at.x = Math.min(99, Math.max(1, this.at.x + move[0]));
-    this.at.y = Math.min(99, Math.max(1, this.at.y + move[1]));
-    this.placeCross();
-  }
-
-  placeCross() {
-    this.cross.style.left = `${this.at.x}%`;
-    this.cross.style.top = `${this.at.y}%`;
-  }
-
-  clicked(event) {
-    if (!this.element.classList.contains("hinting") || event.target.closest(".hint")) return;
-    if (event.target === this.cross && !event.detail) return; // by keyboard: done already
+  toggle(clientX, clientY) {
+    if (!this.isFit) return this.fit();
+    const full = 1 / devicePixelRatio;
     const box = this.element.getBoundingClientRect();
-    this.addHint(((event.clientX - box.left) / box.width) * 100, ((event.clientY - box.top) / box.height) * 100);
+    this.zoom(full > 1.1 * this.scale ? full / this.scale : 3, clientX - box.left, clientY - box.top);
   }
 
-  addHint(x, y) {
-    const place = (share, size) => Math.min(size - 1, Math.max(0, Math.floor((share / 100) * size)));
-    const [width, height] = this.size();
-    this.onHint(place(x, width), place(y, height));
+  // Zooms by a factor and leaves what is under (x, y) where it is.
+  zoom(factor, x = this.box[0] / 2, y = this.box[1] / 2) {
+    const scale = Math.min(MOST, Math.max(Math.min(this.fitting, 1 / devicePixelRatio), this.scale * factor));
+    const grown = scale / this.scale;
+    [this.x, this.y] = [x - (x - this.x) * grown, y - (y - this.y) * grown];
+    this.scale = scale;
+    this.isFit = Math.abs(scale / this.fitting - 1) < 0.005;
+    this.place();
   }
 
-  size() {
-    const seen = this.noOriginal ? this.after : this.before;
-    return [seen.naturalWidth, seen.naturalHeight];
+  // Keeps the picture in sight, and draws where everything is.
+  place() {
+    const box = this.box;
+    const shown = this.size.map((side) => side * this.scale);
+    [this.x, this.y] = [this.x, this.y].map((at, axis) => (shown[axis] <= box[axis] + 0.5 ? (box[axis] - shown[axis]) / 2 : Math.min(0, Math.max(box[axis] - shown[axis], at || 0))));
+    for (const [name, value] of Object.entries({ x: this.x, y: this.y, w: shown[0], h: shown[1] })) this.element.style.setProperty(`--${name}`, `${value}px`);
+    this.element.classList.toggle("sharp", this.scale * devicePixelRatio >= SHARP);
+    this.element.classList.toggle("zoomed", !this.isFit);
+    this.wipe(this.at);
+    this.onZoom?.(this.scale * devicePixelRatio);
   }
 
-  drawHints(hints, remove) {
-    const [width, height] = this.size();
-    this.hints.replaceChildren(...hints.map((hint) => {
-      const mark = h("button", {
-        type: "button", class: "hint", title: "Remove this hint", "aria-label": `Remove the hint ${hint.color} at ${hint.x}, ${hint.y}`,
-        onclick: () => remove(hint),
-      });
-      mark.style.left = `${((hint.x + 0.5) / width) * 100}%`;
-      mark.style.top = `${((hint.y + 0.5) / height) * 100}%`;
-      mark.style.backgroundColor = hint.color;
-      return mark;
-    }));
+  // Left and right edge of what is seen of the photo.
+  get edges() {
+    return [Math.max(0, this.x), Math.min(this.box[0], this.x + this.size[0] * this.scale)];
+  }
+
+  wipe(at) {
+    this.at = Math.min(100, Math.max(0, at));
+    const [left, right] = this.edges;
+    const line = left + ((right - left) * this.at) / 100;
+    this.element.style.setProperty("--line", `${line}px`);
+    this.slider.value = this.at;
+    this.slider.setAttribute("aria-valuetext", `${Math.round(this.at)} % ${this.left.textContent}, ${Math.round(100 - this.at)} % ${this.right.textContent}`);
+    this.left.classList.toggle("off", this.at < 12);
+    this.right.classList.toggle("off", this.at > 88);
+  }
+
+  // Where a pointer is, in shares of the photo's width and height.
+  shares(event) {
+    const box = this.element.getBoundingClientRect();
+    return [(event.clientX - box.left - this.x) / this.size[0] / this.scale, (event.clientY - box.top - this.y) / this.size[1] / this.scale];
+  }
+
+  down(event) {
+    if (event.target.closest("button, .popover") || event.button > 1) return;
+    this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
+    if (this.pointers.size === 2) { // a pinch ends whatever else the first finger had begun
+      this.tool?.("cancel", ...this.shares(event));
+      this.doing = "pinch";
+      return;
+    }
+    const box = this.element.getBoundingClientRect();
+    const line = Number.parseFloat(this.element.style.getPropertyValue("--line"));
+    const near = Math.abs(event.clientX - box.left - Math.min(box.width - NEAR, Math.max(NEAR, line))) <= NEAR;
+    const wipes = this.element.classList.contains("wiping");
+    this.moved = false;
+    this.was = this.at;
+    this.doing = event.button === 1 ? "pan" : this.tool ? "tool" : wipes && (near || this.isFit) ? "wipe" : "pan";
+    if (this.doing === "tool") this.tool("down", ...this.shares(event));
+    if (this.doing === "wipe" && event.pointerType !== "touch" && !near) this.wipeTo(event.clientX);
+    this.element.setPointerCapture(event.pointerId);
+    if (event.pointerType === "mouse") event.preventDefault();
+  }
+
+  wipeTo(clientX) {
+    const [left, right] = this.edges;
+    this.wipe(((clientX - this.element.getBoundingClientRect().left - left) / (right - left)) * 100);
+  }
+
+  move(event) {
+    const last = this.pointers.get(event.pointerId);
+    if (!last) return;
+    const now = [event.clientX, event.clientY];
+    if (Math.hypot(now[0] - last[0], now[1] - last[1]) > 3) this.moved = true;
+    const [dx, dy] = [now[0] - last[0], now[1] - last[1]];
+    if (this.doing === "pinch") {
+      const other = [...this.pointers.entries()].find(([id]) => id !== event.pointerId)?.[1];
+      if (!other) return;
+      const apart = (one) => Math.hypot(one[0] - other[0], one[1] - other[1]) || 1;
+      const box = this.element.getBoundingClientRect();
+      this.x += dx / 2;
+      this.y += dy / 2;
+      this.zoom(apart(now) / apart(last), (now[0] + other[0]) / 2 - box.left, (now[1] + other[1]) / 2 - box.top);
+    } else if (this.doing === "wipe") {
+      const [left, right] = this.edges;
+      this.wipe(this.at + (dx / (right - left)) * 100);
+    } else if (this.doing === "pan" && !this.isFit) {
+      this.x += dx;
+      this.y += dy;
+      this.place();
+    } else if (this.doing === "tool") this.tool("move", ...this.shares(event));
+    this.pointers.set(event.pointerId, now);
+  }
+
+  // cancelled: the browser took the finger to scroll the page, so nothing was meant.
+  up(event, cancelled = false) {
+    if (!this.pointers.delete(event.pointerId)) return;
+    if (this.doing === "wipe" && cancelled) this.wipe(this.was);
+    if (this.doing === "tool") this.tool(cancelled ? "cancel" : "up", ...this.shares(event));
+    if (!this.pointers.size) this.doing = null;
+  }
+
+  wheel(event) {
+    const scrolls = document.documentElement.scrollHeight > innerHeight + 1 && !document.fullscreenElement;
+    if (scrolls && !event.ctrlKey && this.isFit) return; // then the wheel is for the page
+    event.preventDefault();
+    const box = this.element.getBoundingClientRect();
+    this.zoom(1.0015 ** -Math.max(-300, Math.min(300, event.deltaMode ? 40 * event.deltaY : event.deltaY * (event.ctrlKey ? 4 : 1))), event.clientX - box.left, event.clientY - box.top);
+  }
+
+  // Sweeps once over a photo that has just been coloured.
+  reveal() {
+    if (matchMedia("(prefers-reduced-motion: reduce)").matches) return this.wipe(50);
+    const begun = performance.now();
+    const sweep = (now) => {
+      const t = Math.min(1, (now - begun) / 1400);
+      if (this.doing) return;
+      this.wipe(t < 0.6 ? 100 - (100 * t) / 0.6 : (50 * (t - 0.6)) / 0.4);
+      if (t < 1) requestAnimationFrame(sweep);
+    };
+    requestAnimationFrame(sweep);
   }
 }
