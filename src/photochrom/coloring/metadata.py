@@ -17,7 +17,7 @@ from io import BytesIO
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
@@ -158,17 +158,18 @@ def _xmp(image: Image.Image, notes: list[str]) -> bytes | None:
 
 def _iptc(image: Image.Image, notes: list[str]) -> bytes | None:
     """Captions and keywords as news agencies write them (IPTC-IIM)."""
-    resources = image.info.get("photoshop")
-    if isinstance(resources, dict) and isinstance(content := resources.get(PHOTOSHOP_IPTC), bytes):
-        return content
     if image.format == "PNG" and isinstance(text := image.info.get("Raw profile type iptc"), str):
         content = bytes.fromhex("".join(text.split()[2:]))
         return _from_resources(content) if content.startswith(b"8BIM") else content
-    exif = image.getexif()
-    value = exif.get(TIFF_IPTC) if image.format in (None, "TIFF") else None
-    if isinstance(value, tuple):  # some programs store it as numbers of four bytes
-        return struct.pack(f"{exif.endian or '<'}{len(value)}I", *value)
-    return value if isinstance(value, bytes) else None
+    if not isinstance(image, ImageFile.ImageFile):  # read by tifffile
+        value = image.getexif().get(TIFF_IPTC)
+        return value if isinstance(value, bytes) else None
+    content = b""
+    for (record, number), values in (IptcImagePlugin.getiptcinfo(image) or {}).items():
+        for value in values if isinstance(values, list) else [values]:
+            if len(value) < 2**15:  # longer ones have another kind of length, and are no captions
+                content += struct.pack(">BBBH", 0x1C, record, number, len(value)) + value
+    return content or None
 
 
 def _from_resources(content: bytes) -> bytes | None:

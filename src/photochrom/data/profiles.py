@@ -62,10 +62,12 @@ def _meaning(profile: bytes, mode: str) -> Meaning:
         name = " ".join((ImageCms.getProfileDescription(opened) or "").split())[:60] or "without a name"
         goal = "RGBA" if mode == "RGBA" else "RGB"
         source = {"LA": "L"}.get(mode, mode)
+        gray = profile[16:20] == b"GRAY"
+        flags = FLAGS | ImageCms.Flags.NOOPTIMIZE if gray else FLAGS  # which would be coarse where it is dark
         transform = ImageCms.buildTransform(
-            opened, SRGB, source, goal, ImageCms.Intent.RELATIVE_COLORIMETRIC, FLAGS
+            opened, SRGB, source, goal, ImageCms.Intent.RELATIVE_COLORIMETRIC, flags
         )
-        if profile[16:20] == b"GRAY":
+        if gray:
             count = 65536 if mode == "I;16" else 256
             ramp = np.arange(count, dtype=np.uint16 if mode == "I;16" else np.uint8)[None]
             table = _applied(Image.fromarray(ramp), transform)[0, :, 1]

@@ -30,7 +30,7 @@ Pixels = npt.NDArray[np.uint8]  # (H, W, 3)
 KINDS = "a path, a Pillow image, a NumPy array, the bytes of a file, or a file that is open for reading bytes"
 
 # Pillow reads more than these; the rest are documents, icons and formats that call other programs (EPS).
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "JPEG2000", "AVIF")
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".avif"),
     *(".tif", ".tiff", ".bmp", ".dib", ".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
@@ -220,6 +220,8 @@ def develop(image: Image.Image) -> Developed:
         notes.append(image.info[scans.PAGE])
     elif (frames := _frames(image)) > 1:
         notes.append(f"only the first of its {frames} frames is coloured")
+    if (level := _clear_level(image)) is not None:
+        image.info["transparency"] = level
     image.load()  # after which Pillow's TIFFs have turned themselves
     turn = _turn(image)
     profile: bytes | None = image.info.get("icc_profile") or None
@@ -237,6 +239,15 @@ def develop(image: Image.Image) -> Developed:
     if alpha is not None:
         image.putalpha(alpha)
     return Developed(image if turn is None else image.transpose(turn), profile, tuple(notes))
+
+
+def _clear_level(image: Image.Image) -> int | None:
+    """Of a PNG of 2 or 4 bits the level that is transparent, in 8 bits as its pixels, where Pillow leaves it as it is."""
+    clear = image.info.get("transparency")
+    tiles = getattr(image, "tile", None)
+    if image.format != "PNG" or not tiles or not isinstance(clear, int):
+        return None
+    return {"L;2": 85, "L;4": 17}.get(tiles[0].args, 1) * clear
 
 
 def _frames(image: Image.Image) -> int:

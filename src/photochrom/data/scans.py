@@ -6,6 +6,7 @@ section 8 for PhotometricInterpretation and 18 for ExtraSamples, 19 for SampleFo
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -17,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PAGE = "photochrom_page"  # key of an image's info: says which of several pages it is
 SUBFILE, COMPRESSION, PHOTOMETRIC, BITS, PLANAR = 254, 259, 262, 258, 284
-X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, SAMPLE_FORMAT = 282, 283, 296, 339
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, EXTRA_SAMPLES, SAMPLE_FORMAT = 282, 283, 296, 338, 339
 XMP, ICC_PROFILE = 700, 34675
 SMALLER, MASK = 1, 4  # bits of SUBFILE
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIE_LAB, ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
@@ -25,6 +26,9 @@ CAMERA_RAW = (32803, 34892)
 MOST_SAMPLES = 32  # of a pixel: what has more is no photo
 UNKNOWN = "a TIFF of a kind that is not known: save it anew as plain TIFF, PNG or JPEG"
 FULL = 65535
+logging.getLogger("tifffile").addHandler(
+    logging.NullHandler()
+)  # it writes of odd tags; what matters is told by us
 EIGHT = (np.arange(FULL + 1) / 257).round().astype(np.uint8)
 
 Levels = npt.NDArray[np.uint16]
@@ -92,7 +96,10 @@ def _pillow_is_right(tags: Any) -> bool:
     if bits == (16,):
         return photometric == BLACK_IS_ZERO
     if max(bits) > 8:
-        return photometric in (RGB, CMYK) and set(bits) == {16} and tags.get(PLANAR, 1) == 1
+        multiplied = 1 in tags.get(EXTRA_SAMPLES, ())  # by alpha, which Pillow takes back in 8 bits
+        return (
+            photometric in (RGB, CMYK) and set(bits) == {16} and tags.get(PLANAR, 1) == 1 and not multiplied
+        )
     return photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR)
 
 
@@ -112,7 +119,7 @@ def _by_tifffile(source: IO[bytes], check_extent: Callable[[tuple[int, int]], No
             raise ValueError(UNKNOWN)
         try:
             samples = page.asarray(maxworkers=1)
-        except ValueError as error:
+        except (ValueError, NotImplementedError) as error:
             if "imagecodecs" not in str(error):
                 raise
             kind = f"{page.bitspersample} bits, compressed as {tifffile.COMPRESSION(page.compression).name}"
