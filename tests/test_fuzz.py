@@ -36,8 +36,7 @@ from photochrom.data.reading import open_photo
 from photochrom.data.sources import LeftOut, Photo, Source, read_photo
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.evaluation.card import EVALUATION
-from photochrom.model_folder import ModelFolder
+from photochrom.model_folder import EVALUATION, ModelFolder
 from photochrom.server.catalogue import Catalogue
 
 Record = Callable[[str, object], None]

@@ -26,7 +26,7 @@ from photochrom.training_history import HISTORY_FILE, EpochRecord
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
 HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
-ONNX = "model.onnx"
+ONNX, EVALUATION = "model.onnx", "evaluation.json"
 ENGINES = {"torch": WEIGHTS, "onnx": ONNX}  # what runs a network, and the file that it reads
 SHIPPED = Path(__file__).parent / "weights"  # folders of the models that come along
 

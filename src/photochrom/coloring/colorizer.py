@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from photochrom import model_folder
+from photochrom import hub, model_folder
 from photochrom.coloring.colorings import Samples
 from photochrom.coloring.hints import Palette, gray_mask, held_places
 from photochrom.coloring.onnx import OnnxNetwork, read_onnx
@@ -83,7 +83,7 @@ class Colorizer:
         engine: "torch" or "onnx", which runs the network on the processor. Raises PhotochromError for an unknown model (listing
         those there are) and for weights that do not fit.
         """
-        path = model_folder.find_weights(model, Path(models), engine)
+        path = model_folder.find_weights(hub.fetched(model), Path(models), engine)
         if path.suffix == Path(model_folder.ONNX).suffix:
             if device not in (None, "cpu"):
                 raise UsageError(f"device {device!r}: ONNX files run on the processor; leave the device out")

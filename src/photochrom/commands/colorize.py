@@ -34,7 +34,9 @@ def colorize(
             "-o", "--out", metavar="OUT", help="Folder, or a file for one input.", show_default=False
         ),
     ],
-    model: Annotated[str, typer.Option(help="A model's name, folder, or .onnx file.")] = DEFAULT_MODEL,
+    model: Annotated[
+        str, typer.Option(help="A model's name, folder, .onnx file, or hf:OWNER/REPO.")
+    ] = DEFAULT_MODEL,
     models: Models = MODELS,
     hint: Annotated[
         list[str] | None,
@@ -68,12 +70,13 @@ def colorize(
     $ photochrom colorize film.mp4 -o coloured/
     """
     options = _checked(inputs, given(flags), hint)
+    from photochrom import hub
     from photochrom.coloring import album
     from photochrom.coloring.colorizer import Colorizer
     from photochrom.model_folder import find_weights
 
     processes.connect()
-    weights = find_weights(model, models, engine)
+    weights = find_weights(hub.fetched(model), models, engine)
     plan = processes.from_first(lambda: album.plan(inputs, out, overwrite, options, weights))
     colorizer = Colorizer.load(weights, device=device)
     colored = _color(colorizer, plan, options, not as_json)

@@ -53,14 +53,14 @@ def evaluate(
     $ photochrom evaluate model_v1 model_v2 --data tiny-imagenet-200
     $ photochrom evaluate model_v1 model_v2 --split test -o reports/final
     """
-    from photochrom import model_folder
+    from photochrom import hub, model_folder
     from photochrom.commands.terminal import Display, asked_to_stop
     from photochrom.data.dataset import find
     from photochrom.evaluation.evaluate import evaluate as run
     from photochrom.evaluation.evaluate import keep_in, print_report
 
     processes.connect()
-    folders = [model_folder.find_model(model, models_dir) for model in models]
+    folders = [model_folder.find_model(hub.fetched(model), models_dir) for model in models]
     pack = find(data or folders[0].config.data.name, data_dir, typed=data is not None)
     out = out or Path("reports") / "-".join(folder.name for folder in folders)
     with Display() as display, asked_to_stop(display.say) as signal_received:

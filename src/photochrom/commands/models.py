@@ -83,6 +83,32 @@ def show_model(
         typer.echo(card, nl=False)
 
 
+@app.command("push", no_args_is_help=True)
+def push_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name or folder of a model.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/REPO", help="Where it goes on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Show it to you alone.")] = False,
+    models: Models = MODELS,
+) -> None:
+    """Share a model on the Hugging Face Hub.
+
+    It uploads the weights to colour with, the configuration, the history and the
+    card; checkpoints stay here. Log in first, with `hf auth login`. Whoever may
+    see it then types --model hf:OWNER/REPO. Needs pip install 'photochrom[hub]'.
+
+    [bold]Examples[/bold]
+    $ photochrom models push my_model me/my-colours
+    $ photochrom colorize old.jpg -o out/ --model hf:me/my-colours
+    """
+    from photochrom import hub, model_folder
+    from photochrom.evaluation.card import hub_card
+
+    folder = model_folder.find_model(name, models)
+    address = hub.push(folder, repo, hub_card(folder), private)
+    say(f"{name} is on the Hub. Anyone who may see it can use it:")
+    typer.echo(f"photochrom colorize PHOTO.jpg -o coloured/ --model {address}")
+
+
 def _print_list(facts: list[dict[str, Any]]) -> None:
     """The table for people; figures of an evaluation only where any model has one."""
     evaluated = any(row["evaluation"] for row in facts)

@@ -68,7 +68,7 @@ def train(
     if not given and sys.stdin.isatty() and sys.stderr.isatty() and processes.count() == 1:
         ctx.command.main(_ask_what_to_train(), prog_name=ctx.command_path, standalone_mode=False)
         return
-    from photochrom import model_folder
+    from photochrom import hub, model_folder
     from photochrom.commands.terminal import TrainingDisplay, asked_to_stop
     from photochrom.data.dataset import find
     from photochrom.training.loop import beginning
@@ -76,7 +76,7 @@ def train(
     from photochrom.training.state import Training
     from photochrom.training_history import best_epoch
 
-    origin = model_folder.find_model(source, models) if source else None
+    origin = model_folder.find_model(hub.fetched(source), models) if source else None
     folder = model_folder.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
     exists = processes.from_first(lambda: folder.exists)
     if exists and not given - {"name", "models", "data_dir", "ask"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, NotRequired
@@ -22,11 +23,10 @@ from photochrom.errors import PhotochromError
 from photochrom.evaluation.measures import MEASURES, SET_MEASURES
 from photochrom.files import read_json
 from photochrom.flags import train_command
-from photochrom.model_folder import ModelFolder
+from photochrom.model_folder import EVALUATION, ModelFolder
 from photochrom.training_history import EpochRecord, best_epoch, stages_of
 
 ALL = MEASURES | SET_MEASURES
-EVALUATION = "evaluation.json"  # written by `photochrom evaluate`: the model's row of its last report
 ALWAYS = ("colorfulness", "ab", "ciede2000", "dark_error", "false_color")  # in every evaluation
 SHOWN = (
     *("dark_error", "false_color", "dim_error", "ab", "ciede2000", "colorfulness"),
@@ -173,6 +173,25 @@ Colours are plausible guesses, not the truth: do not take them for evidence of w
 knows what its training photos showed and little else; faces, flags and uniforms come out as chance has it. The licence of
 those photos may limit how it may be used: Tiny ImageNet, for instance, is for research only.
 """
+
+
+def hub_card(folder: ModelFolder) -> str:
+    """The model card with the metadata that the Hugging Face Hub reads before it."""
+    facts: dict[str, Any] = {
+        "library_name": "photochrom",
+        "license": "other",
+        "license_name": "as-the-training-photos-allow",
+        "pipeline_tag": "image-to-image",
+        "tags": ["image-colorization", "diffusion", "photochrom"],
+    }
+    with suppress(PhotochromError):  # a torn evaluation keeps nobody from sharing
+        if evaluation := read_evaluation(folder):
+            facts["metrics"] = list(evaluation["rows"]["model"])
+    card = folder / model_folder.CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else f"# {folder.name}\n"
+    return "\n".join(
+        ["---", *(f"{key}: {json.dumps(value)}" for key, value in facts.items()), "---", "", text]
+    )
 
 
 def _stage(records: Sequence[Mapping[str, Any]]) -> str:

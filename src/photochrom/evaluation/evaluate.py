@@ -35,7 +35,7 @@ from photochrom.evaluation.advice import advise
 from photochrom.evaluation.candidates import Subject, model_subject, references, render
 from photochrom.evaluation.metrics import Array
 from photochrom.evaluation.statistics import AS_MADE, GRAY, STRENGTHS, TRUTH, Results, summary
-from photochrom.model_folder import ModelFolder
+from photochrom.model_folder import EVALUATION, ModelFolder
 
 BATCH = 32
 # VGG16 costs as much as several steps of a small model, and twice as many photos say little more.
@@ -235,7 +235,7 @@ def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
         "rows": {key: result["rows"][name] for key, name in rows.items()},
         "at_equal_colorfulness": result["at_equal_colorfulness"][folder.name],
     }
-    files.write_json(folder / card.EVALUATION, kept)
+    files.write_json(folder / EVALUATION, kept)
     card.write_card(folder)
 
 
