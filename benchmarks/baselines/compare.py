@@ -45,7 +45,8 @@ from photochrom.data.pack import Pack
 from photochrom.diffusion.diffusion import sample
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import evaluate
-from photochrom.evaluation.candidates import Subject, given_luma, model_subject, references
+from photochrom.evaluation.candidates import Candidate, Painted, given_luma, model_at_size
+from photochrom.evaluation.photos import Packed
 from photochrom.evaluation.statistics import GRAY, TRUTH
 from photochrom.model_folder import ModelFolder
 from photochrom.training.state import Training
@@ -61,7 +62,7 @@ class PhotochromV1(Training):
     title = "Photochrom V1"
 
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """See `photochrom.subjects.Subject`."""
+        """Colour photos of which luma alone is looked at, each by its seed: luma in [-1,1], chroma."""
         y, generators = given_luma(rgb), [torch.Generator().manual_seed(seed) for seed in seeds]
         return y, sample(self.averaged, self.diffusion, y.to(self.device), generators, steps).cpu()
 
@@ -150,14 +151,19 @@ def budget_of(folder: ModelFolder, pack: Pack, steps: int = 5) -> dict[str, Any]
     return {"minutes": seconds / 60, "photos": sum(photos.values())}
 
 
-def sheet(subjects: Sequence[Subject], pack: Pack, split: str, seed: int) -> Image.Image:
+def candidate(training: Any, facts: dict[str, Any], steps: int) -> Candidate:
+    """A row of the evaluation."""
+    paint = partial(training.paint, steps=steps)
+    return Candidate(training.title, lambda batch: Painted(*paint(batch.rgb, batch.seeds)), facts)
+
+
+def sheet(candidates: Sequence[Candidate], photos: Packed) -> Image.Image:
     """The first photos of the evaluation, gray, by each model, and true."""
-    indices = evaluate.choose(pack, split, SHEET_PHOTOS)
-    rows = {row.name: row for row in references(pack, [])}
+    rows = {row.name: row for row in photos.references([])}
     columns = {}
-    for row in (rows[GRAY], *subjects, rows[TRUTH]):
-        made = evaluate.paint_again(row, pack, indices, range(len(indices)), seed)
-        columns[row.name] = [Image.fromarray(made[place]) for place in range(len(indices))]
+    for row in (rows[GRAY], *candidates, rows[TRUTH]):
+        made = evaluate.paint_again(row, photos, range(len(photos)))
+        columns[row.name] = [Image.fromarray(made[place]) for place in range(len(photos))]
     return pictures.sheet(columns)
 
 
@@ -213,21 +219,22 @@ def run(options: argparse.Namespace) -> str:
     for name, budget in budgets.items():
         print(f"{name}: {budget['minutes']:.1f} processor minutes", file=sys.stderr)
     common = {"steps": options.steps, "sampler": "ddim", "device": None}
-    subjects = [model_subject(folder.path, Path("models"), pack, **common) for folder in folders]
+    candidates = [model_at_size(folder.path, Path("models"), pack, **common) for folder in folders]
     options.out.mkdir(parents=True, exist_ok=True)
     for method in options.methods:
         training, facts = trained(method, config, pack, options.minutes, options.out)
         facts |= {"chroma_scale": training.config.model.chroma_scale, "steps": options.steps}
-        subjects.append(Subject(training.title, partial(training.paint, steps=options.steps), facts))
+        candidates.append(candidate(training, facts, options.steps))
         budgets[training.title] = facts
     with Display() as display:
         result = evaluate.evaluate(
-            subjects, pack, options.out / "report", split=options.split, photos=options.photos, seed=options.seed,
+            candidates, Packed(pack, options.split, options.photos, options.seed), options.out / "report",
             overwrite=True, progress=display.show,
         )  # fmt: skip
     text = page(result, budgets, config, options.steps)
     files.write_bytes(
-        options.out / "sheet.png", pictures.png(sheet(subjects, pack, options.split, options.seed))
+        options.out / "sheet.png",
+        pictures.png(sheet(candidates, Packed(pack, options.split, SHEET_PHOTOS, options.seed))),
     )
     files.write_bytes(options.doc, text.encode())
     return text

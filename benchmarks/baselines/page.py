@@ -13,7 +13,7 @@ import torch
 
 from photochrom.config import Config
 from photochrom.evaluation import report
-from photochrom.evaluation.measures import MEASURES, SET_MEASURES
+from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
 
 SHARE = "85%"  # of the truth's colourfulness, at which rows are compared
 AS_MADE = ("dark_error", "false_color", "dim_error", "ab", "ciede2000", "colorfulness", "psnr", "fd_vgg16")

@@ -51,6 +51,6 @@ class Regression(Training):
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """See `photochrom.subjects.Subject`; seeds and steps change nothing."""
+        """See `PhotochromV1.paint`; seeds and steps change nothing."""
         y = given_luma(rgb)
         return y, guess(self.averaged, y.to(self.device), self.config.model.chroma_scale).cpu()

@@ -65,7 +65,7 @@ class RgbDiffusion(Training):
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """See `photochrom.subjects.Subject`: DDIM from noise of each photo's own seed; luma is the model's own."""
+        """See `PhotochromV1.paint`: DDIM from noise of each photo's own seed; luma is the model's own."""
         y = given_luma(rgb).to(self.device)
         scheduler = DDIMScheduler(
             num_train_timesteps=self.diffusion.config.timesteps,

@@ -23,7 +23,8 @@ from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
 from photochrom.evaluation import evaluate
-from photochrom.evaluation.candidates import Subject, given_luma
+from photochrom.evaluation.candidates import Batch, Candidate, Painted, given_luma
+from photochrom.evaluation.photos import Packed
 from photochrom.files import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs" / "measurements"
@@ -63,14 +64,14 @@ class Drawn:
         return self.found[key]
 
 
-def subject(name: str, way: Way, drawn: Drawn) -> Subject:
+def candidate(name: str, way: Way, drawn: Drawn) -> Candidate:
     """A row of the table."""
 
-    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        y = given_luma(rgb)
-        return y, way(drawn(y, seeds))
+    def paint(batch: Batch) -> Painted:
+        y = given_luma(batch.rgb)
+        return Painted(y, way(drawn(y, batch.seeds)))
 
-    return Subject(name, paint, {"chroma_scale": drawn.colorizer.config.model.chroma_scale})
+    return Candidate(name, paint, {"chroma_scale": drawn.colorizer.config.model.chroma_scale})
 
 
 def page(report: dict[str, Any], model: str) -> str:
@@ -126,11 +127,9 @@ def main() -> None:
     drawn = Drawn(Colorizer.load(options.model, options.models_dir))
     with Display() as display:
         report = evaluate.evaluate(
-            [subject(name, way, drawn) for name, way in WAYS.items()],
-            find(options.data, options.data_dir, typed=True),
+            [candidate(name, way, drawn) for name, way in WAYS.items()],
+            Packed(find(options.data, options.data_dir, typed=True), options.split, options.photos),
             options.out,
-            split=options.split,
-            photos=options.photos,
             overwrite=True,
             progress=display.show,
         )

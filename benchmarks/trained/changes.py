@@ -33,8 +33,9 @@ from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
 from photochrom.diffusion.diffusion import Diffusion, Network
 from photochrom.errors import PhotochromError
-from photochrom.evaluation import evaluate
-from photochrom.evaluation.candidates import Subject, given_luma
+from photochrom.evaluation import candidates, evaluate
+from photochrom.evaluation.candidates import Candidate, Painted, given_luma
+from photochrom.evaluation.photos import Packed
 from photochrom.evaluation.statistics import EQUAL
 from photochrom.files import write_bytes, write_json
 from photochrom.model_folder import WEIGHTS, ModelFolder
@@ -234,7 +235,7 @@ def folder_of(name: str, out: Path) -> ModelFolder:
     return ModelFolder(out / name.translate(str.maketrans(" ", "-", ":,")))
 
 
-def subject(row: str, out: Path) -> Subject:
+def candidate(row: str, out: Path) -> Candidate:
     """A row of the table. On "aged photos" the network sees luma as decades leave it, and keeps its colours for the true one."""
     name, _, how = row.partition(" | ")
     change, colorizer = CHANGES[name], Colorizer.load(folder_of(name, out).path)
@@ -242,12 +243,12 @@ def subject(row: str, out: Path) -> Subject:
     if change.keep:
         colorizer.network = Masked(colorizer.network, change.keep)  # type: ignore[assignment]
 
-    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        y = given_luma(rgb)
-        seen = aged_luma(rgb, y, np.array(seeds), 1.0) if how == AGED else y
-        return y, colorizer.chroma(seen, seeds, guidance=guidance)
+    def paint(batch: candidates.Batch) -> Painted:
+        y = given_luma(batch.rgb)
+        seen = aged_luma(batch.rgb, y, np.array(batch.seeds), 1.0) if how == AGED else y
+        return Painted(y, colorizer.chroma(seen, batch.seeds, guidance=guidance))
 
-    return Subject(row, paint, {"chroma_scale": 2, "photos": photos_of(name, out)})
+    return Candidate(row, paint, {"chroma_scale": 2, "photos": photos_of(name, out)})
 
 
 def measure(pack: Pack, out: Path, photos: int) -> None:
@@ -263,9 +264,9 @@ def measure(pack: Pack, out: Path, photos: int) -> None:
         if others:
             with Display() as display:
                 evaluate.evaluate(
-                    [subject(row, out) for row in (base, *others)],
-                    *(pack, out / "reports" / others[0].translate(str.maketrans(" |", "--", ":,"))),
-                    photos=photos,
+                    [candidate(row, out) for row in (base, *others)],
+                    Packed(pack, count=photos),
+                    out / "reports" / others[0].translate(str.maketrans(" |", "--", ":,")),
                     overwrite=True,
                     progress=display.show,
                 )

@@ -22,6 +22,8 @@ from photochrom.commands.terminal import Display
 from photochrom.config import PRESETS, Config, build
 from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
+from photochrom.evaluation.candidates import model_at_size
+from photochrom.evaluation.photos import Packed
 from photochrom.files import write_bytes
 from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.training import loop
@@ -179,9 +181,9 @@ def evaluate_all(pack: DataSet, out: Path, photos: int) -> None:
     for first, rest in held.items():
         with Display() as display:
             report = evaluate.evaluate(
-                [folder_of(name, out).path for name in (first, *rest)],
-                *(pack, out / "report" / folder_of(first, out).name),
-                photos=photos,
+                [model_at_size(folder_of(name, out).path, "models", pack) for name in (first, *rest)],
+                Packed(pack, count=photos),
+                out / "report" / folder_of(first, out).name,
                 overwrite=True,
                 progress=display.show,
             )

@@ -26,8 +26,7 @@ from photochrom.coloring.upsampling import lay_over
 from photochrom.data.demo import photographs
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import metrics
-from photochrom.evaluation.measures import MEASURES
-from photochrom.evaluation.metrics import Array
+from photochrom.evaluation.metrics import MEASURES, Array
 from photochrom.evaluation.statistics import STRENGTHS, strength_at
 from photochrom.files import write_bytes
 from photochrom.pictures import png, sheet
@@ -100,7 +99,9 @@ def measured(drawn: Drawn, true: Sequence[Array], strength: float) -> Table:
     rows = []
     for several, truth in zip(drawn.samples, true, strict=True):
         lab = np.repeat(metrics.lab(truth[None]), len(several), axis=0)
-        made = metrics.photo_sums(pictures(several, strength), np.repeat(truth[None], len(several), 0), lab)
+        made = metrics.photo_columns(
+            metrics.pixel_sums(pictures(several, strength), np.repeat(truth[None], len(several), 0), lab)
+        )
         sums = {name: float(column.mean()) for name, column in made.items()}
         rows.append([value(name, sums, truth.shape[0] * truth.shape[1]) for name in SHOWN])
     return dict(zip(SHOWN, np.array(rows).T, strict=True))

@@ -13,15 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from photochrom.commands.terminal import Display
-from photochrom.data.dataset import DataSet, find
+from photochrom.data.dataset import find
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.evaluation import metrics
-from photochrom.evaluation.candidates import Subject, model_subject, references, render
-from photochrom.evaluation.evaluate import choose, photo_seeds
+from photochrom.evaluation.candidates import Batch, Candidate, model_at_size, references, render
 from photochrom.evaluation.metrics import Array, Moments, frechet_distance
+from photochrom.evaluation.photos import Packed
 from photochrom.files import write_bytes
 
 DOCS = Path(__file__).parents[2] / "docs" / "measurements"
@@ -31,9 +30,10 @@ UNIT = 1e-3  # of reports
 TRUTH, OTHERS = "true photos", "other true photos"
 
 
-def features(subject: Subject, rgb: Tensor, seeds: list[int], vgg: VGG16) -> Array:
-    """What VGG16 sees in a batch that a subject has coloured, (B,256)."""
-    return metrics.frechet_features(metrics.vgg_features(vgg, render(*subject.paint(rgb, seeds), 1.0)))
+def features(candidate: Candidate, batch: Batch, vgg: VGG16) -> Array:
+    """What VGG16 sees in a batch that a candidate has coloured, (B,256)."""
+    y, c, _ = candidate.paint(batch)
+    return metrics.frechet_features(metrics.vgg_features(vgg, render(y, c, 1.0)))
 
 
 def distances(found: Array, true: Array, counts: list[int]) -> list[float]:
@@ -66,18 +66,17 @@ that they share nothing with: what chance alone makes of that many photos. Colou
 """
 
 
-def measured(pack: DataSet, split: str, photos: int | None, subjects: list[Subject]) -> dict[str, Array]:
-    """Features of the photos of a part by subject, (N,256), in one order that was drawn by seed."""
-    indices = choose(pack, split, photos)
+def measured(photos: Packed, candidates: list[Candidate]) -> dict[str, Array]:
+    """Features of the photos by candidate, (N,256), in one order that was drawn by seed."""
     vgg = VGG16.load()
-    found: dict[str, list[Array]] = {subject.name: [] for subject in subjects}
+    found: dict[str, list[Array]] = {candidate.name: [] for candidate in candidates}
     with Display() as display:
-        for first in range(0, len(indices), BATCH):
-            part = indices[first : first + BATCH]
-            rgb, seeds = pack.rgb(part), photo_seeds(part, 0)
-            for subject in subjects:
-                found[subject.name].append(features(subject, rgb, seeds, vgg))
-            display.show(first + len(part), len(indices), "photos")
+        for first in range(0, len(photos), BATCH):
+            part = range(first, min(first + BATCH, len(photos)))
+            batch = photos.batch(part)
+            for candidate in candidates:
+                found[candidate.name].append(features(candidate, batch, vgg))
+            display.show(part.stop, len(photos), "photos")
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
@@ -94,9 +93,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     pack = find(options.data, options.data_dir, typed=True)
-    subjects = [model_subject(name, options.models_dir, pack) for name in options.models]
-    subjects += [each for each in references(pack, [2]) if each.name != "mean colour"]
-    found = measured(pack, options.split, options.photos, subjects)
+    candidates = [model_at_size(name, options.models_dir, pack) for name in options.models]
+    candidates += [each for each in references(pack, [2]) if each.name != "mean colour"]
+    found = measured(Packed(pack, options.split, options.photos), candidates)
     true = found.pop(TRUTH)
     counts = [*(count for count in COUNTS if count < len(true)), len(true)]
     rows = {name: distances(values, true, counts) for name, values in found.items()}

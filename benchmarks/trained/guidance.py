@@ -16,14 +16,15 @@ from pathlib import Path
 from photochrom.commands.terminal import Display
 from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
-from photochrom.evaluation.candidates import Subject, model_subject
+from photochrom.evaluation.candidates import Candidate, model_at_size
+from photochrom.evaluation.photos import Packed
 
 SHOWN = ("ab", "ciede2000", "psnr", "dark_error", "false_color")
 
 
-def subject(model: str, models: Path, pack: DataSet, guidance: float | None, average: int) -> Subject:
+def candidate(model: str, models: Path, pack: DataSet, guidance: float | None, average: int) -> Candidate:
     """A model, guided by so much, and what so many of its colourings agree on."""
-    found = model_subject(model, models, pack, guidance=guidance, average=average)
+    found = model_at_size(model, models, pack, guidance=guidance, average=average)
     calm = f"what {average} agree on" if average > 1 else "one"
     return replace(found, name=f"{found.name}, guidance {found.facts['guidance']:g}, {calm}")
 
@@ -42,19 +43,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/guidance"))
     options = parser.parse_args()
     pack = find(options.data, options.data_dir, typed=True)
-    subjects = [
-        subject(model, options.models_dir, pack, guidance, average)
+    candidates = [
+        candidate(model, options.models_dir, pack, guidance, average)
         for model in options.models
         for guidance in options.guidance
         for average in options.average
     ]
     with Display() as display:
         result = evaluate.evaluate(
-            subjects,
-            pack,
+            candidates,
+            Packed(pack, options.split, options.photos),
             options.out,
-            split=options.split,
-            photos=options.photos,
             overwrite=True,
             progress=display.show,
         )

@@ -26,7 +26,8 @@ from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
 from photochrom.diffusion.samplers import CLEAN, SAMPLERS, Level, Noise, Predict
 from photochrom.evaluation import evaluate
-from photochrom.evaluation.candidates import Subject, given_luma
+from photochrom.evaluation.candidates import Batch, Candidate, Painted, given_luma
+from photochrom.evaluation.photos import Packed
 from photochrom.evaluation.statistics import EQUAL
 from photochrom.files import write_bytes
 
@@ -66,7 +67,7 @@ def heun(predict: Predict, xt: Tensor, path: Sequence[Level], noise: Noise) -> T
     return xt
 
 
-def subject(colorizer: Colorizer, sampler: str, steps: int) -> Subject:
+def candidate(colorizer: Colorizer, sampler: str, steps: int) -> Candidate:
     """A row: one sampler with so many evaluations."""
 
     options = Options().model_copy(
@@ -74,13 +75,13 @@ def subject(colorizer: Colorizer, sampler: str, steps: int) -> Subject:
     )  # unchecked: heun is none of them
 
     @torch.inference_mode()
-    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        y = given_luma(rgb)
-        return y, colorizer.chroma(y, seeds, options)
+    def paint(batch: Batch) -> Painted:
+        y = given_luma(batch.rgb)
+        return Painted(y, colorizer.chroma(y, batch.seeds, options))
 
     scale = colorizer.config.model.chroma_scale
     facts = {"chroma_scale": scale, "steps": steps, "sampler": sampler}
-    return Subject(f"{sampler} {steps}", paint, facts)
+    return Candidate(f"{sampler} {steps}", paint, facts)
 
 
 def table(result: dict[str, Any], rows: Sequence[str]) -> str:
@@ -132,11 +133,11 @@ def main() -> None:
     samplers = ("ddim", "dpm++", "unipc", "heun", "ddpm")
     slowest = f"ddpm {colorizer.config.diffusion.timesteps}"
     pairs = [("ddim", 50)] + [(s, n) for s in samplers for n in EVALUATIONS if (s, n) != ("ddim", 50)]
-    subjects = [subject(colorizer, s, n) for s, n in pairs]
-    subjects.append(subject(colorizer, "ddpm", colorizer.config.diffusion.timesteps))
+    candidates = [candidate(colorizer, s, n) for s, n in pairs]
+    candidates.append(candidate(colorizer, "ddpm", colorizer.config.diffusion.timesteps))
     with Display() as display:
         result = evaluate.evaluate(
-            subjects, pack, options.out, photos=options.photos, overwrite=True, progress=display.show
+            candidates, Packed(pack, count=options.photos), options.out, overwrite=True, progress=display.show
         )
     write(result, options.model, samplers, slowest)
 

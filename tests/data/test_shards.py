@@ -31,7 +31,7 @@ from photochrom.data.pack import SPLITS, Pack
 from photochrom.data.shard_order import PLACES, ShardOrder
 from photochrom.data.shards import INDEX, LEFT_OUT, Shards
 from photochrom.errors import Interrupted, PhotochromError, UsageError
-from photochrom.evaluation import evaluate
+from photochrom.evaluation.photos import Packed
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
 from tests.commands.test_cli import Run, run
@@ -431,9 +431,9 @@ class TestUse:
 
     def test_evaluation_takes_photos_from_shards(self, written: Path) -> None:
         data = open_data(written)
-        chosen = evaluate.choose(data, "validation", 5)
-        assert len(set(chosen)) == 5
-        assert len(data.origins(chosen)) == 5
+        chosen = Packed(data, count=5)
+        assert len(set(chosen.indices)) == 5
+        assert len(chosen.origins()) == 5
 
     def test_commands(self, run: Run, source: Path) -> None:
         made = run(

@@ -15,7 +15,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from torch import Tensor
 
 from photochrom import files, model_folder
 from photochrom.coloring.colorings import agreed
@@ -28,34 +27,53 @@ from photochrom.diffusion.unet import UNet
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.evaluation import evaluate, report, statistics
 from photochrom.evaluation.advice import COMPARED, NEXT, Case, advise
-from photochrom.evaluation.candidates import APART, Subject, given_luma, model_subject, references, render
+from photochrom.evaluation.candidates import (
+    APART,
+    Batch,
+    Candidate,
+    Painted,
+    given_luma,
+    model_at_size,
+    references,
+    render,
+)
 from photochrom.evaluation.card import read_evaluation
 from photochrom.evaluation.metrics import Array
+from photochrom.evaluation.photos import Packed
 from photochrom.evaluation.statistics import BETTER, EQUAL, NODES, WORSE
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
 from photochrom.training_history import best_epoch
 
 
-def blotchy(name: str, amount: float, fade: float = 1.0) -> Subject:
+def blotchy(name: str, amount: float, fade: float = 1.0) -> Candidate:
     """True chroma with soft noise of this amount, faded."""
 
-    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        c = color.from_rgb(rgb)[1]
-        noise = [torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return given_luma(rgb), fade * (
-            c + amount * F.interpolate(torch.stack(noise), size=c.shape[-2:], mode="bilinear")
-        )
+    def paint(batch: Batch) -> Painted:
+        c = color.from_rgb(batch.rgb)[1]
+        noise = [torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in batch.seeds]
+        blotches = F.interpolate(torch.stack(noise), size=c.shape[-2:], mode="bilinear")
+        return Painted(given_luma(batch.rgb), fade * (c + amount * blotches))
 
-    return Subject(name, paint, {"amount": amount, "fade": fade, "sampler": "none", "steps": 1})
+    return Candidate(name, paint, {"amount": amount, "fade": fade, "sampler": "none", "steps": 1})
 
 
-def run(models: Sequence[Any], pack: Pack, out: Path, page: bool = False, **options: Any) -> dict[str, Any]:
+def run(
+    candidates: Sequence[Candidate],
+    pack: Pack,
+    out: Path,
+    *,
+    page: bool = False,
+    split: str = "validation",
+    photos: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, Any]:
     """Evaluate, without the page unless it is asked for: its plots take longer than all the rest."""
     with pytest.MonkeyPatch.context() as patch:
         if not page:
             patch.setattr(report, "html", lambda result, photos: "")
-        return evaluate.evaluate(models, pack, out, **options)
+        return evaluate.evaluate(candidates, Packed(pack, split, photos, seed), out, **options)
 
 
 # --- Intervals -------------------------------------------------------------------------------------------------------
@@ -297,7 +315,8 @@ def whole(pack: Pack, models: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A report of a real model and of one that is not ours."""
     out = tmp_path_factory.mktemp("reports") / "whole"
     other = blotchy("<b>rough & ready</b>", 0.5)
-    return run(["tiny", other], pack, out, models_dir=models, steps=3, average=2, page=True), out
+    tiny = model_at_size("tiny", models, pack, steps=3, average=2)
+    return run([tiny, other], pack, out, page=True), out
 
 
 def test_a_report_holds_all_numbers(whole: tuple[dict[str, Any], Path], pack: Pack) -> None:
@@ -471,7 +490,7 @@ def test_a_torn_evaluation_is_told_and_stops_no_training(
     train(build(values), trained, pack)
     assert len(trained.history) == 3
     assert call("models", "show", "mine", "--models", trained.path.parent) == 1
-    assert re.search(r"evaluation.json cannot be read .*: delete it", capsys.readouterr().err)
+    assert re.search(r"evaluation.json cannot be read: .*: delete it", capsys.readouterr().err)
 
 
 def test_a_model_folder_that_takes_no_files_costs_no_report(
@@ -492,24 +511,25 @@ def test_a_model_before_its_first_epoch_has_no_card(models: Path, capsys: pytest
 
 
 def test_a_model_sees_luma_and_nothing_else(models: Path, pack: Pack) -> None:
-    tiny = model_subject("tiny", models, pack, steps=2, sampler="ddim", guidance=None, device=None)
+    tiny = model_at_size("tiny", models, pack, steps=2, sampler="ddim", guidance=None, device=None)
     rgb = pack.rgb([0, 1])
     gray = (given_luma(rgb) + 1).expand_as(rgb) / 2
-    for one, other in zip(tiny.paint(rgb, [1, 2]), tiny.paint(gray, [1, 2]), strict=True):
-        assert one == pytest.approx(other, abs=1e-5)
+    one, other = (tiny.paint(Batch(each, [1, 2])) for each in (rgb, gray))
+    assert one.y == pytest.approx(other.y, abs=1e-5)
+    assert one.c == pytest.approx(other.c, abs=1e-5)
 
 
 def test_what_colourings_agree_on_is_measured_as_colorize_makes_it(
     models: Path, pack: Pack, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, four = (
-        model_subject("tiny", models, pack, steps=2, sampler="ddim", average=count, device=None)
+        model_at_size("tiny", models, pack, steps=2, sampler="ddim", average=count, device=None)
         for count in (1, 4)
     )
     rgb, seeds = pack.rgb([0, 1]), [5, 8]
-    drawn = [one.paint(rgb, [seed + APART * k for seed in seeds])[1] for k in range(4)]
+    drawn = [one.paint(Batch(rgb, [seed + APART * k for seed in seeds])).c for k in range(4)]
     # bfloat16, where it is faster, rounds a batch otherwise.
-    assert torch.allclose(four.paint(rgb, seeds)[1], agreed(torch.stack(drawn)), atol=0.02)
+    assert torch.allclose(four.paint(Batch(rgb, seeds)).c, agreed(torch.stack(drawn)), atol=0.02)
     where = ("--models", models, "--data", pack.folder, "--steps", 2, "-o", tmp_path / "report")
     assert call("evaluate", "tiny", "--average", 65, *where) == 2
     assert "average = 65: " in capsys.readouterr().err
@@ -520,7 +540,7 @@ def test_what_colourings_agree_on_is_measured_as_colorize_makes_it(
 
 def test_painted_pictures_keep_their_luma(pack: Pack) -> None:
     rgb = pack.rgb(range(8))
-    y, c = blotchy("wild", 3.0).paint(rgb, range(8))
+    y, c, _ = blotchy("wild", 3.0).paint(Batch(rgb, list(range(8))))
     for strength in statistics.STRENGTHS:
         made = torch.from_numpy(render(y, c, strength)).permute(0, 3, 1, 2)
         assert (255 * (color.luma(made) - (y + 1) / 2)).abs().max() <= 1
@@ -529,7 +549,8 @@ def test_painted_pictures_keep_their_luma(pack: Pack) -> None:
 def test_the_true_photos_are_painted_as_they_are(pack: Pack) -> None:
     rgb = pack.rgb(range(8))
     truth = references(pack, [1])[0]
-    assert (render(*truth.paint(rgb, range(8)), 1.0) == rgb.permute(0, 2, 3, 1).numpy()).all()
+    y, c, _ = truth.paint(Batch(rgb, list(range(8))))
+    assert (render(y, c, 1.0) == rgb.permute(0, 2, 3, 1).numpy()).all()
 
 
 def test_few_photos_are_a_part_of_many_with_the_same_colours(pack: Pack, tmp_path: Path) -> None:
@@ -544,19 +565,19 @@ def test_few_photos_are_a_part_of_many_with_the_same_colours(pack: Pack, tmp_pat
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(
     pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BATCH", 3)
+    monkeypatch.setattr(Packed, "at_once", 3)
     painted: list[int] = []
     model = blotchy("model", 0.5)
 
-    def counting(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        painted.append(len(rgb))
-        return model.paint(rgb, seeds)
+    def counting(batch: Batch) -> Painted:
+        painted.append(len(batch.rgb))
+        return model.paint(batch)
 
     def stop(done: int, total: int, text: str) -> None:
         if done == 6:
             raise Interrupted("enough", 2)
 
-    subject = Subject(model.name, counting, model.facts)
+    subject = Candidate(model.name, counting, model.facts)
     expected = run([subject], pack, tmp_path / "whole")
     full = sum(painted)
     painted.clear()
@@ -583,11 +604,11 @@ def test_ctrl_c_keeps_what_was_measured(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(evaluate, "BATCH", 3)
+    monkeypatch.setattr(Packed, "at_once", 3)
     measured: list[str] = []
     real = evaluate.measure
 
-    def measure(subject: Subject, *rest: Any) -> dict[str, Array]:
+    def measure(subject: Candidate, *rest: Any) -> dict[str, Array]:
         measured.append(subject.name)
         if measured.count("tiny") == 2 and subject.name == "tiny":  # in the second of three batches
             os.kill(os.getpid(), signal.SIGINT)
@@ -633,13 +654,12 @@ def test_a_model_of_another_size_is_refused(models: Path, pack: Pack, tmp_path: 
     with pytest.raises(
         PhotochromError, match=r"'large' was trained at 32 pixels and these photos have 16: .*--size 32"
     ):
-        run(["large"], pack, tmp_path / "out", models_dir=models)
-    assert not (tmp_path / "out").exists()
+        model_at_size("large", models, pack)
 
 
 def test_an_unknown_model_is_refused_with_those_there_are(models: Path, pack: Pack, tmp_path: Path) -> None:
     with pytest.raises(PhotochromError, match=r"no model 'tinny' .* large, tiny"):
-        run(["tinny"], pack, tmp_path / "out", models_dir=models)
+        model_at_size("tinny", models, pack)
 
 
 def test_a_data_set_without_that_part_is_refused(pack: Pack, tmp_path: Path) -> None:
@@ -699,7 +719,7 @@ def test_nothing_that_exists_is_overwritten_unasked(pack: Pack, tmp_path: Path) 
 def test_an_unfinished_evaluation_with_other_settings_is_kept(
     pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BATCH", 3)
+    monkeypatch.setattr(Packed, "at_once", 3)
 
     def stop(done: int, total: int, text: str) -> None:
         if done >= 3:
@@ -718,19 +738,13 @@ def test_an_unfinished_evaluation_with_other_settings_is_kept(
 def test_settings_that_fail_at_once_leave_nothing_in_the_way(
     models: Path, pack: Pack, tmp_path: Path
 ) -> None:
+    tiny = model_at_size("tiny", models, pack, steps=2)
     with pytest.raises(UsageError, match=r"sampler = .best."):
-        run(["tiny"], pack, tmp_path / "out", models_dir=models, sampler="best", steps=2)
+        run([model_at_size("tiny", models, pack, sampler="best", steps=2)], pack, tmp_path / "out")
     with pytest.raises(PhotochromError, match="FID needs"):
-        run(
-            ["tiny"],
-            pack,
-            tmp_path / "other",
-            models_dir=models,
-            steps=2,
-            inception_weights=tmp_path / "none",
-        )
+        run([tiny], pack, tmp_path / "other", inception_weights=tmp_path / "none")
     assert not (tmp_path / "other").exists()
-    result = run(["tiny"], pack, tmp_path / "out", models_dir=models, steps=2, photos=2)
+    result = run([tiny], pack, tmp_path / "out", photos=2)
     assert result["data"]["photos"] == 2
 
 

@@ -77,7 +77,7 @@ def test_gray_has_no_colour(seed: int) -> None:
 @given(seeds)
 def test_the_true_photo_has_no_error(seed: int) -> None:
     true = photos(seed)
-    sums = metrics.photo_sums(true, true, metrics.lab(true))
+    sums = metrics.photo_columns(metrics.pixel_sums(true, true, metrics.lab(true)))
     for name in ("ab", "ciede2000", "dark_error", "dim_error", "false_color"):
         assert sums[name] == pytest.approx(0, abs=1e-6), name
     assert sums["psnr"] == pytest.approx(metrics.MAX_PSNR)

@@ -25,7 +25,10 @@ GUESSES = 8
 """Colourings that a map of uncertainty compares where nobody gives a number."""
 
 EVALUATED = ("steps", "seed", "sampler", "guidance", "average")
-"""Options that an evaluation follows."""
+"""Options that an evaluation on a data set follows."""
+
+EVALUATED_WHOLE = (*EVALUATED, "strength", "temperature", "detail", "like")
+"""Options that an evaluation on photos of any size follows."""
 
 
 class Hint(NamedTuple):

@@ -2,33 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from photochrom import processes
-from photochrom.coloring.options import EVALUATED, Options
+from photochrom.coloring.options import EVALUATED_WHOLE, Options
+from photochrom.commands.colorize import CALM
 from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Json, print_json, say
-from photochrom.errors import Interrupted, PhotochromError
+from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.flags import given, with_option_flags
 
+if TYPE_CHECKING:
+    from photochrom.evaluation.candidates import Candidate
+    from photochrom.evaluation.photos import Photos
 
-@with_option_flags(EVALUATED)
+
+@with_option_flags(EVALUATED_WHOLE)
 def evaluate(
     models: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="MODEL", help="Names or folders; the first is what others are held against."),
-    ],
+    ] = None,
+    photos: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER|N", help="Measure on a folder of colour photos; or on N of the data set."
+        ),
+    ] = None,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="NAME=FOLDER", help="Another tool's colourings of these photos."),
+    ] = None,
+    at: Annotated[
+        str, typer.Option(metavar="256|full", help="With a folder: measure at full size as well.")
+    ] = "256",
+    count: Annotated[int | None, typer.Option(min=1, help="How many photos (default: all).")] = None,
     data: Annotated[
         str | None,
         typer.Option(metavar="SET", help="A data set's name or folder (default: the first model's)."),
     ] = None,
-    split: Annotated[str, typer.Option(metavar="validation|test", help="Which photos.")] = "validation",
-    photos: Annotated[int | None, typer.Option(min=1, help="How many of them (default: all).")] = None,
+    split: Annotated[
+        str, typer.Option(metavar="validation|test", help="Which of its photos.")
+    ] = "validation",
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS)."),
+    ] = None,
+    vgg_photos: Annotated[
+        int | None,
+        typer.Option(min=0, help="How many photos VGG16 judges, which takes longest (default: 400)."),
     ] = None,
     inception_weights: Annotated[
         Path | None, typer.Option(metavar="FILE", help="For the measure fid, with the extra `fid` installed.")
@@ -44,25 +69,44 @@ def evaluate(
 ) -> None:
     """Measure models on photos they never saw, and tell which is better.
 
+    With --photos FOLDER, photos of any size become gray, are coloured as
+    colorize does it, and are measured at 256x256 beside what other tools made
+    of them (--with), whose files bear the names of the photos.
+
     Writes report.html to look at and report.json to compute with. What the
     columns mean stands in the report. A model's own figures also go into its
     card (photochrom models show NAME). After Ctrl-C the same command goes on.
 
     [bold]Examples[/bold]
-    $ photochrom evaluate model_v1 --photos 500
-    $ photochrom evaluate model_v1 model_v2 --data tiny-imagenet-200
-    $ photochrom evaluate model_v1 model_v2 --split test -o reports/final
+    $ photochrom evaluate model_v1 model_v2 --photos test-photos/
+    $ photochrom evaluate model_v2 --photos test-photos/ --with ddcolor=theirs/
+    $ photochrom evaluate model_v1 model_v2 --data tiny-imagenet-200 --photos 500
     """
     from photochrom import hub, model_folder
     from photochrom.commands.terminal import Display, asked_to_stop
     from photochrom.data.dataset import find
+    from photochrom.evaluation.candidates import model_at_full_size, model_at_size
+    from photochrom.evaluation.evaluate import VGG_PHOTOS, keep_in, print_report
     from photochrom.evaluation.evaluate import evaluate as run
-    from photochrom.evaluation.evaluate import keep_in, print_report
+    from photochrom.evaluation.photos import Folder, Packed
 
+    folder = Path(photos) if photos is not None and (not photos.isdigit() or Path(photos).is_dir()) else None
+    if photos is not None and folder is None:
+        count = int(photos)
+    tools = parsed(others or [])
+    if not models and not tools:
+        raise UsageError("give at least one model, or --photos FOLDER --with NAME=FOLDER")
+    if folder is None and (tools or at != "256"):
+        raise UsageError("--with and --at are for a folder: name it with --photos FOLDER")
+    if folder is not None and data is not None:
+        raise UsageError("--photos FOLDER and --data together: take one of them to measure on")
+    if at not in ("256", "full"):
+        raise UsageError(f"--at {at}: take 256, or full for both")
+    options = Options().but(**given(flags))
     processes.connect()
-    folders = [model_folder.find_model(hub.fetched(model), models_dir) for model in models]
-    pack = find(data or folders[0].config.data.name, data_dir, typed=data is not None)
-    out = out or Path("reports") / "-".join(folder.name for folder in folders)
+    folders = [model_folder.find_model(hub.fetched(model), models_dir) for model in models or []]
+    names = [*(each.name for each in folders), *tools]
+    out = out or Path("reports") / "-".join(names)
     with Display() as display, asked_to_stop(display.say) as signal_received:
 
         def progress(done: int, total: int, text: str) -> None:
@@ -72,13 +116,29 @@ def evaluate(
                     "stopped; what is measured so far is kept, and the same command goes on", number
                 )
 
+        candidates: Sequence[Candidate]
+        measured_on: Photos
+        if folder is None:
+            pack = find(data or folders[0].config.data.name, data_dir, typed=data is not None)
+            measured_on = Packed(pack, split, count, options.seed)
+            candidates = [
+                model_at_size(each.path, models_dir, pack, options, device=device) for each in folders
+            ]
+        else:
+            if "average" not in options.model_fields_set:
+                options = options.but(average=CALM)
+            candidates = [
+                model_at_full_size(each.path, models_dir, options, device=device) for each in folders
+            ]
+            measured_on = Folder(folder, tools, count, options.seed, at == "full", progress)
+            for note in measured_on.notes():
+                display.say(note)
+            candidates = [*candidates, *measured_on.tool_candidates()]
         report = run(
-            [folder.path for folder in folders],
-            pack,
+            candidates,
+            measured_on,
             out,
-            Options().but(**given(flags)),
-            split=split,
-            photos=photos,
+            vgg_photos=VGG_PHOTOS if vgg_photos is None else vgg_photos,
             inception_weights=inception_weights,
             device=device,
             overwrite=overwrite,
@@ -86,11 +146,11 @@ def evaluate(
         )
     if not processes.is_first():
         return
-    for folder in folders:
+    for each in folders:
         try:
-            keep_in(folder, report)
+            keep_in(each, report)
         except PhotochromError as error:  # the report itself is whole
-            say(f"{folder.name}'s card could not be written: {error}")
+            say(f"{each.name}'s card could not be written: {error}")
     if as_json:
         print_json(report)
     else:
@@ -98,3 +158,18 @@ def evaluate(
     if not inception_weights:
         say("no FID: it needs --inception-weights FILE; FD-VGG16 is the same on the features that come along")
     say(f"report: {out / 'report.html'}")
+
+
+def parsed(others: Sequence[str]) -> dict[str, Path]:
+    """Other tools' folders by name, of what was given as NAME=FOLDER."""
+    tools: dict[str, Path] = {}
+    for text in others:
+        name, equals, place = text.partition("=")
+        if not (name and equals and place):
+            raise UsageError(
+                f"--with {text}: give a name and a folder, such as --with ddcolor=their_outputs/"
+            )
+        if name in tools:
+            raise UsageError(f"--with {name} is given twice: give each tool a name of its own")
+        tools[name] = Path(place)
+    return tools

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from photochrom.evaluation.measures import MEASURES, SET_MEASURES
+from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
 from photochrom.evaluation.statistics import BETTER, GRAY, TRUTH, WORSE
 
 FEW_PHOTOS = 100
@@ -159,8 +159,8 @@ def _case(report: dict[str, Any], name: str, first: str) -> Case:
         better=", ".join(titles[BETTER]),
         worse=", ".join(titles[WORSE]),
         color=row["colorfulness"]["value"] / (true["colorfulness"]["value"] or 1.0),
-        false_color=row["false_color"]["value"] or 0.0,
-        likeness=(row["fd_vgg16"]["value"] or 0.0) / (gray["fd_vgg16"]["value"] or 1.0),
+        false_color=_value(row, "false_color"),
+        likeness=_value(row, "fd_vgg16") / (_value(gray, "fd_vgg16") or 1.0),
         falling=_falling([record["val_loss"] for record in stage]),
         perceptual=weights.get("perceptual", 0.0),
         gan=weights.get("adversarial", 0.0) > 0,
@@ -168,6 +168,11 @@ def _case(report: dict[str, Any], name: str, first: str) -> Case:
         distance=distance or 0.0,
         continued=any(f.get("config", {}).get("source") == name for f in report["subjects"].values()),
     )
+
+
+def _value(row: dict[str, Any], name: str) -> float:
+    """A measure's value, 0 where it was not taken or never counted."""
+    return row.get(name, {"value": None})["value"] or 0.0
 
 
 def _last_stage(facts: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,48 +1,106 @@
-"""What an evaluation colours photos with: trained models, other people's models, and the rows to compare them with."""
+"""What is measured: models that colour photos, files that another tool has coloured, and rows to compare them with.
+
+A candidate colours a batch of photos. Photos of a data set have the size at which they are measured, so it gives luma and chroma
+of that size. Photos of a folder have any size: there a candidate gives whole pictures, which `of_pictures` brings to the
+size of measuring, the same way for models, for tools and for the rows beside them.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from photochrom import model_folder
+from photochrom import model_folder, pictures
 from photochrom.coloring.colorings import agreed
 from photochrom.coloring.colorizer import BATCH, Colorizer
-from photochrom.coloring.options import Options, chosen
+from photochrom.coloring.options import EVALUATED, EVALUATED_WHOLE, Options, chosen
+from photochrom.coloring.photo import GrayPhoto, open_gray
+from photochrom.coloring.upsampling import lay_over, luma_tensor
 from photochrom.data.dataset import DataSet
+from photochrom.data.reading import on_white, open_photo
 from photochrom.diffusion import color
-from photochrom.errors import PhotochromError
+from photochrom.errors import PhotochromError, UsageError
+from photochrom.evaluation import metrics
 from photochrom.evaluation.metrics import Array
-from photochrom.evaluation.statistics import GRAY, TRUTH
+from photochrom.evaluation.statistics import GRAY, STRENGTHS, TRUTH
+from photochrom.model_folder import ModelFolder
 from photochrom.training_history import best_epoch
 
 MEAN_COLOR_PHOTOS = 2000
 APART = (
     1_000_003  # between seeds of colourings that are to agree; the very next ones are those of `diversity`
 )
-Paint = Callable[[Tensor, Sequence[int]], tuple[Tensor, Tensor]]
+GROUP_PIXELS = 64_000_000  # of the photos that a model colours together
+STRIP_PIXELS = 1 << 19  # of a large picture that is worked on at a time
+MEAN_COLOR, CEILING, LUMA_BACK = "mean colour", "chroma ceiling", ", luma put back"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is evaluated: a model, or a row to compare models with.
+class Batch:
+    """Some of the photos.
 
-    paint(rgb, seeds) colours photos: true rgb (B,3,S,S) in [0,1], of which a model takes the luma and nothing else, and a
-    seed for each -> luma (B,1,S,S) in [-1,1] (the given one, unless the model makes its own) and chroma (B,2,h,w).
-    facts: plain values for the report, by which an interrupted evaluation also knows its own.
+    rgb: the truth (B,3,S,S) in [0,1], at the size at which it is measured. seeds: one for each photo. files: where the
+    photos lie that have a size of their own. apart: between seeds that share no noise. at_full: measure at their own size too.
+    """
+
+    rgb: Tensor
+    seeds: list[int]
+    files: list[Path] = field(default_factory=list)
+    apart: int = 1
+    at_full: bool = False
+
+    def again(self, count: int, number: int) -> Batch:
+        """The first `count` photos, to be coloured with other noise; `number` counts from 1."""
+        seeds = [seed + number * self.apart for seed in self.seeds[:count]]
+        return replace(self, rgb=self.rgb[:count], seeds=seeds, files=self.files[:count], at_full=False)
+
+
+class Painted(NamedTuple):
+    """What a candidate made of a batch: luma y (B,1,S,S) in [-1,1], chroma c (B,2,h,w), and what `full_sums` found."""
+
+    y: Tensor
+    c: Tensor
+    full: dict[str, Array] | None = None
+
+
+Pictures = Callable[[Batch], Iterable[Image.Image]]
+
+
+class Ceiling(NamedTuple):
+    """The best that a model can do with the chroma of its size. way: what it depends on; picture: of a photo's file."""
+
+    way: tuple[Any, ...]
+    picture: Callable[[Path], Image.Image]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the report.
+
+    paint: colours a batch. A model takes the luma of the photos and nothing else; y is that luma, unless the candidate makes
+    its own. facts: plain values for the report, by which an interrupted evaluation also knows its own. kind: a model and a
+    tool are compared with each other, at any strength; only a model's time and diversity are known.
     """
 
     name: str
-    paint: Paint
+    paint: Callable[[Batch], Painted]
     facts: dict[str, Any] = field(default_factory=dict)
-    is_model: bool = True
+    kind: Literal["model", "tool", "reference"] = "model"
+    ceiling: Ceiling | None = None
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether this is more than a row to compare with."""
+        return self.kind != "reference"
 
 
 def given_luma(rgb: Tensor) -> Tensor:
@@ -56,7 +114,10 @@ def render(y: Tensor, c: Tensor, strength: float) -> Array:
     return np.ascontiguousarray(((rgb * 255).round() / 255).permute(0, 2, 3, 1).numpy(), dtype=np.float32)
 
 
-def model_subject(
+# --- Photos of a data set ------------------------------------------------------------------------------------------------
+
+
+def model_at_size(
     model: str | Path,
     models: str | Path,
     pack: DataSet,
@@ -64,67 +125,246 @@ def model_subject(
     *,
     device: str | None = None,
     **changes: Any,
-) -> Subject:
-    """A trained model, by name or path, or what so many of its colourings agree on.
+) -> Candidate:
+    """A trained model, by name or path, or what so many of its colourings agree on; for photos of a data set.
 
-    Raises PhotochromError if it is unknown or was trained at another size.
+    options, or their fields as keyword arguments: how it colours; `EVALUATED` count. Raises PhotochromError if it is unknown or was
+    trained at another size.
     """
     options = chosen(options, changes)
+    if unused := sorted(options.model_fields_set - set(EVALUATED)):
+        raise UsageError(f"on a data set an evaluation colours without {', '.join(unused)}: take a folder")
     colorizer = Colorizer.load(model, models, device)
-    path = Path(model)
-    is_file = path.suffix == ".safetensors"
-    weights = path if is_file else model_folder.find_model(model, Path(models)) / model_folder.WEIGHTS
     config = colorizer.config
     if config.data.size not in (None, pack.size):
         raise PhotochromError(
             f"model {str(model)!r} was trained at {config.data.size} pixels and these photos have {pack.size}: "
-            f"evaluate it on a data set imported with --size {config.data.size}"
+            f"evaluate it on a data set imported with --size {config.data.size}, or on a folder with --photos"
         )
-    history = [] if is_file else model_folder.ModelFolder(weights.parent).history
-    best = best_epoch(history) if history else {"epoch": None, "val_loss": None}
-    kept = ("epoch", "stage", "stage_began", "val_loss", "photos", "weights")
+    name, known = model_facts(model, models, colorizer, options)
     average = options.average
     facts = {
-        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "steps": options.steps_for(config),
+        **{"chroma_scale": config.model.chroma_scale, "other_data": config.data.checksum != pack.checksum},
+        **known,
+    }
+
+    def paint(batch: Batch) -> Painted:
+        y, parts = given_luma(batch.rgb), []
+        for rows in torch.arange(len(y)).split(max(1, BATCH // average)):
+            # All colourings of a photo at once, so that the encoder looks at it once.
+            several = [batch.seeds[row] + APART * k for k in range(average) for row in rows]
+            again = y[rows].repeat(average, 1, 1, 1)
+            c = colorizer.chroma(again, several, options)
+            parts.append(agreed(c.unflatten(0, (average, len(rows)))))
+        return Painted(y, torch.cat(parts))
+
+    return Candidate(name, paint, facts)
+
+
+def model_facts(
+    model: str | Path, models: str | Path, colorizer: Colorizer, options: Options
+) -> tuple[str, dict[str, Any]]:
+    """A model's name, and what a report says of its colouring, its weights and its training."""
+    weights = model_folder.find_weights(model, Path(models))
+    in_folder = weights != Path(model)
+    history = ModelFolder(weights.parent).history if in_folder else []
+    best = best_epoch(history) if history else {"epoch": None, "val_loss": None}
+    kept = ("epoch", "stage", "stage_began", "val_loss", "photos", "weights")
+    facts = {
+        "steps": options.steps_for(colorizer.config),
         "sampler": options.sampler,
-        "guidance": options.guidance_for(config),
-        "average": average,
-        "chroma_scale": config.model.chroma_scale,
-        "config": config.model_dump(mode="json"),
-        "other_data": config.data.checksum != pack.checksum,
+        "guidance": options.guidance_for(colorizer.config),
+        "average": options.average,
+        "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "config": colorizer.config.model_dump(mode="json"),
         "epoch": best["epoch"],  # of these weights
         "val_loss": best["val_loss"],
         "history": [{key: record[key] for key in kept if key in record} for record in history],
     }
-
-    def paint(rgb: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        y, parts = given_luma(rgb), []
-        for rows in torch.arange(len(y)).split(max(1, BATCH // average)):
-            # All colourings of a photo at once, so that the encoder looks at it once.
-            several = [seeds[row] + APART * k for k in range(average) for row in rows]
-            again = y[rows].repeat(average, 1, 1, 1)
-            c = colorizer.chroma(again, several, options)
-            parts.append(agreed(c.unflatten(0, (average, len(rows)))))
-        return y, torch.cat(parts)
-
-    return Subject(path.stem if is_file else weights.parent.name, paint, facts)
+    return weights.parent.name if in_folder else weights.stem, facts
 
 
-def references(pack: DataSet, scales: Sequence[int]) -> list[Subject]:
+def references(pack: DataSet, scales: Sequence[int]) -> list[Candidate]:
     """The rows that are always there: the truth, true chroma at the models' scales, the mean colour, gray."""
 
-    def flat(c: Tensor) -> Paint:
-        return lambda rgb, seeds: (given_luma(rgb), c.expand(len(rgb), 2, *rgb.shape[-2:]))
+    def flat(c: Tensor) -> Callable[[Batch], Painted]:
+        return lambda batch: Painted(
+            given_luma(batch.rgb), c.expand(len(batch.rgb), 2, *batch.rgb.shape[-2:])
+        )
 
-    def ceiling(scale: int) -> Paint:
-        return lambda rgb, seeds: (given_luma(rgb), color.from_rgb(rgb, scale)[1])
+    def ceiling(scale: int) -> Callable[[Batch], Painted]:
+        return lambda batch: Painted(given_luma(batch.rgb), color.from_rgb(batch.rgb, scale)[1])
 
-    rows = [Subject(TRUTH, lambda rgb, seeds: color.from_rgb(rgb, 1), is_model=False)]
-    rows += [Subject(f"true chroma, 1/{s} size", ceiling(s), is_model=False) for s in scales if s > 1]
+    rows = [Candidate(TRUTH, lambda batch: Painted(*color.from_rgb(batch.rgb, 1)), kind="reference")]
+    rows += [Candidate(f"true chroma, 1/{s} size", ceiling(s), kind="reference") for s in scales if s > 1]
     chosen = np.sort(pack.drawn("train", MEAN_COLOR_PHOTOS, 0))
     if len(chosen):
         parts = np.array_split(chosen, -(-len(chosen) // 256))
         means = torch.cat([color.from_rgb(pack.rgb(part))[1].mean(dim=(2, 3)) for part in parts])  # (N, 2)
-        rows.append(Subject("mean colour", flat(means.mean(dim=0).reshape(1, 2, 1, 1)), is_model=False))
-    return [*rows, Subject(GRAY, flat(torch.zeros(1, 2, 1, 1)), is_model=False)]
+        mean = means.mean(dim=0).reshape(1, 2, 1, 1)
+        rows.append(Candidate(MEAN_COLOR, flat(mean), kind="reference"))
+    return [*rows, Candidate(GRAY, flat(torch.zeros(1, 2, 1, 1)), kind="reference")]
+
+
+# --- Photos of any size --------------------------------------------------------------------------------------------------
+
+
+def shrunk(picture: Image.Image, size: int) -> Tensor:
+    """A picture at the size of measuring, squeezed into a square by Pillow's bicubic filter: (1,3,S,S) in [0,1]."""
+    return _tensor(on_white(picture).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+
+
+def of_pictures(pictures: Pictures) -> Callable[[Batch], Painted]:
+    """How a candidate paints that makes whole pictures, one for each photo of a batch."""
+
+    def paint(batch: Batch) -> Painted:
+        small, full = [], []
+        for file, picture in zip(batch.files, pictures(batch), strict=True):
+            small.append(shrunk(picture, batch.rgb.shape[-1]))
+            if batch.at_full:
+                full.append(full_sums(picture, true_picture(file), STRENGTHS))
+        sums = {name: np.stack([each[name] for each in full]) for name in full[0]} if full else None
+        return Painted(*color.from_rgb(torch.cat(small)), sums)
+
+    return paint
+
+
+def full_sums(picture: Image.Image, true: Image.Image, strengths: Sequence[float]) -> dict[str, Array]:
+    """What `metrics.photo_columns` says of a picture at the photo's own size: each (K,), one value for each strength."""
+    if picture.size != true.size:
+        picture = picture.resize(true.size, Image.Resampling.BICUBIC)
+    totals: list[dict[str, Array]] = [{} for _ in strengths]
+    for box in _strips(true):
+        part, true_part = (_tensor(each.crop(box)) for each in (picture, true))
+        truth = np.ascontiguousarray(true_part.permute(0, 2, 3, 1).numpy())
+        lab, (y, c) = metrics.lab(truth), color.from_rgb(part)
+        for total, strength in zip(totals, strengths, strict=True):
+            for name, value in metrics.pixel_sums(render(y, c, strength), truth, lab).items():
+                total[name] = total.get(name, 0) + value
+    columns = [metrics.photo_columns(total) for total in totals]
+    return {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
+
+
+def _strips(picture: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    rows = max(1, STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        yield 0, top, picture.width, min(top + rows, picture.height)
+
+
+def with_chroma(luma: Image.Image, chroma: Callable[[tuple[int, int, int, int]], Tensor]) -> Image.Image:
+    """The picture of a photo's luma (mode L) and of the chroma (1,2,h,w) that a function gives for each box of it."""
+    made = Image.new("RGB", luma.size)
+    for box in _strips(luma):
+        made.paste(pictures.to_images(luma_tensor(luma.crop(box)), chroma(box))[0], box)
+    return made
+
+
+def model_at_full_size(
+    model: str | Path,
+    models: str | Path = "models",
+    options: Options | None = None,
+    *,
+    device: str | None = None,
+    **changes: Any,
+) -> Candidate:
+    """A trained model, by name or path, that colours photos of any size as `photochrom colorize` does.
+
+    options, or their fields as keyword arguments: how it colours; `EVALUATED_WHOLE` count. Raises PhotochromError if it is unknown.
+    """
+    options = chosen(options, changes)
+    if unused := sorted(options.model_fields_set - set(EVALUATED_WHOLE)):
+        raise UsageError(f"an evaluation colours without {', '.join(unused)}")
+    colorizer = Colorizer.load(model, models, device)
+    name, facts = model_facts(model, models, colorizer, options)
+    more = options.model_fields_set - set(EVALUATED)
+    facts |= {each: str(getattr(options, each)) for each in sorted(more)}
+
+    def paint(batch: Batch) -> Iterator[Image.Image]:
+        for group in _groups(batch.files):
+            for samples in colorizer.samples(group, options=options.but(seed=batch.seeds[0])):
+                yield samples.average()
+
+    return Candidate(name, of_pictures(paint), facts, ceiling=ceiling_of(colorizer, options.detail))
+
+
+def _groups(files: Iterable[Path]) -> Iterator[list[GrayPhoto]]:
+    """Opened photos, as many together as fit into memory."""
+    group: list[GrayPhoto] = []
+    pixels = 0
+    for file in files:
+        group.append(open_gray(file))
+        pixels += group[-1].luma.width * group[-1].luma.height
+        if pixels > GROUP_PIXELS:
+            yield group
+            group, pixels = [], 0
+    if group:
+        yield group
+
+
+def tool(name: str, files: Mapping[Path, Path], facts: dict[str, Any], luma_back: bool) -> Candidate:
+    """What another tool has made of photos: {photo: coloured file}. luma_back: with the photo's own luma put back."""
+
+    def paint(batch: Batch) -> Iterator[Image.Image]:
+        for file in batch.files:
+            picture = true_picture(files[file])
+            yield put_luma_back(picture, open_gray(file).luma) if luma_back else picture
+
+    return Candidate(name + LUMA_BACK * luma_back, of_pictures(paint), facts, "tool")
+
+
+def put_luma_back(picture: Image.Image, luma: Image.Image) -> Image.Image:
+    """A picture with a photo's luma (mode L) in place of its own, at the photo's size; its chroma stays, as far as colours go."""
+    if picture.size != luma.size:
+        picture = picture.resize(luma.size, Image.Resampling.BICUBIC)
+
+    return with_chroma(luma, lambda box: color.from_rgb(_tensor(picture.crop(box)))[1])
+
+
+def true_picture(file: Path) -> Image.Image:
+    """A photo as it is, upright."""
+    return open_photo(file).convert("RGB")
+
+
+def ceiling_of(colorizer: Colorizer, detail: int | None) -> Ceiling:
+    """True chroma, made as small as the model's and enlarged as the model's is."""
+
+    def picture(file: Path) -> Image.Image:
+        luma = open_gray(file).luma
+        seen = colorizer.view(luma, detail)
+        small = true_picture(file).resize(
+            (seen.width, seen.height), Image.Resampling.LANCZOS, reducing_gap=4.0
+        )
+        down, right = seen.y.shape[2] - seen.height, seen.y.shape[3] - seen.width
+        rgb = F.pad(_tensor(small), (0, right, 0, down), mode="replicate")
+        return lay_over(luma, seen, color.from_rgb(rgb, seen.scale)[1])
+
+    config = colorizer.config
+    way = (config.data.size, config.model.encoder == "none", config.model.chroma_scale, detail)
+    return Ceiling(way, picture)
+
+
+def full_size_references(mean: Sequence[float], candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The rows beside photos of any size: the truth, the models' ceilings, the photos' mean chroma (2,) everywhere, gray."""
+
+    def row(name: str, picture: Callable[[Path], Image.Image]) -> Candidate:
+        return Candidate(name, of_pictures(lambda batch: map(picture, batch.files)), kind="reference")
+
+    ways: dict[tuple[Any, ...], tuple[Ceiling, list[str]]] = {}
+    for each in candidates:
+        if each.ceiling:
+            ways.setdefault(each.ceiling.way, (each.ceiling, []))[1].append(each.name)
+    flat = torch.tensor(mean, dtype=torch.float32).reshape(1, 2, 1, 1)
+    return [
+        row(TRUTH, true_picture),
+        *(
+            row(CEILING if len(ways) == 1 else f"{CEILING} of {', '.join(names)}", ceiling.picture)
+            for ceiling, names in ways.values()
+        ),
+        row(MEAN_COLOR, lambda file: with_chroma(open_gray(file).luma, lambda box: flat)),
+        row(GRAY, lambda file: open_gray(file).luma),
+    ]
+
+
+def _tensor(picture: Image.Image) -> Tensor:
+    """A picture as (1,3,H,W) in [0,1]."""
+    return torch.from_numpy(np.array(on_white(picture).convert("RGB"))).permute(2, 0, 1)[None].float() / 255

@@ -20,7 +20,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 
 from photochrom import files, model_folder
 from photochrom.errors import PhotochromError
-from photochrom.evaluation.measures import MEASURES, SET_MEASURES
+from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
 from photochrom.files import read_json
 from photochrom.flags import train_command
 from photochrom.model_folder import EVALUATION, ModelFolder
@@ -69,8 +69,9 @@ class Photos(TypedDict):
 
     name: str
     checksum: str | None
-    split: str
+    split: NotRequired[str]  # of a data set
     photos: NonNegativeInt
+    size: NotRequired[int]
 
 
 @with_config(ConfigDict(extra="allow", allow_inf_nan=False))
@@ -216,9 +217,14 @@ def _evaluation(name: str, history: Sequence[EpochRecord], evaluation: Evaluatio
     lines = "\n".join(_line(measure, rows) for measure in SHOWN if measure in rows["model"])
     share = color_share(evaluation)
     colourful = f"{share:.0%}".replace("%", " %") if share is not None else "an unknown share"
+    where = (
+        f"{data['split']} photos of {data['name']}"
+        if "split" in data
+        else f"photos of the folder {data['name']}, coloured at their own size and measured at {data['size']}x{data['size']}"
+    )
     return f"""## Evaluation
 
-{stale}Of {data["photos"]} {data["split"]} photos of {data["name"]} (checksum {data["checksum"]}), {evaluation["sampler"]} in
+{stale}Of {data["photos"]} {where} (checksum {data["checksum"]}), {evaluation["sampler"]} in
 {evaluation["steps"]} steps{f" with guidance {guidance:g}" if guidance != 1 else ""}, {f"what {average} colourings agree on, " if average > 1 else ""}seed {evaluation["seed"]}, {evaluation["date"]}, Photochrom {evaluation["photochrom"]}.
 
 | measure | this model | 95 % interval | gray | true photos |

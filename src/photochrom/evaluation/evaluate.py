@@ -1,7 +1,7 @@
-"""Evaluation: models against a data set's held-out photos, and one model against another.
+"""Evaluation: candidates against photos that they have not seen, and one candidate against another.
 
-Fading the colours lowers every error, so a model is a curve: its errors against its colourfulness while its chroma is
-multiplied by a strength. Every photo is sampled once, all strengths are made of that sample, and models are compared where
+Fading the colours lowers every error, so a candidate is a curve: its errors against its colourfulness while its chroma is
+multiplied by a strength. Every photo is coloured once, all strengths are made of that colouring, and candidates are compared where
 their colourfulness is equal. A batch's numbers are written down before the next one begins; the same command goes on there.
 """
 
@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from io import BytesIO
@@ -20,70 +20,64 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from rich.console import Console
-from torch import Tensor
 
 from photochrom import __version__, files, processes
 from photochrom.coloring.colorizer import pick_device
-from photochrom.coloring.options import EVALUATED, Options, chosen
-from photochrom.data.dataset import DataSet
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.evaluation import card, metrics, report
 from photochrom.evaluation.advice import advise
-from photochrom.evaluation.candidates import Subject, model_subject, references, render
+from photochrom.evaluation.candidates import Batch, Candidate, render
 from photochrom.evaluation.metrics import Array
-from photochrom.evaluation.statistics import AS_MADE, GRAY, STRENGTHS, TRUTH, Results, summary
+from photochrom.evaluation.photos import Photos
+from photochrom.evaluation.statistics import AS_MADE, FULL, GRAY, STRENGTHS, TRUTH, Results, summary
 from photochrom.model_folder import EVALUATION, ModelFolder
 
-BATCH = 32
 # VGG16 costs as much as several steps of a small model, and twice as many photos say little more.
 VGG_PHOTOS = 400
-SMALLEST = 16  # pixels that are left one after the four halvings of VGG16
 DIVERSITY_PHOTOS, DIVERSITY_SAMPLES = 32, 3
 PARTIAL, SETTINGS, JSON, HTML = "partial", "settings.json", "report.json", "report.html"
 
 
-def photo_seeds(indices: npt.NDArray[np.int64], seed: int) -> list[int]:
-    """A seed of its own for each photo, so that one lucky noise cannot favour them all."""
-    return [int(np.random.SeedSequence((seed, int(i))).generate_state(1)[0]) for i in indices]
-
-
-def measure(
-    subject: Subject, rgb: Tensor, seeds: Sequence[int], truth: Truth, extra: int
-) -> dict[str, Array]:
-    """All columns of one subject for a batch. `extra`: how many of its photos are also sampled for diversity."""
+def measure(candidate: Candidate, batch: Batch, truth: Truth, extra: int) -> dict[str, Array]:
+    """All columns of one candidate for a batch. `extra`: how many of its photos are also sampled for diversity."""
     begun = time.perf_counter()
-    y, c = subject.paint(rgb, seeds)
+    y, c, full = candidate.paint(batch)
     seconds = time.perf_counter() - begun
-    pictures = [render(y, c, strength) for strength in (STRENGTHS if subject.is_model else (1.0,))]
-    made = pictures[AS_MADE if subject.is_model else 0]
+    compared = candidate.is_compared
+    pictures = [render(y, c, strength) for strength in (STRENGTHS if compared else (1.0,))]
+    made = pictures[AS_MADE if compared else 0]
     with ThreadPoolExecutor() as pool:  # NumPy computes outside Python's lock
         ssim = pool.submit(
             metrics.ssim, made, truth.rgb
         )  # dear, and with luma given it hardly changes with strength
-        sums = list(pool.map(lambda picture: metrics.photo_sums(picture, truth.rgb, truth.lab), pictures))
-    columns = {name: np.stack([s[name] for s in sums], axis=1) for name in sums[0]}  # (B, K)
+        sums = list(pool.map(lambda picture: metrics.pixel_sums(picture, truth.rgb, truth.lab), pictures))
+    found = [metrics.photo_columns(each) for each in sums]
+    columns = {name: np.stack([each[name] for each in found], axis=1) for name in found[0]}  # (B, K)
     columns |= {"ssim": ssim.result()[:, None], **truth.compare(made)}
     columns["chroma_by_luma"] = metrics.chroma_by_luma(metrics.lab(made))[None]
     columns["seconds"] = np.array([seconds])
-    columns["diversity"] = np.zeros((len(rgb), 1))
-    columns["diversity_photos"] = (np.arange(len(rgb)) < extra)[:, None].astype(float)
-    if subject.is_model and extra:
+    if full is not None:
+        kept = slice(None) if compared else slice(AS_MADE, AS_MADE + 1)
+        columns |= {FULL + name: values[:, kept] for name, values in full.items()}
+    diverse = extra if candidate.kind == "model" else 0
+    columns["diversity"] = np.zeros((len(y), 1))
+    columns["diversity_photos"] = (np.arange(len(y)) < diverse)[:, None].astype(float)
+    if diverse:
         labs = [metrics.lab(made[:extra])]
-        for again in range(1, DIVERSITY_SAMPLES):
-            y, c = subject.paint(rgb[:extra], [s + again for s in seeds[:extra]])
+        for number in range(1, DIVERSITY_SAMPLES):
+            y, c, _ = candidate.paint(batch.again(extra, number))
             labs.append(metrics.lab(render(y, c, 1.0)))
         columns["diversity"][:extra, 0] = metrics.diversity(np.stack(labs))
     return columns
 
 
 class Truth:
-    """A batch of true photos, with what all subjects are compared to computed once."""
+    """A batch of true photos, with what all candidates are compared to computed once."""
 
-    def __init__(self, rgb: Tensor, few: int, nets: Nets) -> None:
-        self.rgb = np.ascontiguousarray(rgb.permute(0, 2, 3, 1).numpy())
+    def __init__(self, batch: Batch, few: int, nets: Nets) -> None:
+        self.rgb = np.ascontiguousarray(batch.rgb.permute(0, 2, 3, 1).numpy())
         self.lab = metrics.lab(self.rgb)
         self.few, self.nets = few, nets
         self.features = metrics.vgg_features(nets.vgg, self.rgb[:few]) if few else {}
@@ -111,104 +105,76 @@ class Nets:
 
     vgg: VGG16
     inception: Callable[[Array], Array] | None
+    vgg_photos: int
 
 
 def evaluate(
-    models: Sequence[str | Path | Subject],
-    pack: DataSet,
+    candidates: Sequence[Candidate],
+    photos: Photos,
     out: Path,
-    options: Options | None = None,
     *,
-    models_dir: str | Path = "models",
-    split: str = "validation",
-    photos: int | None = None,
+    vgg_photos: int = VGG_PHOTOS,
     inception_weights: Path | None = None,
     device: str | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
-    **changes: Any,
 ) -> dict[str, Any]:
-    """Evaluate models on a data set; write `report.json` and `report.html` into the folder `out`, return the former.
+    """Evaluate candidates on photos; write `report.json` and `report.html` into the folder `out`, return the former.
 
-    models: names, folders, or Subjects of other origin; the others are compared with the first. photos: how many, in a fixed
-    order, so that few are a part of many. options, or their fields as keyword arguments: how models colour; `EVALUATED` count.
-    progress(done, total, text) counts photos times models; what it raises ends the evaluation, and the
-    same call goes on where it was.
+    candidates: the others are compared with the first. vgg_photos: how many VGG16 looks at, which is what takes longest.
+    progress(done, total, text) counts photos times candidates; what it raises ends the evaluation, and the same call goes on
+    where it was.
 
-    Raises PhotochromError for models and data sets that do not fit, for a part without photos, and for a folder `out` that
-    holds something else, or a report and no `overwrite`.
+    Raises PhotochromError for a folder `out` that holds something else, or a report and no `overwrite`.
     """
-    options = chosen(options, changes)
-    if not models:
+    if not candidates:
         raise UsageError("give at least one model")
-    if unused := sorted(options.model_fields_set - set(EVALUATED)):
-        raise UsageError(f"an evaluation colours without {', '.join(unused)}")
-    if pack.size < SMALLEST:
-        raise PhotochromError(
-            f"photos of {pack.size} pixels are too small for VGG16: import them with --size {SMALLEST}"
-        )
     processes.connect()
-    indices = choose(pack, split, photos)
-    subjects = [
-        model
-        if isinstance(model, Subject)
-        else model_subject(model, models_dir, pack, options, device=device)
-        for model in models
-    ]
-    scales = sorted({subject.facts.get("chroma_scale", 1) for subject in subjects})
-    rows = [*subjects, *references(pack, scales)]
+    rows = [*candidates, *photos.references(candidates)]
     names = [row.name for row in rows]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(
             f"two rows would be called {twice!r}: give each model once, in a folder of its own name"
         )
-    data = {"name": pack.name, "checksum": pack.checksum, "split": split, "size": pack.size}
     settings = {
         "photochrom": __version__,
-        "data": {**data, "photos": len(indices)},
-        "seed": options.seed,
+        "data": photos.facts,
+        "seed": photos.seed,
         "strengths": list(STRENGTHS),
-        "batch": BATCH,
-        "vgg_photos": VGG_PHOTOS,
+        "batch": photos.at_once,
+        "vgg_photos": vgg_photos,
         "inception": inception_weights is not None,
-        "subjects": {subject.name: subject.facts for subject in subjects},
+        "subjects": {candidate.name: candidate.facts for candidate in candidates},
     }
     nets = Nets(
         VGG16.load().to(pick_device(device)),
         metrics.load_inception(inception_weights) if inception_weights else None,
+        vgg_photos,
     )
     processes.from_first(lambda: prepare(out, settings, overwrite))
-    run(rows, pack, indices, options.seed, nets, out / PARTIAL, progress)
+    run(rows, photos, nets, out / PARTIAL, progress)
     processes.gather(None)  # until all have measured their share
-    return processes.from_first(lambda: conclude(settings, rows, pack, indices, options.seed, out))
+    return processes.from_first(lambda: conclude(settings, rows, photos, out))
 
 
 def conclude(
-    settings: dict[str, Any],
-    rows: Sequence[Subject],
-    pack: DataSet,
-    indices: npt.NDArray[np.int64],
-    seed: int,
-    out: Path,
+    settings: dict[str, Any], rows: Sequence[Candidate], photos: Photos, out: Path
 ) -> dict[str, Any]:
     """Write the report of what was measured, and return it."""
-    model_names = [row.name for row in rows if row.is_model]
-    results = load(out / PARTIAL, -(-len(indices) // BATCH))
+    compared = [row.name for row in rows if row.is_compared]
+    results = load(out / PARTIAL, -(-len(photos) // photos.at_once))
     versions = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
     result = {
         **settings,
         "python": platform.python_version(),
         "versions": versions,
-        **summary(results, model_names),
+        "kinds": {row.name: row.kind for row in rows},
+        **summary(results, compared, [row.name for row in rows if row.kind == "model"]),
     }
-    result["advice"] = advise(result, model_names)
-    result["origins"] = pack.origins(indices)
+    result["advice"] = advise(result, compared)
+    result["origins"] = photos.origins()
     wanted = report.places(result)
-    pictures = {
-        row.name: paint_again(row, pack, indices, wanted[row.name], seed)
-        for row in rows
-        if row.name in wanted
-    }
+    pictures = {row.name: paint_again(row, photos, wanted[row.name]) for row in rows if row.name in wanted}
     files.write_bytes(out / HTML, report.html(result, pictures).encode())
     files.write_json(out / JSON, result)  # last: where it is, the report is whole
     remove(out / PARTIAL)
@@ -237,17 +203,6 @@ def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
     }
     files.write_json(folder / EVALUATION, kept)
     card.write_card(folder)
-
-
-def choose(pack: DataSet, split: str, photos: int | None) -> npt.NDArray[np.int64]:
-    """Indices of the photos to evaluate on, shuffled, so that any first part is a fair one."""
-    if photos is not None and photos < 1:
-        raise UsageError(f"photos {photos}: give 1 or more")
-    if not pack.count(split):
-        raise PhotochromError(
-            f"data set {pack.name!r} has no {split} photos: import it again with more photos, or a larger --{split}"
-        )
-    return pack.drawn(split, photos, 0)
 
 
 def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
@@ -283,39 +238,37 @@ def remove(partial: Path) -> None:
 
 
 def run(
-    rows: Sequence[Subject],
-    pack: DataSet,
-    indices: npt.NDArray[np.int64],
-    seed: int,
+    rows: Sequence[Candidate],
+    photos: Photos,
     nets: Nets,
     partial: Path,
     progress: Callable[[int, int, str], None],
 ) -> None:
     """Measure this process's share, batch after batch, each into a file of its own; those that are there are passed over."""
-    models = sum(row.is_model for row in rows)
+    compared, count, step = sum(row.is_compared for row in rows), len(photos), photos.at_once
     batches = {
-        first: indices[first : first + BATCH] for first in processes.mine(range(0, len(indices), BATCH))
+        first: range(first, min(first + step, count)) for first in processes.mine(range(0, count, step))
     }
-    done, total = 0, models * sum(map(len, batches.values()))
-    for first, batch in batches.items():
+    done, total = 0, compared * sum(map(len, batches.values()))
+    for first, places in batches.items():
         file = partial / f"{first:08}.npz"
         if not file.exists():
-            rgb, seeds = pack.rgb(batch), photo_seeds(batch, seed)
-            truth = Truth(rgb, min(len(batch), max(0, VGG_PHOTOS - first)), nets)
-            extra = min(len(batch), max(0, DIVERSITY_PHOTOS - first))
+            batch = photos.batch(places)
+            truth = Truth(batch, min(len(places), max(0, nets.vgg_photos - first)), nets)
+            extra = min(len(places), max(0, DIVERSITY_PHOTOS - first))
             columns: dict[str, Array] = {}
             for row in rows:
-                if row.is_model:
-                    progress(done, total, f"{row.name}, {first + 1:,} of {len(indices):,} photos")
-                found = measure(row, rgb, seeds, truth, extra)
+                if row.is_compared:
+                    progress(done, total, f"{row.name}, {first + 1:,} of {count:,} photos")
+                found = measure(row, batch, truth, extra)
                 columns |= {f"{row.name}/{name}": values for name, values in found.items()}
-                done += len(batch) * row.is_model
+                done += len(places) * row.is_compared
             buffer = BytesIO()
             np.savez(buffer, **columns)  # type: ignore[arg-type]
             files.write_bytes(file, buffer.getvalue())
         else:
-            done += len(batch) * models
-        progress(done, total, f"{first + len(batch):,} of {len(indices):,} photos")
+            done += len(places) * compared
+        progress(done, total, f"{first + len(places):,} of {count:,} photos")
 
 
 def load(partial: Path, count: int) -> Results:
@@ -334,15 +287,13 @@ def load(partial: Path, count: int) -> Results:
     return {row: {name: np.concatenate(v) for name, v in columns.items()} for row, columns in parts.items()}
 
 
-def paint_again(
-    row: Subject, pack: DataSet, indices: npt.NDArray[np.int64], places: Sequence[int], seed: int
-) -> dict[int, Array]:
+def paint_again(row: Candidate, photos: Photos, places: Sequence[int]) -> dict[int, Array]:
     """The pictures to show, (S,S,3) uint8 by place among the photos: the same seed makes the same picture once more."""
     pictures: dict[int, Array] = {}
-    for first in range(0, len(places), BATCH):
-        batch = list(places[first : first + BATCH])
-        rgb, seeds = pack.rgb(indices[batch]), photo_seeds(indices[batch], seed)
-        made = (255 * render(*row.paint(rgb, seeds), 1.0)).round().astype(np.uint8)
+    for first in range(0, len(places), photos.at_once):
+        batch = list(places[first : first + photos.at_once])
+        y, c, _ = row.paint(replace(photos.batch(batch), at_full=False))
+        made = (255 * render(y, c, 1.0)).round().astype(np.uint8)
         pictures |= dict(zip(batch, made, strict=True))
     return pictures
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -62,15 +63,29 @@ def colorfulness(rgb: Array) -> Array:
     rg = R - G and yb = (R + G) / 2 - B, with their sign; s is their standard deviation over the photo, m their mean.
     Source: Hasler & Suesstrunk 2003, equations for M(3).
     """
+    return _colorfulness(_opponent_sums(rgb), rgb.shape[1] * rgb.shape[2])
+
+
+def _opponent_sums(rgb: Array) -> dict[str, Array]:
     red, green, blue = np.moveaxis(255 * np.asarray(rgb, dtype=np.float64), -1, 0)  # each (B, H, W)
-    opponents = np.stack([red - green, (red + green) / 2 - blue])  # (2, B, H, W)
-    spread = np.sqrt(opponents.var(axis=(2, 3)).sum(axis=0))
-    return np.asarray(spread + 0.3 * np.sqrt((opponents.mean(axis=(2, 3)) ** 2).sum(axis=0)))
+    rg, yb = red - green, (red + green) / 2 - blue
+    values = {"rg": rg, "yb": yb, "rg_squared": rg * rg, "yb_squared": yb * yb}
+    return {name: value.sum(axis=(1, 2)) for name, value in values.items()}
+
+
+def _colorfulness(sums: dict[str, Array], pixels: int | Array) -> Array:
+    means = {name: sums[name] / pixels for name in ("rg", "yb", "rg_squared", "yb_squared")}
+    offset = means["rg"] ** 2 + means["yb"] ** 2
+    spread = means["rg_squared"] + means["yb_squared"] - offset
+    return np.asarray(np.sqrt(spread.clip(0)) + 0.3 * np.sqrt(offset))
 
 
 def psnr(rgb: Array, true: Array) -> Array:
     """-10 log10 of the mean squared difference, in dB, at most MAX_PSNR: (B,H,W,3) -> (B,)."""
-    error = np.square(rgb - true, dtype=np.float64).mean(axis=(1, 2, 3))
+    return _psnr(np.square(rgb - true, dtype=np.float64).mean(axis=(1, 2, 3)))
+
+
+def _psnr(error: Array) -> Array:
     return np.asarray(-10 * np.log10(np.maximum(error, 10 ** (-MAX_PSNR / 10))))
 
 
@@ -109,18 +124,32 @@ def dark_sums(lab: Array, true_lab: Array, band: tuple[float, float]) -> dict[st
     return {name: value.sum(axis=(1, 2), dtype=np.float64) for name, value in values.items()}
 
 
-def photo_sums(rgb: Array, true: Array, true_lab: Array) -> dict[str, Array]:
-    """What is measured at every strength: each (B,), columns of `measures.MEASURES` and their counts."""
+def pixel_sums(rgb: Array, true: Array, true_lab: Array) -> dict[str, Array]:
+    """What `photo_columns` needs: each (B,), sums over pixels, which may be added up over the parts of a large photo."""
     found = lab(rgb)
     dark, dim = dark_sums(found, true_lab, DARK), dark_sums(found, true_lab, DIM)
     return {
-        "colorfulness": colorfulness(rgb),
-        "ab": ab_distance(found, true_lab).mean(axis=(1, 2), dtype=np.float64),
-        "ciede2000": ciede2000(found, true_lab).mean(axis=(1, 2), dtype=np.float64),
-        "psnr": psnr(rgb, true),
+        "all_pixels": np.full(len(rgb), rgb.shape[1] * rgb.shape[2], dtype=np.float64),
+        "ab": ab_distance(found, true_lab).sum(axis=(1, 2), dtype=np.float64),
+        "ciede2000": ciede2000(found, true_lab).sum(axis=(1, 2), dtype=np.float64),
+        "squared_error": np.square(rgb - true, dtype=np.float64).sum(axis=(1, 2, 3)) / 3,
+        **_opponent_sums(rgb),
         **{f"dark_{name}": dark[name] for name in ("pixels", "error", "chroma")},
         **{f"dim_{name}": dim[name] for name in ("pixels", "error", "chroma")},
         "false_color": dark["false_color"],
+    }
+
+
+def photo_columns(sums: dict[str, Array]) -> dict[str, Array]:
+    """What is measured at every strength: each (B,), columns of `MEASURES` and their counts."""
+    pixels = sums["all_pixels"]
+    return {
+        "colorfulness": _colorfulness(sums, pixels),
+        "ab": sums["ab"] / pixels,
+        "ciede2000": sums["ciede2000"] / pixels,
+        "psnr": _psnr(sums["squared_error"] / pixels),
+        **{name: value for name, value in sums.items() if name.startswith(("dark_", "dim_"))},
+        "false_color": sums["false_color"],
     }
 
 
@@ -235,3 +264,141 @@ def load_inception(weights: Path) -> Callable[[Array], Array]:
             return np.asarray(net(levels)[0].double().numpy())
 
     return features
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a measure is called and read.
+
+    It is scale * (sum of the column of its own name) / (sum of the column `count`, or the number of photos).
+    """
+
+    title: str
+    unit: str
+    better: int  # -1: lower, 1: higher, 0: nearer to the true photos'
+    digits: int  # after the point
+    meaning: str
+    count: str | None = None
+    scale: float = 1.0
+    resolution: float = (
+        0.005  # share of a value below which differences say nothing: strengths are read off no finer
+    )
+
+
+MEASURES: dict[str, Measure] = {
+    "colorfulness": Measure(
+        "colourfulness",
+        "",
+        0,
+        1,
+        "How colourful the photos look to people: 0 is gray, true photos have about 40. Compare it with the truth's.",
+    ),
+    "ab": Measure(
+        "colour distance",
+        "ΔE",
+        -1,
+        2,
+        "How far colours are from the true ones, lightness left aside. 2 is just visible. Gray is not far from anything, "
+        "so a low value alone proves nothing.",
+    ),
+    "ciede2000": Measure(
+        "CIEDE2000",
+        "ΔE00",
+        -1,
+        2,
+        "The same distance, weighted as the eye sees it, lightness included. 1 is just visible.",
+    ),
+    "dark_error": Measure(
+        "dark error",
+        "ΔE",
+        -1,
+        2,
+        "Colour distance where the true photo is almost black (L* under 15).",
+        "dark_pixels",
+    ),
+    "false_color": Measure(
+        "false colour",
+        "%",
+        -1,
+        1,
+        "Share of almost black pixels that got a visible colour (C* over 15) though they truly have none (C* under 8).",
+        "dark_pixels",
+        scale=100.0,
+        resolution=0.05,
+    ),
+    "dark_chroma": Measure(
+        "dark chroma",
+        "C*",
+        0,
+        1,
+        "How much colour the almost black pixels got. Compare it with the truth's.",
+        "dark_pixels",
+    ),
+    "dim_error": Measure(
+        "shadow error",
+        "ΔE",
+        -1,
+        2,
+        "Colour distance in the shadows (L* from 15 to 40).",
+        "dim_pixels",
+    ),
+    "dim_chroma": Measure(
+        "shadow chroma",
+        "C*",
+        0,
+        1,
+        "How much colour the shadows got. Compare it with the truth's.",
+        "dim_pixels",
+    ),
+    "psnr": Measure(
+        "PSNR",
+        "dB",
+        1,
+        2,
+        "Likeness pixel by pixel, mean over photos. Favours pale colours, as every error does.",
+        resolution=0.001,
+    ),
+    "ssim": Measure(
+        "SSIM",
+        "",
+        1,
+        3,
+        "Likeness of fine structure, 1 is equal. Luma is given, so all models are high here.",
+        resolution=0.001,
+    ),
+    "pd_vgg16": Measure(
+        "perceptual distance",
+        "",
+        -1,
+        3,
+        "How different the photos look to VGG16, a network that recognises objects (unweighted kin of LPIPS). Models "
+        "trained with the perceptual loss are flattered by it.",
+        "vgg_photos",
+    ),
+    "diversity": Measure(
+        "diversity",
+        "ΔE",
+        0,
+        1,
+        "How far apart several colourings of one photo are. 0: always the same answer.",
+        "diversity_photos",
+    ),
+}
+SET_MEASURES: dict[str, Measure] = {
+    "fd_vgg16": Measure(
+        "FD-VGG16",
+        "thousands",
+        -1,
+        0,
+        "How unlike true photos the photos are as a set, in textures and colours that VGG16 sees (Frechet distance). It "
+        "depends on the number of photos: compare within one report only.",
+        scale=1e-3,
+    ),
+    "fid": Measure(
+        "FID",
+        "",
+        -1,
+        1,
+        "The same with Inception's features, as in papers. It depends on the number of photos, too.",
+    ),
+}

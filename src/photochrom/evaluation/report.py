@@ -24,8 +24,7 @@ from rich.table import Table
 
 from photochrom import pictures
 from photochrom.evaluation import metrics
-from photochrom.evaluation.measures import MEASURES, SET_MEASURES, Measure
-from photochrom.evaluation.metrics import Array
+from photochrom.evaluation.metrics import MEASURES, SET_MEASURES, Array, Measure
 from photochrom.evaluation.statistics import EXTRAPOLATED, GRAY, TARGETS, TRUTH
 
 GALLERY = 32
@@ -76,7 +75,7 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
         colors={model: COLORS[number % len(COLORS)] for number, model in enumerate(models)},
         truth=TRUTH,
         gray=GRAY,
-        measures={name: m for name, m in ALL.items() if name in result["rows"][models[0]]},
+        measures={name: m for name, m in ALL.items() if any(name in row for row in result["rows"].values())},
         targets=[f"{share:.0%}" for share in TARGETS],
         extrapolated=EXTRAPOLATED,
         equal_columns=CURVES,
@@ -214,7 +213,11 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
     first = ("colorfulness", "ab", "ciede2000", "psnr", "ssim")
     second = ("dark_error", "false_color", "dim_error", "pd_vgg16", "fd_vgg16")
     found = [
-        _table(title, names, [(name, [_cell(row[n], n) for n in names]) for name, row in rows.items()])
+        _table(
+            title,
+            names,
+            [(name, [_cell(row[n], n) if n in row else "" for n in names]) for name, row in rows.items()],
+        )
         for title, names in (("As made: colours", first), ("As made: shadows, and what VGG16 sees", second))
     ]
     columns = ("strength", "ab", "ciede2000", "dark_error", "false_color")

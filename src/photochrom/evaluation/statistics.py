@@ -12,8 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from photochrom.evaluation.measures import MEASURES, SET_MEASURES
-from photochrom.evaluation.metrics import CHROMA_BINS, LUMA_BINS, Array, Moments, frechet_distance
+from photochrom.evaluation.metrics import (
+    CHROMA_BINS,
+    LUMA_BINS,
+    MEASURES,
+    SET_MEASURES,
+    Array,
+    Moments,
+    frechet_distance,
+)
 
 STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5)
 NODES = np.array([0.0, *STRENGTHS])  # 0 is gray
@@ -24,6 +31,7 @@ RESAMPLES = 1000
 GROUPS = 20  # of photos, for the jackknife
 STUDENT = 2.093  # 97.5 % quantile of Student's t with GROUPS - 1 degrees of freedom
 TRUTH, GRAY = "true photos", "gray"
+FULL = "full_"  # before the names of columns that were measured at the photos' own size
 BETTER, WORSE, EQUAL = "better", "worse", "cannot be told apart"
 
 Columns = dict[
@@ -144,7 +152,9 @@ class Evaluated:
 
     def __init__(self, columns: Columns, true: Columns, gray: Columns, weights: Array) -> None:
         self.weights = weights
-        self.curves = {name: ratio(columns, name, weights) for name in MEASURES}  # each (1+R, K)
+        self.curves = {
+            name: ratio(columns, name, weights) for name in MEASURES if name in columns
+        }  # (1+R, K)
         self.sets = {
             name: frechet_rows(columns[name], true[name], measure.scale)
             for name, measure in SET_MEASURES.items()
@@ -179,34 +189,71 @@ class Evaluated:
         return [name for name, curve in self.curves.items() if curve.shape[1] > 1]
 
 
-def summary(results: Results, models: list[str]) -> dict[str, Any]:
-    """All numbers of a report: every row as made, the models' curves, values at equal colourfulness, differences."""
-    true, gray = results[TRUTH], results[GRAY]
-    weights = resampling(len(true["ab"]))
-    rows = {name: Evaluated(columns, true, gray, weights) for name, columns in results.items()}
-    targets = {f"{share:.0%}": share * rows[TRUTH].as_made("colorfulness") for share in TARGETS}
-    return {
+def summary(results: Results, compared: list[str], models: list[str]) -> dict[str, Any]:
+    """All numbers of a report: those of `numbers`, at the photos' own size too if they were taken, and what the page draws.
+
+    compared: the rows that are more than references; models: those of them whose time and diversity are known.
+    """
+    found: dict[str, Any] = {
         "luma_edges": LUMA_BINS.tolist(),
         "chroma_edges": CHROMA_BINS.tolist(),
         "chroma_by_luma": {
             name: columns["chroma_by_luma"].sum(axis=0).astype(int).tolist()
             for name, columns in results.items()
         },
-        "cases": {name: cases(results[name]) for name in models},
-        "rows": {name: table_row(row, results[name], name in models) for name, row in rows.items()},
-        "curves": {name: curve(rows[name]) for name in models},
+        "cases": {name: cases(results[name]) for name in compared},
+        "by_photo": {name: by_photo(results[name]) for name in compared},
+        **numbers(results, compared),
+    }
+    for name in models:
+        seconds = float(results[name]["seconds"].sum())
+        found["rows"][name]["seconds_per_photo"] = seconds / len(results[name]["ab"])
+    for name, row in found["rows"].items():
+        if name not in models:
+            del row["diversity"]
+    full = {
+        name: {key.removeprefix(FULL): values for key, values in columns.items() if key.startswith(FULL)}
+        for name, columns in results.items()
+    }
+    if full[TRUTH]:
+        found["full_size"] = numbers(full, compared)
+    return found
+
+
+def numbers(results: Results, compared: list[str]) -> dict[str, Any]:
+    """Every row as made, curves, values at equal colourfulness, and differences to the first of the compared rows."""
+    true, gray = results[TRUTH], results[GRAY]
+    weights = resampling(len(true["ab"]))
+    rows = {name: Evaluated(columns, true, gray, weights) for name, columns in results.items()}
+    targets = {f"{share:.0%}": share * rows[TRUTH].as_made("colorfulness") for share in TARGETS}
+    return {
+        "rows": {name: table_row(row) for name, row in rows.items()},
+        "curves": {name: curve(rows[name]) for name in compared},
         "at_equal_colorfulness": {
             name: {share: at_equal(rows[name], target) for share, target in targets.items()}
-            for name in models
+            for name in compared
         },
         "differences": [
-            difference(name, rows[model], rows[models[0]], rows[TRUTH], targets)
-            | {"model": model, "against": models[0]}
-            for model in models[1:]
-            for name in (*MEASURES, *rows[model].sets)
+            difference(name, rows[other], rows[compared[0]], rows[TRUTH], targets)
+            | {"model": other, "against": compared[0]}
+            for other in compared[1:]
+            for name in (*rows[other].curves, *rows[other].sets)
             if name != "diversity"
         ],
     }
+
+
+def by_photo(columns: Columns) -> dict[str, list[float | None]]:
+    """Each measure that has a better and a worse, photo by photo, as made; None where nothing was counted."""
+    found = {}
+    for name, measure in MEASURES.items():
+        if measure.better and name in columns:
+            made = AS_MADE if columns[name].shape[1] > 1 else 0
+            counts = columns[measure.count][:, 0] if measure.count else np.ones(len(columns[name]))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                values = measure.scale * columns[name][:, made] / counts
+            found[name] = [round(float(v), 4) if np.isfinite(v) else None for v in values]
+    return found
 
 
 def cases(columns: Columns, count: int = 3) -> dict[str, dict[str, list[tuple[int, float]]]]:
@@ -229,13 +276,9 @@ def cases(columns: Columns, count: int = 3) -> dict[str, dict[str, list[tuple[in
     return found
 
 
-def table_row(row: Evaluated, columns: Columns, is_model: bool) -> dict[str, Any]:
-    """A row's measures as made; a model's seconds per photo too."""
-    names = [name for name in (*MEASURES, *row.sets) if is_model or name != "diversity"]
-    found: dict[str, Any] = {name: row.interval(name, row.as_made(name)) for name in names}
-    if is_model:
-        found["seconds_per_photo"] = float(columns["seconds"].sum() / row.photos)
-    return found
+def table_row(row: Evaluated) -> dict[str, Any]:
+    """A row's measures as made."""
+    return {name: row.interval(name, row.as_made(name)) for name in (*row.curves, *row.sets)}
 
 
 def curve(row: Evaluated) -> dict[str, Any]:

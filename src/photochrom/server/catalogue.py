@@ -14,7 +14,7 @@ from photochrom import model_folder
 from photochrom.config import DEFAULT_MODEL, Config
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.card import SHOWN, is_current, read_evaluation
-from photochrom.evaluation.measures import MEASURES, SET_MEASURES
+from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
 from photochrom.files import read_json
 from photochrom.model_folder import ModelFolder
 from photochrom.server.problems import Problem

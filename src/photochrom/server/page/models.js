@@ -140,7 +140,7 @@ function families(history) {
 function measured(evaluation) {
   const rows = { "this model": "model", "gray, as it was": "gray", "true colours": "true" };
   const { data, date, epoch, current: isCurrent, measures } = evaluation;
-  return h("div", {}, h("p", { class: "soft" }, `${data.photos} ${data.split} photos of ${data.name}, epoch ${epoch}, ${date}.`, isCurrent ? "" : " The weights have changed since."),
+  return h("div", {}, h("p", { class: "soft" }, `${data.photos} ${data.split ? `${data.split} ` : ""}photos of ${data.name}, epoch ${epoch}, ${date}.`, isCurrent ? "" : " The weights have changed since."),
     h("div", { class: "wide", id: "measures", tabindex: 0, role: "group", "aria-label": "Measures" }, h("table", {},
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "measure"), Object.keys(rows).map((title) => h("th", { scope: "col" }, title)))),
       h("tbody", {}, measures.map((measure) => h("tr", { title: measure.meaning }, h("th", { scope: "row" }, measure.title, measure.unit ? ` (${measure.unit})` : ""),
