@@ -12,6 +12,7 @@ import random
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +149,37 @@ def test_a_second_trainer_is_refused_until_the_first_is_dead(folder: ModelFolder
         holder.communicate(timeout=60)
     with folder.locked():
         pass
+
+
+def test_a_folder_is_being_trained_while_somebody_holds_its_lock(folder: ModelFolder) -> None:
+    """Not while some process has the number that a trainer of long ago wrote down."""
+    assert not folder.being_trained
+    (folder / ".trainer").write_text(f"{os.getpid()}\n")
+    (folder / ".lock").touch()
+    assert not folder.being_trained
+    with folder.locked():
+        assert ModelFolder(folder.path).being_trained
+    assert not folder.being_trained
+
+
+def test_asking_keeps_no_trainer_out(folder: ModelFolder) -> None:
+    with folder.locked():
+        pass
+    asking = threading.Event()
+
+    def ask() -> None:
+        while not asking.is_set():
+            _ = folder.being_trained
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        for _ in range(50):
+            with ModelFolder(folder.path).locked():
+                pass
+    finally:
+        asking.set()
+        thread.join()
 
 
 def test_the_lock_is_free_after_use_and_after_an_error(tmp_path: Path) -> None:

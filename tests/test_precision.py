@@ -13,14 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from photochrom import precision
+from photochrom import model_folder, precision
 from photochrom.config import DiffusionConfig, ModelConfig, build
 from photochrom.data.pack import Pack
 from photochrom.diffusion.diffusion import Diffusion, sample
 from photochrom.diffusion.unet import UNet
+from photochrom.errors import Interrupted, UsageError
 from photochrom.model_folder import ModelFolder
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
+from photochrom.training import state
 from photochrom.training.loop import train
+from photochrom.training.step import train_step
+from tests.training.test_loop import signal_at
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN can be told to do without on x86 only")
@@ -53,11 +57,63 @@ def test_a_training_takes_what_is_faster_here(
 
 def test_a_training_goes_on_in_another_arithmetic(tmp_path: Path, pack: Pack, values: dict[str, Any]) -> None:
     folder = ModelFolder(tmp_path / "model")
+    notes: list[str] = []
     for epochs, arithmetic in ((1, "fp32"), (2, "bf16"), (3, "auto")):
         values["training"]["precision"] = arithmetic
         values["stages"][0]["epochs"] = epochs
-        train(build(values), folder, pack)
-    assert [record["precision"] for record in folder.history] == ["fp32", "bf16", "fp32"]
+        train(build(values), folder, pack, lambda progress: notes.extend(progress.notes))
+    assert [record["precision"] for record in folder.history] == ["fp32", "bf16", "bf16"]
+    assert notes == ["what was trained in fp32 goes on in bf16, from epoch 2 on"]
+
+
+def test_auto_is_decided_once_for_a_training(
+    tmp_path: Path, pack: Pack, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However this machine seems the next time, it ends bit for bit where an undisturbed one does."""
+    found = iter(["bf16", "fp32"])
+    monkeypatch.setattr(state, "for_training", lambda wanted: next(found) if wanted == "auto" else wanted)
+    disturbed, undisturbed = ModelFolder(tmp_path / "disturbed"), ModelFolder(tmp_path / "undisturbed")
+    with pytest.raises(Interrupted):
+        train(build(values), disturbed, pack, signal_received=signal_at(2))
+    train(build(values), disturbed, pack)
+    values["training"]["precision"] = "bf16"
+    train(build(values), undisturbed, pack)
+    ours, theirs = (
+        model_folder.read_checkpoint(each / model_folder.LAST) for each in (disturbed, undisturbed)
+    )
+    assert ours["precision"] == theirs["precision"] == "bf16"
+    for name, weight in theirs["model_state_dict"].items():
+        assert torch.equal(ours["model_state_dict"][name], weight), name
+
+
+def test_a_checkpoint_of_an_earlier_version_has_its_precision_in_the_history(
+    tmp_path: Path, pack: Pack, values: dict[str, Any]
+) -> None:
+    folder = ModelFolder(tmp_path / "model")
+    values["training"]["precision"] = "bf16"
+    train(build(values), folder, pack)
+    checkpoint = model_folder.read_checkpoint(folder / model_folder.LAST)
+    del checkpoint["precision"]
+    folder.save_checkpoint(model_folder.LAST, checkpoint)
+    values["training"]["precision"] = "auto"
+    values["stages"][0]["epochs"] = 3
+    train(build(values), folder, pack)
+    assert [record["precision"] for record in folder.history] == ["bf16"] * 3
+
+
+def test_float16_is_refused_to_a_processor() -> None:
+    with pytest.raises(UsageError, match="fp16 needs a GPU, and there is none here: take --precision bf16"):
+        precision.Arithmetic("fp16", torch.device("cpu"))
+
+
+def test_trainings_of_two_precisions_go_side_by_side(pack: Pack, values: dict[str, Any]) -> None:
+    trainings = []
+    for arithmetic in ("fp32", "bf16"):
+        values["training"]["precision"] = arithmetic
+        trainings.append(state.Training(build(values), pack))
+    exact, rounded = ([train_step(each)["noise"] for _ in range(2)] for each in trainings)
+    assert exact != rounded
+    assert exact == pytest.approx(rounded, rel=0.05)
 
 
 def test_only_convolutions_change() -> None:

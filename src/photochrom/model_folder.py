@@ -28,6 +28,7 @@ CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
 HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
 ONNX, EVALUATION = "model.onnx", "evaluation.json"
 ENGINES = {"torch": WEIGHTS, "onnx": ONNX}  # what runs a network, and the file that it reads
+LOCK_SECONDS = 0.5  # longer than `being_trained` holds a lock to find out
 SHIPPED = Path(__file__).parent / "weights"  # folders of the models that come along
 
 
@@ -159,7 +160,7 @@ class ModelFolder:
         lock = FileLock(self / ".lock")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=LOCK_SECONDS)
             (self / ".trainer").write_text(f"{os.getpid()}\n")
         except Timeout:
             owner = (self / ".trainer").read_text().strip() if (self / ".trainer").exists() else "unknown"
@@ -176,6 +177,19 @@ class ModelFolder:
         finally:
             (self / ".trainer").unlink(missing_ok=True)
             lock.release()
+
+    @property
+    def being_trained(self) -> bool:
+        """Whether somebody holds its lock right now."""
+        if not (self / ".lock").is_file():
+            return False
+        try:
+            with FileLock(self / ".lock", timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a folder that is only read here
+            return False
 
     @property
     def has_checkpoint(self) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -321,6 +322,24 @@ def test_train_says_where_the_model_is_and_goes_on_when_run_again(run: Run, pack
     assert "epoch 3/3" in more.err
     assert "epoch 2/3" not in more.err
     assert len(ModelFolder(Path("models/mine")).history) == 3
+
+
+def test_the_same_command_goes_on_once_the_model_that_it_went_on_from_is_deleted(
+    run: Run, pack: Pack
+) -> None:
+    assert run("train", *TINY, "--name", "old", "--data", pack.folder, "--epochs", 1).code == 0
+    command = ("train", "--from", "old", "--perceptual", 0, "--data", pack.folder)
+    assert run(*command, "--epochs", 1).code == 0
+    shutil.rmtree("models/old")
+    more = run(*command, "--epochs", 2)
+    assert more.code == 0, more.err
+    assert len(ModelFolder(Path("models/old_v2")).history) == 3
+    assert run("train", "--name", "old_v2", "--data-dir", pack.folder.parent).code == 0
+    other = run(*command, "--epochs", 2, "--learning-rate", 0.1)
+    assert other.code == 1
+    assert "training.learning_rate" in other.err
+    assert "no model 'old'" in run(*command, "--name", "new").err
+    assert "no model 'older'" in run("train", "--from", "older", "--name", "old_v2").err
 
 
 def no(*question: object, **how: object) -> None:

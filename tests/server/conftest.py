@@ -24,8 +24,17 @@ from tests.server.talking import (
 
 
 @pytest.fixture(scope="session")
-def models(tmp_path_factory: pytest.TempPathFactory, new_values: Values) -> Path:
-    """old and new can colour, begun has no weights yet, broken has a configuration that cannot be read."""
+def trainer() -> Iterator[contextlib.ExitStack]:
+    """What holds a model folder until the tests end."""
+    with contextlib.ExitStack() as held:
+        yield held
+
+
+@pytest.fixture(scope="session")
+def models(
+    tmp_path_factory: pytest.TempPathFactory, new_values: Values, trainer: contextlib.ExitStack
+) -> Path:
+    """old and new can colour, begun has no weights yet and is being trained, broken has a configuration that cannot be read."""
     models = tmp_path_factory.mktemp("server") / "models"
     for number, name in enumerate(("old", "new")):
         make_model(ModelFolder(models / name), new_values(), number)
@@ -34,7 +43,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, new_values: Values) -> Path
     begun = ModelFolder(models / "begun")
     begun.path.mkdir()
     files.write_json(begun / model_folder.CONFIG, build(new_values()).model_dump(mode="json"))
-    (begun / ".trainer").write_text(f"{os.getpid()}\n")
+    trainer.enter_context(begun.locked())
     (models / "broken").mkdir()
     (models / "broken" / model_folder.CONFIG).write_text("{")
     report = models.parent / "reports" / "old-new"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import pytest
 from fastapi.testclient import TestClient
 
 import photochrom
-from photochrom.model_folder import ModelFolder
-from photochrom.server.catalogue import Catalogue, is_training
+from photochrom.server.catalogue import Catalogue
 
 
 def test_the_models_are_listed_the_newest_first(client: TestClient) -> None:
@@ -20,14 +17,6 @@ def test_the_models_are_listed_the_newest_first(client: TestClient) -> None:
     assert [fact["training"] for fact in facts.values()] == [True, False, False, False]
     assert (facts["new"]["stage"], facts["new"]["epoch"], facts["new"]["best_epoch"]) == ("v2", 2, 2)
     assert "cannot be read" in facts["broken"]["error"]
-
-
-@pytest.mark.parametrize(
-    ("written", "expected"), [(f"{os.getpid()}\n", True), ("999999999\n", False), ("0", False), ("x", False)]
-)
-def test_a_training_is_one_whose_process_lives(tmp_path: Path, written: str, expected: bool) -> None:
-    (tmp_path / ".trainer").write_text(written)
-    assert is_training(ModelFolder(tmp_path)) is expected
 
 
 def test_models_say_what_they_are_what_for_and_how_good() -> None:

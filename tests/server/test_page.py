@@ -9,6 +9,7 @@ import shutil
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -703,8 +704,10 @@ def test_a_training_is_followed_live_and_nothing_closes(
 ) -> None:
     folder = ModelFolder(tmp_path / "growing")
     make_model(folder, new_values())
-    (folder / ".trainer").write_text(str(os.getpid()))
+    trainer = ExitStack()
+    trainer.enter_context(folder.locked())
     with (
+        trainer,
         listening(replace(settings, models=tmp_path)) as server,
         opened_page(browser, f"{server.url}#models") as page,
     ):
@@ -729,7 +732,7 @@ def test_a_training_is_followed_live_and_nothing_closes(
         assert page.locator("#numbers").evaluate("details => details.open")
         assert page.evaluate("document.activeElement.id") == "sheet-1"
         shutil.rmtree(folder / "samples")
-        (folder / ".trainer").unlink()
+        trainer.close()
         page.evaluate(back)
         page.get_by_role("heading", name="growing", exact=True).wait_for()
         assert page.get_by_text("Samples by epoch").count() == 0  # no "none yet" where none will come

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,24 @@ def test_a_training_that_was_killed_goes_on_from_its_last_epoch(
     assert len(folder.history) == 2
     train(config, folder, pack)
     assert_same_training(folder, uninterrupted)
+
+
+def test_what_another_trainer_ended_while_this_one_began_is_left_alone(
+    pack: Pack, values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, seen = ModelFolder(tmp_path / "model"), list[Progress]()
+    locked = ModelFolder.locked
+
+    def after_the_other(self: ModelFolder) -> AbstractContextManager[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelFolder, "locked", locked)
+            train(build(values), folder, pack)
+        return locked(self)
+
+    monkeypatch.setattr(ModelFolder, "locked", after_the_other)
+    train(build(values), folder, pack, seen.append)
+    assert seen == []
+    assert len(folder.history) == 2
 
 
 def test_a_finished_training_is_left_alone(uninterrupted: ModelFolder, pack: Pack, values: Values) -> None:

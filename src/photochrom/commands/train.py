@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from photochrom import processes
 from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Models, say, unless_default
 from photochrom.config import PRESETS
-from photochrom.errors import UsageError
+from photochrom.errors import PhotochromError, UsageError
 from photochrom.flags import as_before, resolve, with_config_flags
 
 if TYPE_CHECKING:
@@ -68,70 +69,136 @@ def train(
     if not given and sys.stdin.isatty() and sys.stderr.isatty() and processes.count() == 1:
         ctx.command.main(_ask_what_to_train(), prog_name=ctx.command_path, standalone_mode=False)
         return
-    from photochrom import hub, model_folder
-    from photochrom.commands.terminal import TrainingDisplay, asked_to_stop
-    from photochrom.data.dataset import find
-    from photochrom.training.loop import beginning
-    from photochrom.training.loop import train as run
-    from photochrom.training.state import Training
-    from photochrom.training_history import best_epoch
-
-    origin = model_folder.find_model(hub.fetched(source), models) if source else None
-    folder = model_folder.model_folder(name or (f"{origin.name}_v2" if origin else "my_model"), models)
-    exists = processes.from_first(lambda: folder.exists)
-    if exists and not given - {"name", "models", "data_dir", "ask"}:
-        config = folder.config
-        if config.source and not folder.has_checkpoint:
-            origin = model_folder.find_model(
-                config.source, models
-            )  # since it had not yet taken a step away from it
-    else:
-        config = resolve(recipe, preset, flags, origin.config if origin else None)
-    if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(config.stages) > 1):
+    asked = _check(name, source, recipe, preset, models, data_dir, flags, given)
+    if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(asked.config.stages) > 1):
         raise UsageError("--minutes is above 0, and chooses the epochs of a single stage: leave out --epochs")
-    pack = find(config.data.name, data_dir, typed=flags["data__name"] is not None)
-    replacing = overwrite and exists
-    if replacing:
-        if origin and origin.path.resolve() == folder.path.resolve():
-            raise UsageError(f"{folder.name} cannot be replaced by what goes on from it: take another --name")
-        exists = False
-    if minutes is not None:
-        if exists:
-            config = as_before(config, folder)
+    if overwrite:
+        asked.begin_anew()
+    asked.settle_epochs(minutes)
+    if ask:
+        _confirm(asked.config, asked.pack, asked.folder)
+    if asked.replacing:
+        asked.remove_old()
+    epochs_done = _train(asked)
+    if processes.is_first():
+        _tell(asked, epochs_done, models, data_dir)
+
+
+def _check(
+    name: str | None,
+    source: str | None,
+    recipe: Path | None,
+    preset: str | None,
+    models: Path,
+    data_dir: Path,
+    flags: dict[str, Any],
+    given: set[str],
+) -> Asked:
+    """What the arguments ask for; raises PhotochromError for what there is not."""
+    from photochrom import hub
+    from photochrom.data.dataset import find
+    from photochrom.model_folder import find_model, model_folder
+
+    folder = model_folder(name or (f"{Path(source).name}_v2" if source else "my_model"), models)
+    begun = processes.from_first(lambda: folder.exists)
+    config = folder.config if begun else None
+    # Once a training has taken a step away from the model that it goes on from, that one may be deleted.
+    needed = not (config and config.source and folder.has_checkpoint)
+    if config and not given - {"name", "models", "data_dir", "ask"}:
+        origin = find_model(config.source, models) if config.source and needed else None
+    else:
+        try:
+            origin = find_model(hub.fetched(source), models) if source else None
+        except PhotochromError:
+            if config is None or needed or config.source != Path(str(source)).name:
+                raise
+            origin = None
+        if source and not origin:
+            config = resolve(recipe, preset, flags, config).model_copy(update={"source": Path(source).name})
         else:
+            config = resolve(recipe, preset, flags, origin.config if origin else None)
+    pack = find(config.data.name, data_dir, typed=flags["data__name"] is not None)
+    return Asked(config, folder, pack, origin, begun)
+
+
+@dataclass
+class Asked:
+    """What is to be trained, where, on what, and on top of what."""
+
+    config: Config
+    folder: ModelFolder
+    pack: DataSet
+    origin: ModelFolder | None
+    begun: bool  # whether the folder holds a training
+    replacing: bool = False  # whether that one goes
+
+    def begin_anew(self) -> None:
+        """Plan to replace the training that the folder holds."""
+        self.replacing, self.begun = self.begun, False
+        if self.replacing and self.origin and self.origin.path.resolve() == self.folder.path.resolve():
+            raise UsageError(
+                f"{self.folder.name} cannot be replaced by what goes on from it: take another --name"
+            )
+
+    def settle_epochs(self, minutes: float | None) -> None:
+        """Choose the epochs that take so many minutes, or those that were chosen when the training began."""
+        if minutes is None:
+            return
+        if self.begun:
+            self.config = as_before(self.config, self.folder)
+        else:
+            from photochrom.commands.terminal import TrainingDisplay
             from photochrom.training.estimate import fit_minutes
 
             with TrainingDisplay() as display:
-                config = fit_minutes(config, pack, minutes, display.report)
-        epoch = config.data.photos_per_epoch or pack.count("train")
-        say(f"{config.stages[0].epochs} epochs of {epoch:,} photos")
-    if ask:
-        _confirm(config, pack, folder)
-    if replacing:
-        # What cannot be trained must not cost the old model.
-        Training(config, pack)
-        beginning(config, origin)
-        processes.from_first(folder.remove)
-    if history := folder.history:
-        say(f"{folder.path} has {len(history)} epochs already")
+                self.config = fit_minutes(self.config, self.pack, minutes, display.report)
+        photos = self.config.data.photos_per_epoch or self.pack.count("train")
+        say(f"{self.config.stages[0].epochs} epochs of {photos:,} photos")
+
+    def remove_old(self) -> None:
+        """Delete what is to be replaced, unless the new one cannot be trained."""
+        from photochrom.training.loop import beginning
+        from photochrom.training.state import Training
+
+        Training(self.config, self.pack)
+        beginning(self.config, self.origin)
+        processes.from_first(self.folder.remove)
+
+
+def _train(asked: Asked) -> int:
+    """Train, and show how it goes; returns how many epochs were done."""
+    from photochrom.commands.terminal import TrainingDisplay, asked_to_stop
+    from photochrom.training.loop import train
+
+    if history := asked.folder.history:
+        say(f"{asked.folder.path} has {len(history)} epochs already")
     with TrainingDisplay() as display, asked_to_stop(display.say) as stop:
-        run(config, folder, pack, display.report, stop, origin)
-    if not processes.is_first():
-        return
-    if not display.epochs_done:
+        train(asked.config, asked.folder, asked.pack, display.report, stop, asked.origin)
+    return display.epochs_done
+
+
+def _tell(asked: Asked, epochs_done: int, models: Path, data_dir: Path) -> None:
+    """Say what came out, and what to do with it."""
+    from photochrom.model_folder import CURVE
+    from photochrom.training_history import best_epoch
+
+    folder = asked.folder
+    if not epochs_done:
         say("All epochs are done. To go on, run the same command with more --epochs (or --patience).")
     best = best_epoch(folder.history)
     typer.echo(folder.path)
     say(f"Validation loss {best['val_loss']:.4f}, in epoch {best['epoch']}. Look at")
-    say(f"  {folder / model_folder.CURVE} and {folder / 'samples'}")
+    say(f"  {folder / CURVE} and {folder / 'samples'}")
     say("Next:")
     place = unless_default("--models", models, MODELS)
     photos = unless_default("--data-dir", data_dir, DATA_DIR)
     say(f"  photochrom colorize PHOTO.jpg -o coloured --model {folder.name}{place}")
     if best["stage"] == "v1":
         say(f"  photochrom train --from {folder.name} --perceptual 0.1{place}{photos}")
-    if origin:
-        say(f"  photochrom evaluate {origin.name} {folder.name} --data {pack.name}{place}{photos}")
+    if asked.origin:
+        say(
+            f"  photochrom evaluate {asked.origin.name} {folder.name} --data {asked.pack.name}{place}{photos}"
+        )
 
 
 def _ask_what_to_train() -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -85,7 +84,7 @@ class Catalogue:
     def facts(self, folder: ModelFolder) -> dict[str, Any]:
         """A line about one model."""
         config, history = folder.config, folder.history
-        usable, running = (folder / model_folder.WEIGHTS).is_file(), is_training(folder)
+        usable, running = (folder / model_folder.WEIGHTS).is_file(), folder.being_trained
         files = [path for path in folder.path.iterdir() if path.is_file()]
         best = best_epoch(history) if history else None
         seconds_left = None
@@ -207,16 +206,3 @@ def evaluation(folder: ModelFolder) -> dict[str, Any] | None:
             )
     facts = {key: found[key] for key in ("data", "date", "epoch")}
     return facts | {"current": is_current(found, folder.history), "measures": measures}
-
-
-def is_training(folder: ModelFolder) -> bool:
-    """Whether the process that wrote itself down as the trainer of a folder is alive."""
-    try:
-        process = int((folder / ".trainer").read_text())
-        if process > 0:
-            os.kill(process, 0)  # asks, and does nothing
-    except PermissionError:
-        return True
-    except (OSError, ValueError, OverflowError):
-        return False
-    return process > 0

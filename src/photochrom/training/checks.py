@@ -15,6 +15,24 @@ from photochrom.training.warm_start import CHANGEABLE, refuse_coarser
 SMALLEST_FOR_VGG, SMALLEST_FOR_GAN = 8, 12
 
 
+def refuse(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFolder | None) -> None:
+    """Raise PhotochromError if this cannot be trained in this folder, before anything is made."""
+    refuse_data(config, pack)
+    if folder.exists:
+        as_begun(config, folder)
+    if not folder.has_checkpoint:
+        refuse_teacher(config, source)
+        if source:
+            refuse_other_network(config, source)
+
+
+def as_begun(config: Config, folder: ModelFolder) -> Config:
+    """The configuration with the epoch at which the folder's training began; raises PhotochromError if it is another one."""
+    config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
+    refuse_another(config, folder)
+    return config
+
+
 def refuse_data(config: Config, pack: DataSet) -> None:
     """Raise PhotochromError if a training cannot be done on these photos, by these processes."""
     photos = pack.count("train")

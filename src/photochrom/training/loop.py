@@ -16,13 +16,14 @@ from photochrom.data.dataset import DataSet
 from photochrom.errors import Interrupted
 from photochrom.evaluation.card import write_card
 from photochrom.model_folder import ModelFolder
-from photochrom.training.checks import refuse_another, refuse_other_network, refuse_teacher
+from photochrom.training.checks import as_begun, refuse, refuse_other_network, refuse_teacher
 from photochrom.training.diagnosis import faults
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 from photochrom.training.validation import end_epoch, sheet
 from photochrom.training.warm_start import fitted, told
 
+Checkpoint = tuple[dict[str, Any], Path, list[str]]  # see `ModelFolder.newest_checkpoint`
 SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
 
 
@@ -63,33 +64,12 @@ def train(
     """
     data = config.data.model_copy(update={"name": pack.name, "size": pack.size, "checksum": pack.checksum})
     config = config.model_copy(update={"data": data, "source": source.name if source else config.source})
-    config, resuming, found = processes.from_first(lambda: begin(config, folder, source))
-    training = Training(config, pack)
+    processes.from_first(lambda: refuse(config, folder, pack, source))
     with ExitStack() as held:
         processes.from_first(lambda: held.enter_context(folder.locked()))
-        if resuming:
-            # Not before: another trainer may just have written it.
-            found = processes.from_first(folder.newest_checkpoint)
-        if found:
-            state, origin, skipped = found
-            if source and not resuming and source.config.model != config.model:
-                old = source.config.model
-                for weights in ("model_state_dict", "ema_state_dict"):
-                    state[weights] = fitted(state[weights], old, training.network)
-                state.pop("optimizer_state_dict", None)  # whose moments are of other weights
-                training.notes.append(told(source.name, old, config.model))
-            training.restore(state, origin, anew=not resuming)
-            training.notes += [f"{sentence} (skipped: going on from {origin})" for sentence in skipped]
-            if source and not resuming and source.config.stages[-1].distill and not config.stages[0].distill:
-                training.notes.append(
-                    f"{source.name} was distilled to {source.config.steps} steps and has forgotten the others: what it was "
-                    f"distilled from ({source.config.source}) is the better beginning"
-                )
-            if resuming and origin == folder / model_folder.BEST and training.finished:
-                # Its other files may never have been written.
-                processes.from_first(lambda: save_epoch(training, folder))
+        training = begin(config, folder, pack, source)
         processes.from_first(
-            lambda: files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
+            lambda: files.write_json(folder / model_folder.CONFIG, training.config.model_dump(mode="json"))
         )
         if not training.finished:
             training.notes += training.batches.keep_features(encoding(config, report, signal_received))
@@ -103,26 +83,64 @@ def train(
                 training.begin_stage(training.losses.state())
 
 
-def begin(
+def begin(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFolder | None) -> Training:
+    """The training as the folder has it, on top of the source, or new; to be called while the folder is held.
+
+    Before, another trainer could still write what is decided on here.
+    """
+    config, resuming, found = processes.from_first(lambda: where_it_stands(config, folder, source))
+    if found is None:
+        return Training(config, pack)
+    state, origin, skipped = found
+    before = precision_of(state) if resuming else None
+    training = Training(config, pack, before)
+    if source and not resuming and source.config.model != config.model:
+        old = source.config.model
+        for weights in ("model_state_dict", "ema_state_dict"):
+            state[weights] = fitted(state[weights], old, training.network)
+        state.pop("optimizer_state_dict", None)  # whose moments are of other weights
+        training.notes.append(told(source.name, old, config.model))
+    training.restore(state, origin, anew=not resuming)
+    training.notes += [f"{sentence} (skipped: going on from {origin})" for sentence in skipped]
+    if before and before != training.arithmetic.precision:
+        training.notes.append(
+            f"what was trained in {before} goes on in {training.arithmetic.precision}, from epoch {training.epoch + 1} on"
+        )
+    if source and not resuming and source.config.stages[-1].distill and not config.stages[0].distill:
+        training.notes.append(
+            f"{source.name} was distilled to {source.config.steps} steps and has forgotten the others: what it was "
+            f"distilled from ({source.config.source}) is the better beginning"
+        )
+    if resuming and origin == folder / model_folder.BEST and training.finished:
+        # Its other files may never have been written.
+        processes.from_first(lambda: save_epoch(training, folder))
+    return training
+
+
+def where_it_stands(
     config: Config, folder: ModelFolder, source: ModelFolder | None
-) -> tuple[Config, bool, tuple[dict[str, Any], Path, list[str]] | None]:
-    """What is to be trained, whether it has begun already, and if it has not, the source's checkpoint."""
-    if folder.exists:
-        config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
-        refuse_another(config, folder)
+) -> tuple[Config, bool, Checkpoint | None]:
+    """What is to be trained, whether it has begun already, and the checkpoint to go on from, if there is one."""
     if folder.has_checkpoint:
-        return config, True, None
+        return as_begun(config, folder), True, folder.newest_checkpoint()
     found = beginning(config, source)
     return config.model_copy(update={"first_epoch": found[0]["epoch"] if found else 0}), False, found
 
 
-def beginning(config: Config, source: ModelFolder | None) -> tuple[dict[str, Any], Path, list[str]] | None:
+def beginning(config: Config, source: ModelFolder | None) -> Checkpoint | None:
     """The checkpoint of the source, if there is one; refuses what cannot begin on top of it, or on top of nothing."""
     refuse_teacher(config, source)
     if source is None:
         return None
     refuse_other_network(config, source)
     return source.newest_checkpoint() if source.has_checkpoint else source.weights_alone()
+
+
+def precision_of(state: dict[str, Any]) -> str | None:
+    """The arithmetic that a checkpoint was trained in; earlier versions have it in the history alone."""
+    last = state["history"][-1] if state["history"] else {}
+    precision: str | None = state.get("precision", last.get("precision"))
+    return precision
 
 
 def run_epoch(

@@ -46,12 +46,14 @@ class Training:
     `batches` and `backward` go with it. They keep nothing that a checkpoint would need.
     """
 
-    def __init__(self, config: Config, pack: DataSet) -> None:
+    def __init__(self, config: Config, pack: DataSet, before: str | None = None) -> None:
+        """before: the precision in which an earlier run trained; "auto" keeps to it."""
         refuse_data(config, pack)
         options = config.training
         self.config, self.pack = config, pack
         self.device = device_for_training()
-        self.arithmetic = Arithmetic(for_training(options.precision), self.device)
+        wanted = before if before and options.precision == "auto" else options.precision
+        self.arithmetic = Arithmetic(for_training(wanted), self.device)
         self.diffusion = Diffusion(config.diffusion)
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
@@ -124,6 +126,7 @@ class Training:
             "optimizer_state_dict": self.optimizer.state_dict(),
             "loss_state_dict": self.losses.state(),
             "teacher_state_dict": self.teacher.network.state_dict() if self.teacher else None,
+            "precision": self.arithmetic.precision,
             "scaler_state_dict": self.arithmetic.scaler.state_dict(),  # empty without one
             "train_loss": last["train_loss"],
             "val_loss": last["val_loss"],
