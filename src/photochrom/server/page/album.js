@@ -129,7 +129,7 @@ function drawTile(photo) {
 
 // "photochrom-v2: step 3 of 20, 4.1 s", or what it waits for.
 export function inWords(photo) {
-  return photo.seconds === null ? photo.words : `${photo.words}, ${photo.seconds < 1 ? "0" : Math.floor(photo.seconds)} s`;
+  return photo.seconds === null ? photo.words : `${photo.words}, ${photo.seconds < 1 ? "0" : Math.floor(photo.seconds)}\u00a0s`;
 }
 
 function toFailed() {
@@ -167,7 +167,7 @@ async function zip() {
   try {
     save(await downloadZip(files()).blob(), "photochrom.zip");
   } finally {
-    say($("zip"), "Download all (zip)");
+    say($("zip"), "Download all");
     drawBar();
   }
 }

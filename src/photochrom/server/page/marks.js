@@ -13,7 +13,7 @@ export class Hints {
     this.changed = changed;
     this.enough = enough;
     this.popover = h("div", { class: "popover", role: "dialog", "aria-label": "Colour of this place", hidden: true, onkeydown: (event) => event.key === "Escape" && this.close(event) });
-    stage.element.append(this.popover);
+    stage.element.parentElement.append(this.popover);
     document.addEventListener("pointerdown", (event) => event.target.closest(".popover, .hint") || this.close());
   }
 
@@ -136,10 +136,9 @@ export class Hints {
       h("p", { class: "row" }, h("label", { class: "row" }, other, "Another"), h("button", { type: "button", onclick: () => this.remove(hint) }, "Remove"), h("button", { type: "button", class: "primary", onclick: () => this.close({}) }, "Done")));
     this.opened = hint;
     this.popover.hidden = false;
-    const [box, own] = [this.stage.element.getBoundingClientRect(), this.popover.getBoundingClientRect()];
-    const at = this.markOf(hint).getBoundingClientRect();
-    this.popover.style.left = `${Math.max(8, Math.min(box.width - own.width - 8, at.left - box.left + 28))}px`;
-    this.popover.style.top = `${Math.max(8, Math.min(box.height - own.height - 8, at.top - box.top - own.height / 2))}px`;
+    const [at, own] = [this.markOf(hint).getBoundingClientRect(), this.popover.getBoundingClientRect()];
+    this.popover.style.left = `${Math.max(8, Math.min(innerWidth - own.width - 8, at.right + 12))}px`;
+    this.popover.style.top = `${Math.max(8, Math.min(innerHeight - own.height - 8, at.top - own.height / 2))}px`;
     this.popover.querySelector("button").focus({ preventScroll: true });
   }
 

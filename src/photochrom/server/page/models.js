@@ -8,6 +8,7 @@ const LOSSES = { train_loss: "All together", noise: "Noise", perceptual: "Percep
 const LASTING = "[id]"; // elements whose focus, scroll and open state outlive new data
 let known = [];
 let chosen = null; // a name, "" for the first, null while the view is not seen
+let asked = false; // whether somebody chose the model a moment ago
 let drawn = ""; // what the details show: they are drawn anew when it changes
 
 export function offer(models) {
@@ -17,6 +18,7 @@ export function offer(models) {
 
 export function turned(name) {
   chosen = name;
+  asked = Boolean(name);
   drawn = "";
   draw();
 }
@@ -84,7 +86,10 @@ async function drawDetails() {
   try {
     const path = `models/${encodeURIComponent(model.name)}`;
     const [details, history] = await Promise.all([get(path), get(`${path}/history`)]);
-    if (drawn === state) renew(place, parts(details, history, path));
+    if (drawn !== state) return;
+    renew(place, parts(details, history, path));
+    if (asked && place.getBoundingClientRect().top > 0.7 * innerHeight) place.scrollIntoView();
+    asked = false;
   } catch (error) {
     renew(place, [h("p", { class: "problem", role: "alert" }, error.message)]);
     drawn = "";

@@ -40,7 +40,7 @@ export function begin() {
   on("next", () => turn(1));
   on("copy", copy);
   on("download", download);
-  on("again", () => album.ask(photo));
+  for (const id of ["again", "with-this"]) on(id, () => album.ask(photo));
   on("others", () => album.ask(photo, { samples: 4, average: 1, seed: nextSeed() }));
   on("remove", () => { const gone = photo; location.hash = album.all().length > 1 ? `#photo-${(album.neighbour(photo, 1) ?? album.neighbour(photo, -1)).number}` : "#"; album.remove(gone); });
   on("hint", () => useTool($("hint").getAttribute("aria-pressed") === "true" ? null : "hint"));
@@ -107,7 +107,7 @@ function update() {
   for (const id of ["copy", "download", "others"]) $(id).disabled = !result;
   for (const radio of $("views").querySelectorAll("input")) radio.disabled = !result && radio.value !== "colours";
   $("others").disabled ||= photo.isBusy;
-  $("again").disabled = photo.isBusy;
+  $("again").disabled = $("with-this").disabled = photo.isBusy;
   $("problem").hidden = !photo.problem || photo.isBusy;
   $("problem").classList.toggle("mild", photo.state === "cancelled");
   if (!$("problem").hidden && $("problem").dataset.text !== photo.problem) $("problem").replaceChildren(`${photo.problem} `, h("button", { type: "button", onclick: () => album.ask(photo) }, "Try again"));
@@ -179,8 +179,7 @@ function drawHintList() {
 // Something was said on the photo: the next colouring takes it up.
 function said() {
   drawHintList();
-  const unused = photo.hints.length || photo.mask || photo.like;
-  say($("again"), unused ? "Colour with this" : "Colour again");
+  $("with-this").hidden = !(photo.hints.length || photo.mask || photo.like);
 }
 
 function likeChosen(file) {
@@ -208,6 +207,7 @@ function useTool(name) {
   const tools = { hint: hints, gray: mask };
   stage.tool = name ? (...what) => tools[name].tool(...what) : null;
   stage.element.dataset.tool = name ?? "";
+  if (name) stage.element.scrollIntoView({ block: "nearest" });
   update();
   said();
 }
