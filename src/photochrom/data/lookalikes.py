@@ -1,0 +1,213 @@
+"""Which photos look the same: saved once more, resized, mirrored, slightly cropped or brightened, or of one burst.
+
+Three looks, each at the pairs that the one before has left. First the coarse pattern of luma: its 8 x 8 lowest frequencies
+(DCT-II) without the mean, weighted by the square root of the frequency and scaled to length 1, so that light and contrast
+have no say; the patterns of all pairs are compared by matrix products. A mirror image has its odd horizontal frequencies
+negated: E + O is the likeness of two photos, E - O that of one and the other's mirror image. Then the same with either photo
+cut to thirteen windows. Last the detail, which two pairs of trousers on one floor do not share, moved and zoomed a little
+to fit (Lucas and Kanade 1981), and the colours.
+
+How many it misses and how many it takes for what they are not: docs/lookalikes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Photos = npt.NDArray[np.uint8]  # (N, S, S, 3), often memory-mapped
+
+ALIKE, WINDOW_ALIKE, DETAIL_ALIKE, COLORS_APART = 0.68, 0.88, 0.35, 0.08
+MOST = 500_000  # photos among which look-alikes are sought: time grows with the square, and these take some twenty minutes
+KEPT, SEEN, FINE, CELLS = (
+    8,
+    16,
+    32,
+    4,
+)  # frequencies; sides of what patterns, detail and colours are taken from
+ROWS, COLUMNS, AT_ONCE = 512, 4096, 256
+
+# Left, top and side of each window, as shares of the photo's side; the first is the whole.
+WINDOWS = [(0.0, 0.0, 1.0)] + [
+    (left / 16, top / 16, 1 - most / 16)
+    for most in (1, 2)
+    for top in range(most + 1)
+    for left in range(most + 1)
+]
+SPANS = sorted({(start, side) for left, top, side in WINDOWS for start in (left, top)})
+ODD = np.tile(np.arange(KEPT) % 2 == 1, KEPT)  # horizontal frequencies of a pattern
+MIRROR = np.where(ODD, -1, 1).astype(np.float32)
+
+
+def look_alikes(
+    photos: Photos, progress: Callable[[int, int], None] = lambda done, total: None
+) -> npt.NDArray[np.int64]:
+    """The group of each photo, (N,): the lowest number among the photos that look like it, or like one of those.
+
+    progress(done, total) counts photos. Among more than MOST photos nothing is sought, and each is its own group.
+    """
+    group = list(range(len(photos)))
+
+    def first(i: int) -> int:
+        while group[i] != i:
+            group[i] = i = group[group[i]]
+        return i
+
+    if len(photos) <= MOST:
+        patterns = _patterns(photos)
+        for start in range(0, len(photos), ROWS):
+            progress(start, len(photos))
+            rows = slice(start, start + ROWS)
+            for i, j in _pairs(photos, patterns, photos, patterns, rows, start):
+                a, b = sorted((first(i), first(j)))
+                group[b] = a
+    return np.array([first(i) for i in range(len(group))], np.int64)
+
+
+def seen_in(photos: Photos, others: Photos) -> npt.NDArray[np.bool_]:
+    """Which photos look like one of `others`, of the same or another size: (N,)."""
+    seen = np.zeros(len(photos), bool)
+    patterns, theirs = _patterns(photos), _patterns(others)
+    for start in range(0, len(photos), ROWS):
+        for i, _ in _pairs(photos, patterns, others, theirs, slice(start, start + ROWS)):
+            seen[i] = True
+    return seen
+
+
+def _pairs(
+    photos: Photos, patterns: Floats, others: Photos, theirs: Floats, rows: slice, after: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Pairs (i, j) of a photo in `rows` and one of `others` that look the same. after: both are one list, so j > i."""
+    mine = patterns[rows, 0].astype(np.float32)
+    for begin in range(after or 0, len(others), COLUMNS):
+        block = theirs[begin : begin + COLUMNS, 0].astype(np.float32)
+        odd = mine[:, ODD] @ block[:, ODD].T
+        likeness = mine[:, ~ODD] @ block[:, ~ODD].T + np.abs(odd)  # (rows, columns)
+        near, far = np.nonzero(likeness > ALIKE)
+        mirrored = odd[near, far] < 0
+        i, j = near + rows.start, far + begin
+        if after is not None:
+            i, j, mirrored = i[j > i], j[j > i], mirrored[j > i]
+        for part in np.array_split(np.arange(len(i)), -(-len(i) // AT_ONCE)) if len(i) else ():
+            a, b, flip = i[part], j[part], mirrored[part]
+            window, other_cut, alike = _best_window(patterns[a], theirs[b], flip)
+            left = np.flatnonzero(alike > WINDOW_ALIKE)
+            if len(left):
+                a, b, flip = a[left], b[left], flip[left]
+                same = _same_detail(photos[a], others[b], flip, window[left], other_cut[left])
+                yield from zip(a[same].tolist(), b[same].tolist(), strict=True)
+
+
+def _best_window(
+    a: Floats, b: Floats, mirrored: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Floats]:
+    """Of pairs (P, windows, 64): the window that fits the other whole best, whether b is cut by it, and how alike it is."""
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    sign = np.where(mirrored[:, None], MIRROR, 1)
+    fits = np.concatenate(
+        [np.matmul(cut, (whole[:, 0] * sign)[..., None])[..., 0] for cut, whole in ((a, b), (b, a))], axis=1
+    )
+    best = fits.argmax(1)
+    return best % len(WINDOWS), best >= len(WINDOWS), fits.max(1)
+
+
+def _same_detail(
+    a: Photos,
+    b: Photos,
+    mirrored: npt.NDArray[np.bool_],
+    window: npt.NDArray[np.int64],
+    b_cut: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """Whether pairs of photos share detail and colours, one of each pair being cut to a window."""
+    cut, whole = np.zeros((2, len(a), FINE, FINE), np.float32)
+    apart = np.zeros(len(a))
+    for p, number in enumerate(window):
+        one, other = (b[p], a[p]) if b_cut[p] else (a[p], b[p])
+        other = other[:, ::-1] if mirrored[p] else other
+        cut[p] = _reduced(_luma(one), number, FINE)
+        whole[p] = _reduced(_luma(other), 0, FINE)
+        apart[p] = np.abs(_colors(one, number) - _colors(other, 0)).mean()
+    return (_shared_detail(cut, whole) > DETAIL_ALIKE) & (apart < COLORS_APART)
+
+
+def _shared_detail(a: Floats, b: Floats) -> Floats:
+    """The share of the variance of b's detail that is a's, moved and zoomed a little; (P, 32, 32) each -> (P,)."""
+    dx, dy = np.gradient(a, axis=2), np.gradient(a, axis=1)
+    place = (np.arange(FINE, dtype=np.float32) - (FINE - 1) / 2) / FINE * 2
+    inside = (..., slice(2, -2), slice(2, -2))
+    terms = [_detail(term)[inside] for term in (a, dx, dy, dx * place + dy * place[:, None])]
+    causes = np.stack([term.reshape(len(a), -1) for term in terms], axis=1)  # (P, 4, pixels)
+    wanted = _detail(b)[inside].reshape(len(b), -1, 1)
+    square = causes @ causes.transpose(0, 2, 1) + 1e-3 * np.eye(4, dtype=np.float32)
+    product = causes @ wanted  # (P, 4, 1)
+    explained = (np.linalg.solve(square, product) * product).sum((1, 2))
+    return np.asarray(explained / ((wanted**2).sum((1, 2)) + 1e-3), np.float32)
+
+
+def _patterns(photos: Photos) -> Floats:
+    """The coarse pattern of luma in each window: (N, windows, 64), of length 1, in half precision to save memory."""
+    side = photos.shape[1]
+    k, place = np.arange(KEPT), np.arange(SEEN)
+    cosines = np.cos((2 * place + 1) * k[:, None] * np.pi / (2 * SEEN)) * np.where(k, 1, 0.5**0.5)[:, None]
+    rows = np.concatenate([cosines @ _areas(side, start, share, SEEN) for start, share in SPANS])
+    rows = rows.astype(np.float32)  # (spans * 8, S)
+    weight = np.hypot(k, k[:, None]) ** 0.5
+    weight[0, 0] = 0
+    found = np.empty((len(photos), len(WINDOWS), KEPT * KEPT), np.float16)
+    for start in range(0, len(photos), AT_ONCE):
+        part = photos[start : start + AT_ONCE]
+        all_spans = rows @ _luma(part) @ rows.T  # (B, spans * 8, spans * 8)
+        for number, (left, top, share) in enumerate(WINDOWS):
+            v, h = (KEPT * SPANS.index((at, share)) for at in (top, left))
+            pattern = all_spans[:, v : v + KEPT, h : h + KEPT] * weight
+            pattern = pattern.reshape(len(part), -1)
+            length = np.linalg.norm(pattern, axis=1, keepdims=True)
+            found[start : start + len(part), number] = pattern / np.maximum(
+                length, 1
+            )  # a plain area has none
+    return found
+
+
+def _reduced(plane: Floats, window: int, side: int) -> Floats:
+    """A window of a plane (S, S) as means of side x side equal parts."""
+    left, top, share = WINDOWS[window]
+    areas = (_areas(len(plane), start, share, side) for start in (top, left))
+    down, across = areas
+    return down @ plane @ across.T
+
+
+def _areas(side: int, start: float, share: float, parts: int) -> Floats:
+    """The matrix (parts, side) that takes the means of equal parts of a stretch of a line of `side` pixels."""
+    ends = (start + np.arange(parts + 1) * share / parts) * side
+    pixel = np.arange(side)
+    covered = np.minimum(ends[1:, None], pixel + 1) - np.maximum(ends[:-1, None], pixel)
+    return (covered.clip(min=0) * parts / (share * side)).astype(np.float32)
+
+
+def _luma(pixels: Photos) -> Floats:
+    """Rec. 601 luma in 0..255."""
+    red, green, blue = (pixels[..., c].astype(np.float32) for c in range(3))
+    return red * 0.299 + green * 0.587 + blue * 0.114
+
+
+def _colors(pixels: Photos, window: int) -> Floats:
+    """Blue and red less luma, in 0..1, as means of 4 x 4 cells of a window."""
+    y = _luma(pixels)
+    return np.stack([_reduced(pixels[..., c] - y, window, CELLS) for c in (2, 0)]) / np.float32(255)
+
+
+def _detail(planes: Floats) -> Floats:
+    """Planes (..., 32, 32) less what a Gaussian of 1.5 pixels leaves of them."""
+    return planes - BLUR @ planes @ BLUR.T
+
+
+def _gaussian(side: int, sigma: float) -> Floats:
+    apart = np.subtract.outer(np.arange(side), np.arange(side))
+    weights = np.exp(-0.5 * (apart / sigma) ** 2)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+
+BLUR = _gaussian(FINE, 1.5)
