@@ -607,7 +607,7 @@ def test_import_reports_counts_and_what_was_left_out(run: Run, tmp_path: Path) -
     for number in range(9):
         photo(tmp_path / f"My photos/{number}.png", 16 + number)
     truncated(tmp_path / "My photos/bad.jpg")
-    options = ("--size", 16, "--max-bad", 0.2, "--validation", 0.3, "--test", 0)
+    options = ("--size", 16, "--validation", 0.3, "--test", 0)
     result = run("data", "import", "My photos", *options)
     assert result.code == 0
     assert re.search(r"train +6 *\n", result.out)

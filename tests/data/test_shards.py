@@ -63,7 +63,7 @@ def written(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write(source: Path, destination: Path, **options: Any) -> Path:
-    options = {"size": SIZE, "validation": 0.3, "max_bad": 0.1, "shards": True} | options
+    options = {"size": SIZE, "validation": 0.3, "shards": True} | options
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "SHARD_BYTES", CAPACITY * 3 * SIZE * SIZE)
         return import_photos(source, destination, **options).folder
@@ -83,7 +83,7 @@ class TestWriting:
     def test_holds_the_photos_that_a_packed_data_set_holds(
         self, source: Path, written: Path, tmp_path: Path
     ) -> None:
-        packed = Pack.open(import_photos(source, tmp_path / "packed", size=SIZE, max_bad=0.1).folder)
+        packed = Pack.open(import_photos(source, tmp_path / "packed", size=SIZE).folder)
         data = Shards.open(written)
         true = dict(zip(packed.origin, packed.rgb(np.arange(COUNT)), strict=True))
         true["dogs/twin.png"] = true["cats/00.png"]  # of which one is there
@@ -436,9 +436,7 @@ class TestUse:
         assert len(chosen.origins()) == 5
 
     def test_commands(self, run: Run, source: Path) -> None:
-        made = run(
-            "data", "import", source, "--name", "mine", "--size", 16, "--shards", "--max-bad", 0.1, "--json"
-        )
+        made = run("data", "import", source, "--name", "mine", "--size", 16, "--shards", "--json")
         assert made.code == 0
         facts = json.loads(made.out)
         assert facts["photos"] == COUNT

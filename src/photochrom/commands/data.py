@@ -28,7 +28,6 @@ def data_import(
     validation: Annotated[float, typer.Option(help="Share held out, if the source holds out none.")] = 0.1,
     test: Annotated[float, typer.Option(help="Share of the held-out photos for the last report.")] = 0.5,
     seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
-    max_bad: Annotated[float, typer.Option(help="Share of the files that may be broken.")] = 0.01,
     shards: Annotated[
         bool, typer.Option("--shards", help="Write WebDataset shards, for more than fits onto a disk.")
     ] = False,
@@ -39,6 +38,7 @@ def data_import(
     """Pack photos into a data set that training reads without decoding.
 
     Gray photos, duplicates and broken files are found, counted and left out.
+    Photos that look alike stay together: all to learn from, or all held out.
     Sub-folders become categories.
 
     [bold]Examples[/bold]
@@ -64,10 +64,9 @@ def data_import(
             validation=validation,
             test=test,
             seed=seed,
-            max_bad=max_bad,
             shards=shards,
             overwrite=overwrite,
-            progress=lambda done, total: display.show(done, total, f"{done:,} of {total:,}"),
+            progress=lambda done, total, what: display.show(done, total, f"{done:,} of {total:,} {what}"),
         )
     facts = open_data(report.folder).summary()
     if as_json:
@@ -85,13 +84,22 @@ def data_import(
             f"... and {len(broken) - 5} more, all listed in {report.folder / ('left_out.json' if shards else 'index.json')}"
         )
     place = unless_default("--data-dir", data_dir, DATA_DIR)
-    say(f"{report.folder} made in {report.seconds:.0f} s. Next:")
+    say(f"{report.folder} made in {report.seconds:.0f} s.")
+    if missing := [part for part in ("train", "validation") if not report.counts[part]]:
+        say(
+            f"It has no photo for {' and '.join(missing)}, so nothing can be trained on it: import at least two photos "
+            "that do not look alike, and --validation above 0. Good colours take thousands of photos."
+        )
+        return
+    say("Next:")
     say(f"  photochrom data info {name}{place}")
     say(f"  photochrom train --data {name}{place}")
 
 
 def _print_counts(facts: dict[str, Any]) -> None:
     rows = [[split, f"{count:,}"] for split, count in facts["counts"].items()]
+    if (alike := facts["look_alikes"]) and alike["groups"]:
+        rows.append([f"look like another ({alike['groups']:,} groups)", f"{alike['photos']:,}"])
     rows += [[f"left out: {reason}", f"{count:,}"] for reason, count in facts["left_out"].items()]
     print_table([facts["name"], ">photos"], rows)
 
@@ -132,6 +140,10 @@ def data_info(
     say(f"{facts['size']} x {facts['size']} pixels, from {facts['source']}, {facts['bytes'] / 1e6:,.0f} MB")
     if shown:
         say(f"{len(shown)} categories: {', '.join(shown[:6])}{', ...' if len(shown) > 6 else ''}")
+    if facts["look_alikes"] is None:
+        say(
+            "An earlier version made it, which did not look for photos that look alike: import the photos again."
+        )
     say(f"contact sheet: {sheet}")
 
 

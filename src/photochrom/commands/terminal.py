@@ -45,6 +45,7 @@ class Display:
         )
         self._task = self._bar.add_task("", total=None, text="")
         self._begun = self._last_line = time.monotonic()
+        self._done = 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -61,8 +62,11 @@ class Display:
         self._last_line = time.monotonic()
 
     def show(self, done: float, total: float, text: str, seconds_left: float | None = None) -> None:
-        """How far it is; the time left is that of the pace so far, if it is not given."""
+        """How far it is; the time left is that of the pace so far, if it is not given. A count that falls begins anew."""
         now = time.monotonic()
+        if done < self._done:
+            self._begun = now
+        self._done = done
         if seconds_left is None:
             seconds_left = (now - self._begun) / done * (total - done) if done else None
         if seconds_left is not None:

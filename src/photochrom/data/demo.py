@@ -70,6 +70,7 @@ def make_demo(destination: Path) -> ImportReport:
                     columns.values(), (split, label, f"{name} {origin}", digest), strict=True
                 ):
                     column.append(value)
+        columns["group"] = columns["label"]  # crops of one photograph
         index |= {"source": "scikit-image and matplotlib", "seed": SEED, "photos": columns}
         index |= {"categories": [name for name, *_ in PHOTOS], "left_out": []}
     return ImportReport(destination, index["counts"], {}, [], time.perf_counter() - started)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 import warnings
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -13,8 +14,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
+import numpy.typing as npt
+
+from photochrom.data.lookalikes import count_groups, look_alikes
 from photochrom.data.pack import new_pack
 from photochrom.data.reading import Pixels
 from photochrom.data.shards import new_shards
@@ -22,13 +27,13 @@ from photochrom.data.sources import LeftOut, Photo, Source, open_source, read_ph
 from photochrom.data.stratification import chance_of, stratified
 from photochrom.errors import PhotochromError, UsageError
 
-CHUNK = (
-    16  # photos that a thread takes at a time: handing over tiny ones singly would take as long as reading
-)
+# Photos that a thread takes at a time: handing over tiny ones singly would take as long as reading.
+CHUNK = 16
+FIRST = 300  # files among which so many may be broken that the source itself must be
 
-Progress = Callable[[int, int], None]  # (done, total)
+Progress = Callable[[int, int, str], None]  # (done, total, what is done)
 Read = tuple[Photo, tuple[Pixels, str] | LeftOut]
-Collect = Callable[..., tuple[dict[str, Photo], list[LeftOut]]]  # `_collect`, all but where to write
+Collect = Callable[[BinaryIO], tuple[list[Photo], list[str], npt.NDArray[np.int64], list[LeftOut]]]
 Shares = tuple[float, float, int]  # held out, of these for the last report, and the seed that draws them
 
 
@@ -53,7 +58,6 @@ def import_photos(
     validation: float = 0.1,
     test: float = 0.5,
     seed: int = 0,
-    max_bad: float = 0.01,
     workers: int | None = None,
     shards: bool = False,
     overwrite: bool = False,
@@ -64,23 +68,25 @@ def import_photos(
     size: side of the square photos in pixels. limit: how many photos to keep, drawn by seed with a fair share
     of every category. categories: only these, by name, wnid or folder. validation: share of the photos held
     out, where the source holds out none itself. test: share of the held-out photos that becomes the split
-    `test`. max_bad: share of the photos that may be broken. workers: threads, by default one a processor.
+    `test`. workers: threads, by default one a processor.
     shards: write shards (`photochrom.data.shards`) instead of a packed data set.
-    progress: called with (done, total) every few photos, and at the end.
+    progress: called with (done, total, what is done) every few photos, and at the end.
 
     The split is drawn within each category from (seed, checksum of the photo), so that a second run, other
-    file names or another order of files do not change it. Gray, broken, too small and too large photos and
-    duplicates are left out; of equal photos the one that the source holds out stays, else the first.
-    In shards photos lie in random order, each goes into its split on sight, and of equal photos the first stays.
+    file names or another order of files do not change it. Photos that look alike fall into the same part
+    (`photochrom.data.lookalikes`), into the held-out one if the source holds out one of them. Gray, broken,
+    too small and too large photos and duplicates are left out; of equal photos the one that the source holds
+    out stays, else the first. In shards photos lie in random order, and the shares are only met on average.
 
-    Raises UsageError for a value out of range or an unknown category, PhotochromError for all else.
+    Raises UsageError for a value out of range or an unknown category, PhotochromError for all else, and where
+    more than half of the first files are broken.
     """
     if not 8 <= size <= 1024:
         raise UsageError(f"size {size} is not possible: give 8 to 1024 pixels")
     for name, count in (("limit", limit), ("workers", workers)):
         if count is not None and count < 1:
             raise UsageError(f"{name} {count} is not possible: give 1 or more")
-    for name, share in (("validation", validation), ("test", test), ("max-bad", max_bad)):
+    for name, share in (("validation", validation), ("test", test)):
         if not 0 <= share <= 1:
             raise UsageError(f"{name} {share} is not a share: give a number from 0 to 1, as 0.1 for a tenth")
     started = time.perf_counter()
@@ -91,7 +97,7 @@ def import_photos(
         if shards or limit is not None:
             chosen = _in_drawing_order(chosen, seed)
         with closing(_read_ahead(chosen, size, workers or os.cpu_count() or 1)) as results:
-            collect = partial(_collect, chosen, results, total=total, max_bad=max_bad, progress=progress)
+            collect = partial(_collect, chosen, results, size=size, total=total, progress=progress)
             shares = (validation, test, seed)
             write = _write_shards if shards else _write_pack
             index = write(chosen, collect, destination, size, shares, overwrite)
@@ -104,15 +110,16 @@ def _write_pack(
     source: Source, collect: Collect, destination: Path, size: int, shares: Shares, overwrite: bool
 ) -> dict[str, Any]:
     with new_pack(destination, size, overwrite=overwrite) as (file, index):
-        kept, left_out = collect(write=lambda photo, pixels, digest: file.write(pixels.tobytes()))
+        photos, checksums, group, left_out = collect(file)
         label = _labels(source)
         index |= {"source": source.name, "seed": shares[2], "left_out": left_out}
         index["categories"] = list(source.categories.values())
         index["photos"] = {
-            "split": _split(list(kept.values()), list(kept), *shares),
-            "label": [label[photo.category] for photo in kept.values()],
-            "origin": [photo.origin for photo in kept.values()],
-            "checksum": list(kept),
+            "split": _split(photos, checksums, group, *shares),
+            "label": [label[photo.category] for photo in photos],
+            "origin": [photo.origin for photo in photos],
+            "checksum": checksums,
+            "group": group.tolist(),
         }
     return index
 
@@ -120,27 +127,24 @@ def _write_pack(
 def _write_shards(
     source: Source, collect: Collect, destination: Path, size: int, shares: Shares, overwrite: bool
 ) -> dict[str, Any]:
-    validation, test, seed = shares
-    holds_out = any(photo.held_out for photo in source.photos)
-    label = _labels(source)
-
-    def split(photo: Photo, digest: str) -> str:
-        """As `_split`, but on sight of this photo alone: the shares are only met on average."""
-        drawn = photo.held_out if holds_out else chance_of(f"{seed} validation", digest) < validation
-        if not drawn:
-            return "train"
-        return "test" if chance_of(f"{seed} test", digest) < test else "validation"
-
-    with new_shards(destination, size, overwrite=overwrite) as (writer, index):
-
-        def write(photo: Photo, pixels: Pixels, digest: str) -> None:
-            facts = {"origin": photo.origin, "label": label[photo.category], "checksum": digest}
-            writer.add(split(photo, digest), pixels, facts)
-
-        _, left_out = collect(write=write, first_stays=True)
-        index |= {"source": source.name, "seed": seed, "left_out": left_out}
-        index["categories"] = list(source.categories.values())
+    with (
+        new_shards(destination, size, overwrite=overwrite) as (writer, index),
+        tempfile.TemporaryFile(dir=writer.folder.parent) as file,
+    ):
+        photos, checksums, group, left_out = collect(file)
+        pixels, label = _mapped(file, 0, len(photos), size), _labels(source)
+        for i, split in enumerate(_split_by_chance(photos, checksums, group, *shares)):
+            facts = {"origin": photos[i].origin, "label": label[photos[i].category], "checksum": checksums[i]}
+            writer.add(split, pixels[i], facts)
+        index |= {"source": source.name, "seed": shares[2], "left_out": left_out}
+        index |= {"categories": list(source.categories.values()), "look_alikes": count_groups(group)}
     return index
+
+
+def _mapped(file: BinaryIO, start: int, count: int, size: int) -> npt.NDArray[np.uint8]:
+    """Photos that were written to a file, (count, size, size, 3)."""
+    file.flush()
+    return np.memmap(file, np.uint8, "r", start, (count, size, size, 3))
 
 
 def _labels(source: Source) -> dict[str | None, int]:
@@ -156,35 +160,32 @@ def _in_drawing_order(source: Source, seed: int) -> Source:
 def _collect(
     source: Source,
     results: Iterable[Read],
+    file: BinaryIO,
     *,
-    write: Callable[[Photo, Pixels, str], object],
-    first_stays: bool = False,
+    size: int,
     total: int,
-    max_bad: float,
     progress: Progress | None,
-) -> tuple[dict[str, Photo], list[LeftOut]]:
-    """Write usable photos until there are `total`; return them by checksum, and what is left out.
-
-    first_stays: of equal photos the first stays, even if the source holds out the second.
-    """
-    kept: dict[str, Photo] = {}
+) -> tuple[list[Photo], list[str], npt.NDArray[np.int64], list[LeftOut]]:
+    """Write usable photos until there are `total`; return them, their checksums and groups, and what is left out."""
+    kept: dict[str, Photo] = {}  # by checksum
     left_out, broken = list(source.left_out), list[LeftOut]()
+    start = file.tell()
     for looked_at, (photo, result) in enumerate(results, 1):
         if isinstance(result, LeftOut):
             left_out.append(result)
             if result.reason == "broken":
                 broken.append(result)
-                _check_broken(broken, max_bad * total, f"the first {looked_at} of {source.name}")
         elif twin := kept.get(result[1]):
-            better = photo.held_out and not twin.held_out and not first_stays
-            stays, goes = (photo, twin) if better else (twin, photo)
+            stays, goes = (photo, twin) if photo.held_out and not twin.held_out else (twin, photo)
             kept[result[1]] = stays  # the same pixels, so the same place in the file
             left_out.append(LeftOut(goes.origin, "duplicate", f"of {stays.origin}"))
         else:
-            write(photo, *result)
+            file.write(result[0].tobytes())
             kept[result[1]] = photo
+        if looked_at % 100 == 0 and looked_at <= FIRST and 2 * len(broken) > looked_at:
+            _refuse_broken(broken, f"the first {looked_at} files of {source.name}")
         if progress and looked_at % CHUNK == 0:
-            progress(min(looked_at, total), total)
+            progress(min(looked_at, total), total, "read")
         if len(kept) == total:
             break
     if not kept:
@@ -192,8 +193,12 @@ def _collect(
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise PhotochromError(f"{source.name} has no usable photo ({reasons or 'no photo at all'})")
     if progress:
-        progress(total, total)
-    return kept, left_out
+        progress(total, total, "read")
+    group = look_alikes(
+        _mapped(file, start, len(kept), size),
+        (lambda done, total: progress(done, total, "compared")) if progress else (lambda done, total: None),
+    )
+    return list(kept.values()), list(kept), group, left_out
 
 
 def _read_ahead(source: Source, size: int, workers: int) -> Generator[Read, None, None]:
@@ -216,25 +221,75 @@ def _read_ahead(source: Source, size: int, workers: int) -> Generator[Read, None
         pool.shutdown()
 
 
-def _check_broken(broken: list[LeftOut], allowed: float, files: str) -> None:
-    if len(broken) > allowed:
-        some = "; ".join(f"{entry.origin}: {entry.detail}" for entry in broken[:3])
-        fault = f"{len(broken)} of {files} are broken ({some})"
-        raise PhotochromError(f"{fault}: mend or remove them, or allow more with --max-bad")
+def _refuse_broken(broken: list[LeftOut], files: str) -> None:
+    some = "; ".join(f"{entry.origin}: {entry.detail}" for entry in broken[:3])
+    raise PhotochromError(
+        f"{len(broken)} of {files} are broken ({some}): the folder may not be copied whole, or a download may have "
+        "saved error pages instead of photos; get the photos again, or remove what is broken"
+    )
 
 
-def _split(photos: list[Photo], checksums: list[str], validation: float, test: float, seed: int) -> list[str]:
-    def drawn(among: Sequence[int], purpose: str) -> list[int]:
-        groups = [photos[i].category or "" for i in among]
-        return [among[i] for i in stratified(groups, [checksums[i] for i in among], f"{seed} {purpose}")]
+def _members(group: npt.NDArray[np.int64]) -> dict[int, list[int]]:
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, number in enumerate(group.tolist()):
+        members[number].append(i)
+    return members
 
-    held_out = [i for i, photo in enumerate(photos) if photo.held_out]
+
+def _split(
+    photos: list[Photo],
+    checksums: list[str],
+    group: npt.NDArray[np.int64],
+    validation: float,
+    test: float,
+    seed: int,
+) -> list[str]:
+    members = _members(group)
+
+    def drawn(among: Sequence[int], purpose: str, count: int) -> list[int]:
+        """`count` photos, or some fewer, since a group is drawn whole or not at all."""
+        categories = [photos[i].category or "" for i in among]
+        order = [among[i] for i in stratified(categories, [checksums[i] for i in among], f"{seed} {purpose}")]
+        chosen: dict[int, None] = {}
+        for i in order:
+            if i not in chosen and len(chosen) + len(members[group[i]]) <= count:
+                chosen |= dict.fromkeys(members[group[i]])
+        return list(chosen)
+
+    held_out = [
+        i for number in {group[i] for i, p in enumerate(photos) if p.held_out} for i in members[number]
+    ]
     if not held_out and validation > 0:
         count = max(1, round(validation * len(photos)))
-        held_out = drawn(range(len(photos)), "validation")[:count]
+        # Of few photos, all in groups, none may be small enough: then the smallest that is not all there is.
+        smallest = min(members.values(), key=len)
+        held_out = drawn(range(len(photos)), "validation", count) or smallest * (len(members) > 1)
     split = ["train"] * len(photos)
     for i in held_out:
         split[i] = "validation"
-    for i in drawn(held_out, "test")[: int(test * len(held_out))]:
+    for i in drawn(sorted(held_out), "test", int(test * len(held_out))):
         split[i] = "test"
+    return split
+
+
+def _split_by_chance(
+    photos: list[Photo],
+    checksums: list[str],
+    group: npt.NDArray[np.int64],
+    validation: float,
+    test: float,
+    seed: int,
+) -> list[str]:
+    """As `_split`, but of each group alone: a photo keeps its part when others come or go; shares are met on average."""
+    holds_out = any(photo.held_out for photo in photos)
+    split = [""] * len(photos)
+    for inside in _members(group).values():
+        key = min(checksums[i] for i in inside)
+        drawn = chance_of(f"{seed} validation", key) < validation
+        if any(photos[i].held_out for i in inside) if holds_out else drawn:
+            part = "test" if chance_of(f"{seed} test", key) < test else "validation"
+        else:
+            part = "train"
+        for i in inside:
+            split[i] = part
     return split

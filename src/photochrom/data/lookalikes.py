@@ -18,6 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
+Indices = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 Photos = npt.NDArray[np.uint8]  # (N, S, S, 3), often memory-mapped
 
 ALIKE, WINDOW_ALIKE, DETAIL_ALIKE, COLORS_APART = 0.68, 0.88, 0.35, 0.08
@@ -42,9 +45,7 @@ ODD = np.tile(np.arange(KEPT) % 2 == 1, KEPT)  # horizontal frequencies of a pat
 MIRROR = np.where(ODD, -1, 1).astype(np.float32)
 
 
-def look_alikes(
-    photos: Photos, progress: Callable[[int, int], None] = lambda done, total: None
-) -> npt.NDArray[np.int64]:
+def look_alikes(photos: Photos, progress: Callable[[int, int], None] = lambda done, total: None) -> Indices:
     """The group of each photo, (N,): the lowest number among the photos that look like it, or like one of those.
 
     progress(done, total) counts photos. Among more than MOST photos nothing is sought, and each is its own group.
@@ -67,7 +68,13 @@ def look_alikes(
     return np.array([first(i) for i in range(len(group))], np.int64)
 
 
-def seen_in(photos: Photos, others: Photos) -> npt.NDArray[np.bool_]:
+def count_groups(group: Indices) -> dict[str, int]:
+    """How many groups of two or more photos that look alike there are, and how many photos are in them."""
+    sizes = np.unique(group, return_counts=True)[1]
+    return {"groups": int((sizes > 1).sum()), "photos": int(sizes[sizes > 1].sum())}
+
+
+def seen_in(photos: Photos, others: Photos) -> Flags:
     """Which photos look like one of `others`, of the same or another size: (N,)."""
     seen = np.zeros(len(photos), bool)
     patterns, theirs = _patterns(photos), _patterns(others)
@@ -78,7 +85,7 @@ def seen_in(photos: Photos, others: Photos) -> npt.NDArray[np.bool_]:
 
 
 def _pairs(
-    photos: Photos, patterns: Floats, others: Photos, theirs: Floats, rows: slice, after: int | None = None
+    photos: Photos, patterns: Halves, others: Photos, theirs: Halves, rows: slice, after: int | None = None
 ) -> Iterator[tuple[int, int]]:
     """Pairs (i, j) of a photo in `rows` and one of `others` that look the same. after: both are one list, so j > i."""
     mine = patterns[rows, 0].astype(np.float32)
@@ -97,35 +104,40 @@ def _pairs(
             left = np.flatnonzero(alike > WINDOW_ALIKE)
             if len(left):
                 a, b, flip = a[left], b[left], flip[left]
-                same = _same_detail(photos[a], others[b], flip, window[left], other_cut[left])
+                same = _same_detail(photos, others, a, b, flip, window[left], other_cut[left])
                 yield from zip(a[same].tolist(), b[same].tolist(), strict=True)
 
 
-def _best_window(
-    a: Floats, b: Floats, mirrored: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], Floats]:
+def _best_window(a: Halves, b: Halves, mirrored: Flags) -> tuple[Indices, Flags, Floats]:
     """Of pairs (P, windows, 64): the window that fits the other whole best, whether b is cut by it, and how alike it is."""
-    a, b = a.astype(np.float32), b.astype(np.float32)
+    mine, theirs = a.astype(np.float32), b.astype(np.float32)
     sign = np.where(mirrored[:, None], MIRROR, 1)
     fits = np.concatenate(
-        [np.matmul(cut, (whole[:, 0] * sign)[..., None])[..., 0] for cut, whole in ((a, b), (b, a))], axis=1
+        [
+            np.matmul(cut, (whole[:, 0] * sign)[..., None])[..., 0]
+            for cut, whole in ((mine, theirs), (theirs, mine))
+        ],
+        axis=1,
     )
     best = fits.argmax(1)
     return best % len(WINDOWS), best >= len(WINDOWS), fits.max(1)
 
 
 def _same_detail(
-    a: Photos,
-    b: Photos,
-    mirrored: npt.NDArray[np.bool_],
-    window: npt.NDArray[np.int64],
-    b_cut: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.bool_]:
+    photos: Photos,
+    others: Photos,
+    a: Indices,
+    b: Indices,
+    mirrored: Flags,
+    window: Indices,
+    b_cut: Flags,
+) -> Flags:
     """Whether pairs of photos share detail and colours, one of each pair being cut to a window."""
     cut, whole = np.zeros((2, len(a), FINE, FINE), np.float32)
     apart = np.zeros(len(a))
-    for p, number in enumerate(window):
-        one, other = (b[p], a[p]) if b_cut[p] else (a[p], b[p])
+    for p, number in enumerate(window.tolist()):
+        one, other = photos[a[p]], others[b[p]]
+        one, other = (other, one) if b_cut[p] else (one, other)
         other = other[:, ::-1] if mirrored[p] else other
         cut[p] = _reduced(_luma(one), number, FINE)
         whole[p] = _reduced(_luma(other), 0, FINE)
@@ -147,7 +159,7 @@ def _shared_detail(a: Floats, b: Floats) -> Floats:
     return np.asarray(explained / ((wanted**2).sum((1, 2)) + 1e-3), np.float32)
 
 
-def _patterns(photos: Photos) -> Floats:
+def _patterns(photos: Photos) -> Halves:
     """The coarse pattern of luma in each window: (N, windows, 64), of length 1, in half precision to save memory."""
     side = photos.shape[1]
     k, place = np.arange(KEPT), np.arange(SEEN)
@@ -157,8 +169,9 @@ def _patterns(photos: Photos) -> Floats:
     weight = np.hypot(k, k[:, None]) ** 0.5
     weight[0, 0] = 0
     found = np.empty((len(photos), len(WINDOWS), KEPT * KEPT), np.float16)
-    for start in range(0, len(photos), AT_ONCE):
-        part = photos[start : start + AT_ONCE]
+    at_once = max(1, AT_ONCE * 64**2 // side**2)
+    for start in range(0, len(photos), at_once):
+        part = photos[start : start + at_once]
         all_spans = rows @ _luma(part) @ rows.T  # (B, spans * 8, spans * 8)
         for number, (left, top, share) in enumerate(WINDOWS):
             v, h = (KEPT * SPANS.index((at, share)) for at in (top, left))
@@ -174,9 +187,8 @@ def _patterns(photos: Photos) -> Floats:
 def _reduced(plane: Floats, window: int, side: int) -> Floats:
     """A window of a plane (S, S) as means of side x side equal parts."""
     left, top, share = WINDOWS[window]
-    areas = (_areas(len(plane), start, share, side) for start in (top, left))
-    down, across = areas
-    return down @ plane @ across.T
+    down, across = (_areas(len(plane), start, share, side) for start in (top, left))
+    return (down @ plane @ across.T).astype(np.float32)
 
 
 def _areas(side: int, start: float, share: float, parts: int) -> Floats:
@@ -201,7 +213,7 @@ def _colors(pixels: Photos, window: int) -> Floats:
 
 def _detail(planes: Floats) -> Floats:
     """Planes (..., 32, 32) less what a Gaussian of 1.5 pixels leaves of them."""
-    return planes - BLUR @ planes @ BLUR.T
+    return (planes - BLUR @ planes @ BLUR.T).astype(np.float32)
 
 
 def _gaussian(side: int, sigma: float) -> Floats:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw, ImageFont
 
+from photochrom.data.lookalikes import count_groups
 from photochrom.data.sources import LeftOut
 from photochrom.data.stratification import stratified
 from photochrom.errors import PhotochromError, UsageError
@@ -58,6 +59,7 @@ class Pack:
     categories: list[str]
     left_out: list[LeftOut]
     checksum: str  # of all photos with their order, split and label
+    group: npt.NDArray[np.int64] | None = None  # (N,) equal for photos that look alike; None: not known
 
     @classmethod
     def open(cls, folder: Path) -> Pack:
@@ -80,11 +82,15 @@ class Pack:
             fields = {key: index[key] for key in ("name", "size", "source", "seed", "categories", "checksum")}
             fields["left_out"] = [LeftOut(*entry) for entry in index["left_out"]]
             split, label = np.array(columns["split"]), np.array(columns["label"], dtype=np.int64)
+            if (group := columns.get("group")) is not None:
+                fields["group"] = np.array(group, dtype=np.int64)
             pack = cls(folder, photos=photos, split=split, label=label, origin=columns["origin"], **fields)
             whole = _checksum(columns)
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise PhotochromError(f"{folder} is torn ({error}): {mend}") from error
         promised = (len(split), pack.size, pack.size, 3)
+        if pack.group is not None and pack.group.shape != split.shape:
+            raise PhotochromError(f"{folder} is torn (its groups do not fit its photos): {mend}")
         if photos.dtype != np.uint8 or photos.shape != promised:
             fault = f"photos.npy holds {photos.dtype} {photos.shape} where the index says uint8 {promised}"
             raise PhotochromError(f"{folder} does not fit together ({fault}): {mend}")
@@ -140,6 +146,7 @@ class Pack:
             "counts": {split: self.count(split) for split in SPLITS},
             "categories": {name: labels[label] for label, name in enumerate(self.categories)},
             "left_out": dict(Counter(entry.reason for entry in self.left_out)),
+            "look_alikes": None if self.group is None else count_groups(self.group),
             "checksum": self.checksum,
             "bytes": sum(file.stat().st_size for file in self.folder.iterdir()),
         }
@@ -200,13 +207,13 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
 
     The body gets the open file, to which it writes the pixels of photo after photo, and the dict that becomes
     `index.json`, into which it puts `source`, `seed`, `categories`, `left_out` and `photos`: one list each of
-    `split`, `label`, `origin` and `checksum`.
+    `split`, `label`, `origin`, `checksum` and `group` (the number of the first photo that looks the same).
     """
     with new_folder(destination, overwrite=overwrite) as folder:
         index: dict[str, Any] = {"format": FORMAT, "name": destination.name, "size": size}
         index |= {"checksum": "", "counts": {}}  # known at the end, but found at the top of the file
         # Plain writes: on a full disk they raise an error, where a memory map would kill the process.
-        with (folder / "photos.npy").open("wb") as file:
+        with (folder / "photos.npy").open("w+b") as file:
             _write_header(file, 0, size)
             yield file, index
             file.seek(0)

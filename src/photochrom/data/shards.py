@@ -121,8 +121,8 @@ def _add(tar: TarFile, name: str, content: bytes) -> None:
 def new_shards(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple[Writer, dict[str, Any]]]:
     """Build shards in a `new_folder`.
 
-    The body gets the writer, and the dict that becomes `shards.json`, into which it puts `source`, `seed`, `categories`
-    and `left_out`. Raises what `new_folder` raises.
+    The body gets the writer, and the dict that becomes `shards.json`, into which it puts `source`, `seed`, `categories`,
+    `left_out` and `look_alikes`. Raises what `new_folder` raises.
     """
     with new_folder(destination, overwrite=overwrite) as folder:
         writer = Writer(folder, size)
@@ -314,6 +314,7 @@ class Shards:
             "counts": {split: self.count(split) for split in SPLITS},
             "categories": dict(zip(self.categories, self.index["category_counts"], strict=True)),
             "left_out": self.index["left_out"],
+            "look_alikes": self.index.get("look_alikes"),
             "checksum": self.checksum,
             "bytes": sum(self.index["shards"]["bytes"]),
             "shards": len(self.photos),
