@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import os
@@ -11,7 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,49 +34,86 @@ def models(tmp_path_factory: pytest.TempPathFactory, new_values: Values) -> Path
     return models
 
 
-def test_sigterm_finishes_what_runs_and_exits_0(models: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "photochrom",
-        "serve",
-        "--models",
-        str(models),
-        "--port",
-        "0",
-        "--device",
-        "cpu",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (
-        subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process,
-        contextlib.ExitStack() as stack,
-    ):
-        stack.callback(process.kill)
-        assert process.stderr
-        address = re.search(r"http://127.0.0.1:(\d+)/", process.stderr.readline())
-        assert address
-        connections = []
-        for seed in ("0", "1"):
-            body, headers = multipart(photo((120, 90)), model="old", steps="50", detail="160", seed=seed)
-            connection = http.client.HTTPConnection("127.0.0.1", int(address[1]))
-            connection.request("POST", "/api/colorize", body, headers)
-            connections.append(stack.enter_context(contextlib.closing(connection)))
-        health = stack.enter_context(
-            contextlib.closing(http.client.HTTPConnection("127.0.0.1", int(address[1])))
+class Served:
+    """`photochrom serve` in a process of its own."""
+
+    def __init__(self, models: Path, *flags: str) -> None:
+        command = [sys.executable, "-m", "photochrom", "serve", "--models", str(models), "--port", "0"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [*command, "--device", "cpu", *flags], stderr=subprocess.PIPE, text=True, env=environment
         )
+        assert self.process.stderr
+        self.errors = self.process.stderr
+        address = re.search(r"http://127.0.0.1:(\d+)", self.errors.readline())
+        assert address
+        self.port = int(address[1])
+        self.lines: list[http.client.HTTPConnection] = []
+
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for line in self.lines:
+            line.close()
+        self.process.kill()
+        self.process.wait()
+        self.errors.close()
+
+    def ask(self, method: str, path: str, *body: Any) -> http.client.HTTPConnection:
+        """Send a request, and leave its answer for later."""
+        line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        self.lines.append(line)
+        line.request(method, path, *body)
+        return line
+
+    def busy(self) -> list[http.client.HTTPConnection]:
+        """Two photos, of which one runs and one waits, both for some seconds."""
+        lines = []
+        for seed in ("0", "1"):
+            form = multipart(photo((120, 90)), model="old", steps="50", detail="160", seed=seed)
+            lines.append(self.ask("POST", "/api/colorize", *form))
 
         def begun() -> bool:
-            health.request("GET", "/api/health")
-            facts = json.loads(health.getresponse().read())
+            facts = json.loads(self.ask("GET", "/api/health").getresponse().read())
             return (facts["running"], facts["waiting"]) == (1, 1)
 
         until(begun, 60)
-        process.send_signal(signal.SIGTERM)
-        statuses = sorted(connection.getresponse().status for connection in connections)
+        return lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_finishes_what_runs_and_exits_0(models: Path, number: signal.Signals) -> None:
+    with Served(models) as served:
+        lines = served.busy()
+        served.process.send_signal(number)
+        statuses = sorted(line.getresponse().status for line in lines)
         assert statuses == [200, 503]  # what ran is finished, what waited is turned away
-        assert process.wait(30) == 0
-        assert "stopping" in process.stderr.read()
+        assert served.process.wait(30) == 0
+        said = served.errors.read()
+        assert "stopping" in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(models: Path, number: signal.Signals) -> None:
+    with Served(models) as served:
+        served.busy()
+        served.process.send_signal(number)
+        assert "stopping" in served.errors.readline()
+        begun = time.monotonic()
+        served.process.send_signal(number)
+        assert served.process.wait(30) == 128 + number
+        assert time.monotonic() - begun < 2  # the photo that runs alone would take longer
+        assert served.errors.read() in ("", "stopped\n")
+
+
+def test_a_photo_that_takes_longer_than_the_grace_is_given_up(models: Path) -> None:
+    with Served(models, "--grace", "0.2") as served:
+        lines = served.busy()
+        served.process.send_signal(signal.SIGTERM)
+        assert [line.getresponse().status for line in lines] == [503, 503]
+        assert served.process.wait(30) == 0
 
 
 def test_a_port_that_is_taken_is_told() -> None:

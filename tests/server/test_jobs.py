@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from fastapi.testclient import TestClient
 
+from photochrom.server import jobs
 from tests.server.talking import (
     Held,
     create,
@@ -43,3 +45,15 @@ def test_results_are_kept_for_a_while_and_within_bounds(serve: Callable[..., Tes
     client = serve(result_bytes=1)
     alone = finished(client)
     assert client.get(f"{alone}/tasks/0/pictures/0").status_code == 200  # else nobody could ever fetch it
+
+
+def test_a_job_of_another_process_is_told_apart(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it comes of `uvicorn --workers 2`, or of a restart."""
+    place = create(client).headers["location"]
+    assert "were kept long enough" in problem(client.get(f"{place}x"), 404)
+    monkeypatch.setattr(jobs, "PROCESS", "00000000")
+    other = create(client).headers["location"]
+    monkeypatch.undo()
+    client.delete(other)
+    for answer in (client.get("/api/jobs/11111111.abc"), client.delete("/api/jobs/11111111.abc")):
+        assert "run it as one, without --workers" in problem(answer, 404)

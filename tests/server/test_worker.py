@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from photochrom import model_folder
@@ -23,6 +26,7 @@ from tests.server.talking import (
     Values,
     create,
     make_model,
+    opened,
     photo,
     problem,
     send,
@@ -137,3 +141,107 @@ def test_a_fault_inside_ends_one_photo_and_not_the_server(
         patch.setattr(Painted, "finish", fail)
         problem(send(client), 500)
     assert send(client).status_code == 200
+
+
+def test_photos_that_are_cancelled_at_once_do_not_end_the_worker(client: TestClient) -> None:
+    for _ in range(5):
+        assert client.delete(create(client).headers["location"]).status_code == 204
+        time.sleep(0.1)  # in which the worker gathers a batch that has become empty
+        assert client.get("/api/health").status_code == 200
+    place = create(client).headers["location"]
+    until(lambda: client.get(place).json()["state"] == "done")
+
+
+def test_tasks_expire_whatever_the_worker_does(serve: Callable[..., TestClient], held: Held) -> None:
+    """The worker stands in the middle of a step; photos that run or wait are answered in time all the same."""
+    client = serve(job_seconds=0.3)
+    running = create(client).headers["location"]
+    until(lambda: held.batches == [1])
+    waiting = create(client).headers["location"]
+    assert "not done within 0.3 s" in problem(send(client), 504)
+    for place in (running, waiting):
+        assert client.get(place).json()["tasks"][0]["problem"]["status"] == 504
+    assert client.get("/api/health").json()["waiting"] == 0
+    assert held.steps == 0
+    held.gate.set()
+    assert send(client).status_code == 200
+
+
+def test_health_says_when_work_does_not_go_on(serve: Callable[..., TestClient], held: Held) -> None:
+    client = serve(stall_seconds=0.3)
+    assert client.get("/api/health").status_code == 200
+    create(client)
+    until(lambda: held.batches == [1])
+    until(lambda: client.get("/api/health").status_code == 503)
+    assert "has not come further" in problem(client.get("/api/health"), 503)
+    held.gate.set()
+    until(lambda: client.get("/api/health").status_code == 200)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ended_is_told_and_begins_anew(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def end(*args: Any) -> None:
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("photochrom.server.worker.paint", end)
+        create(client)
+        until(lambda: client.get("/api/health").status_code == 503)
+        assert "has ended" in problem(client.get("/api/health"), 503)
+    assert send(client).status_code == 200
+    assert "is started anew" in caplog.text
+    assert client.get("/api/health").status_code == 200
+
+
+def test_what_is_wrong_with_one_photo_does_not_spoil_its_neighbours(
+    client: TestClient, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three photos in one batch, of which the model cannot stand one."""
+    create(client, 1, seed="9")
+    until(lambda: held.batches == [1])
+    chroma = PreviewColorizer.chroma
+
+    def picky(self: Any, y: Any, seeds: Any, **options: Any) -> Any:
+        if any(float(one.mean()) > 0.9 for one in y):
+            raise ZeroDivisionError
+        return chroma(self, y, seeds, **options)
+
+    monkeypatch.setattr(PreviewColorizer, "chroma", picky)
+    white = io.BytesIO()
+    Image.new("L", (16, 16), 255).save(white, "PNG")
+    contents = (photo(seed=1), white.getvalue(), photo(seed=2))
+    places = [send(client, content, "/api/jobs").headers["location"] for content in contents]
+    held.gate.set()
+    until(lambda: all(client.get(place).json()["state"] in ("done", "failed") for place in places))
+    assert [client.get(place).json()["state"] for place in places] == ["done", "failed", "done"]
+    assert client.get(places[1]).json()["tasks"][0]["problem"]["status"] == 500
+    assert held.batches == [1, 3, 1, 1, 1]
+
+
+def test_a_batch_keeps_its_reference_when_its_first_photo_is_given_up(
+    client: TestClient, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = photo((20, 20), seed=5, mode="RGB")
+    first = create(client)
+    until(lambda: held.batches == [1])
+    files = [("photo", ("photo.png", photo())), ("like", ("like.png", reference))]
+    given_up, kept = (
+        client.post("/api/jobs", files=files, data={"model": "old", "steps": "3"}) for _ in "ab"
+    )
+    get = worker.LoadedModels.get
+
+    def get_late(self: Any, name: str) -> Any:
+        client.delete(given_up.headers["location"])  # when both are in the batch
+        return get(self, name)
+
+    monkeypatch.setattr(worker.LoadedModels, "get", get_late)
+    held.gate.set()
+    until(lambda: client.get(kept.headers["location"]).json()["state"] == "done")
+    assert held.batches == [1, 2]
+    found = opened(client.get(f"{kept.headers['location']}/tasks/0/pictures/0").content)
+    model = worker_of(client).models.get("old")
+    expected = model(opened(photo()), steps=3, like=opened(reference))
+    assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).max() <= 1
+    assert client.get(first.headers["location"]).json()["state"] == "done"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,10 +91,10 @@ def serve(
 
 def run(settings: Settings, host: str, port: int, grace: float) -> None:
     """Listen until SIGINT or SIGTERM; then finish what runs, for `grace` seconds at most."""
+    import asyncio
     import logging
     import signal
     import socket
-    import threading
     from collections.abc import Iterator
     from contextlib import contextmanager
     from types import FrameType
@@ -100,8 +102,10 @@ def run(settings: Settings, host: str, port: int, grace: float) -> None:
     import uvicorn
 
     from photochrom.server import create_app
+    from photochrom.server.service import Service
 
     app = create_app(settings)
+    worker = Service.of(app).worker
 
     class Server(uvicorn.Server):
         @contextmanager
@@ -118,15 +122,16 @@ def run(settings: Settings, host: str, port: int, grace: float) -> None:
             await super().startup(sockets)
             say(f"Photochrom is at {address} (Ctrl-C ends it)")
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            worker.close()
+            asyncio.get_running_loop().call_later(grace, worker.give_up)
+            await super().shutdown(sockets)
+
         def stop(self, number: int, frame: FrameType | None) -> None:
-            if not self.should_exit:
-                say("stopping: what runs is finished (once more: quit at once)")
-                worker = app.state.photochrom_service.worker
-                worker.close()
-                timer = threading.Timer(grace, worker.give_up)
-                timer.daemon = True
-                timer.start()
-            self.handle_exit(number, frame)
+            if self.should_exit:
+                os._exit(128 + number)  # nothing is half written, and unwinding would wait for what runs
+            os.write(sys.stderr.fileno(), b"stopping: what runs is finished (once more: quit at once)\n")
+            self.should_exit = True
 
     logging.basicConfig(format="%(message)s")
     config = uvicorn.Config(
@@ -147,3 +152,5 @@ def run(settings: Settings, host: str, port: int, grace: float) -> None:
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}/"
         Server(config).run(sockets=[listener])
+    if not worker.stop():
+        os._exit(0)  # a step that does not end; the interpreter would abort in the middle of it

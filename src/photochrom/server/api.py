@@ -11,81 +11,29 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, FastAPI, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, Form, Request, UploadFile
 from fastapi import Path as InPath
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from photochrom import __version__
 from photochrom.config import DEFAULT_MODEL
-from photochrom.server.catalogue import Catalogue
-from photochrom.server.jobs import Job, Jobs, task_status
-from photochrom.server.metrics import Metrics
-from photochrom.server.photos import MEDIA_TYPES, Choices, Guides, Painted, encode, read_header
-from photochrom.server.problems import Problem, Route
-from photochrom.server.settings import Settings
-from photochrom.server.worker import GivenUp, Task, Worker
+from photochrom.server.guard import Route
+from photochrom.server.jobs import Job, task_status
+from photochrom.server.photos import MEDIA_TYPES, Choices, Painted, encode
+from photochrom.server.problems import Problem
+from photochrom.server.service import Service, lifespan, the_service
+from photochrom.server.worker import GivenUp, Task
 
 ASK_SECONDS = 0.05  # between looks at whether there is something new
 MAX_MODELS = 2
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
 )
-
-
-class Service:
-    """What one server holds."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.catalogue = Catalogue(Path(settings.models), Path(settings.reports))
-        self.metrics = Metrics()
-        self.jobs = Jobs(settings)
-        self.worker = Worker(settings, self.catalogue.usable, self.metrics)
-
-    async def new_tasks(
-        self, upload: UploadFile, models: Sequence[str], choices: Choices, guides: Guides
-    ) -> list[Task]:
-        """A task for each model, for a photo whose header has been looked at."""
-        photo = await upload.read()
-        name = (upload.filename or "photo").replace("\\", "/").rsplit("/", 1)[-1][:200]
-        size = read_header(photo, self.settings.max_pixels)
-        deadline = time.monotonic() + self.settings.job_seconds
-        steps = [choices.steps or self.catalogue.find(model).config.steps for model in models]
-        return [
-            Task(model, photo, size, choices, deadline, name, guides=guides, steps=count)
-            for model, count in zip(models, steps, strict=True)
-        ]
-
-    async def guides_of(self, form: ColorizeForm | JobForm) -> Guides:
-        """The form's other pictures, whose headers have been looked at."""
-        sent = {}
-        for name in ("like", "keep_gray"):
-            if (upload := getattr(form, name)) is not None:
-                sent[name] = await upload.read()
-                read_header(sent[name], self.settings.max_pixels)
-        return Guides(**sent)
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Service]]:
-    """Start the worker with the application, and end it with it."""
-    settings = getattr(app.state, "photochrom", Settings())
-    service = Service(settings)
-    app.state.photochrom_service = service
-    yield {"photochrom": service}
-    await asyncio.to_thread(service.worker.stop)
-
-
-async def the_service(request: Request) -> Service:
-    """The service of the application that a request came to. Async, or FastAPI would give it a thread."""
-    service: Service = request.state.photochrom
-    return service
 
 
 Here = Annotated[Service, Depends(the_service)]
@@ -166,10 +114,12 @@ class JobForm(GuidedForm):
     )
 
 
-@router.get("/health", summary="Whether the server is well", tags=["server"])
+@router.get("/health", summary="Whether the server is well", tags=["server"], responses=problems(503))
 async def health(service: Here) -> dict[str, Any]:
-    """How busy it is, and what it takes on. Needs no key."""
+    """How busy it is, and what it takes on; 503 when no photo is coloured any more. Needs no key."""
     settings = service.settings
+    if trouble := service.worker.trouble:
+        raise Problem(503, trouble)
     return {
         "status": "ok",
         "version": __version__,
@@ -284,7 +234,7 @@ async def colorize(
             "several samples, or a map of uncertainty, do not fit into one picture: set format to json, or leave them out",
         )
     model = service.catalogue.usable(form.model or DEFAULT_MODEL).name
-    guides = await service.guides_of(form)
+    guides = await service.guides(like=form.like, keep_gray=form.keep_gray)
     (task,) = await service.new_tasks(form.photo, [model], choices_of(form), guides)
     task.format = "jpeg" if form.format == "jpeg" else "png"
     service.worker.submit([task])
@@ -313,7 +263,7 @@ async def create_job(
         raise Problem(
             422, f"{wanted} colourings in one job, at most {service.settings.queue_photos}: make several jobs"
         )
-    guides = await service.guides_of(form)
+    guides = await service.guides(like=form.like, keep_gray=form.keep_gray)
     if guides.keep_gray is not None and len(form.photo) > 1:
         raise Problem(422, "keep_gray marks places in one photo: send the others separately")
     tasks = [
@@ -326,7 +276,7 @@ async def create_job(
     service.worker.submit(tasks)
     job = Job(tasks)
     service.jobs.add(job)
-    response.headers["Location"] = str(request.url_for("job_status", id=job.id).path)
+    response.headers["Location"] = f"{request.url.path.rstrip('/')}/{job.id}"
     return status_of(job)
 
 
@@ -395,7 +345,9 @@ async def outcome(task: Task, request: Request) -> Painted:
 
     watcher = asyncio.create_task(watch())
     try:
-        await finished.wait()
+        while not task.settled:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(finished.wait(), max(ASK_SECONDS, task.deadline - time.monotonic()))
     finally:
         watcher.cancel()
         task.settle(GivenUp("the request was ended"))
@@ -412,16 +364,15 @@ def status_of(job: Job) -> dict[str, Any]:
 
 async def events(job: Job) -> AsyncIterator[str]:
     """The text of the stream: what changed since the last look, until all is settled."""
-    seen: dict[int, tuple[Any, ...]] = {}
+    seen = 0
     job.watchers += 1
     try:
         while True:
             settled = job.settled  # before looking, so that nothing that comes meanwhile is left out
-            for number, task in enumerate(job.tasks):
-                now = task.state, task.step
-                if seen.get(number) != now:
-                    seen[number] = now
-                    yield event("task", task_status(task) | {"task": number, "preview": preview_of(task)})
+            news = [(task.changed, number) for number, task in enumerate(job.tasks) if task.changed > seen]
+            for changed, number in sorted(news):
+                seen, task = changed, job.tasks[number]
+                yield event("task", task_status(task) | {"task": number, "preview": preview_of(task)})
             if settled:
                 yield event("done", status_of(job))
                 return

@@ -12,7 +12,9 @@ from starlette.types import Scope
 
 from photochrom import __version__
 from photochrom.server.api import router
-from photochrom.server.problems import HEADERS, as_response, check_sender
+from photochrom.server.guard import check_sender
+from photochrom.server.problems import HEADERS, as_response
+from photochrom.server.service import Service
 from photochrom.server.settings import Settings
 
 PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -23,7 +25,7 @@ class Page(StaticFiles):
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         request = Request(scope)
-        check_sender(request, request.state.photochrom.settings, is_open=True)
+        check_sender(request, Service.of(request.app).settings, is_open=True)
         response = await super().get_response(path, scope)
         response.headers.update(
             HEADERS | {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
@@ -42,7 +44,7 @@ def create_app(settings: Settings = Settings()) -> FastAPI:  # noqa: B008 (it is
         docs_url=None,  # both of FastAPI's pages load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.photochrom = settings
+    app.state.photochrom_service = Service(settings)
     app.include_router(router)
     app.add_exception_handler(HTTPException, lambda request, error: as_response(error))
     app.router.default = Page(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterator
@@ -12,13 +13,16 @@ from photochrom.server.problems import Problem
 from photochrom.server.settings import Settings
 from photochrom.server.worker import GivenUp, Task
 
+log = logging.getLogger("photochrom.server")
+PROCESS = secrets.token_hex(4)  # part of every id, so that a process knows those of another
+
 
 @dataclass
 class Job:
     """Tasks that belong together. Held in memory only."""
 
     tasks: list[Task]
-    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    id: str = field(default_factory=lambda: f"{PROCESS}.{secrets.token_urlsafe(12)}")
     watchers: int = 0  # open streams of events
     settled_at: float | None = None
 
@@ -63,6 +67,13 @@ class Jobs:
     def get(self, id: str) -> Job:
         """The job, or Problem 404."""
         self._tidy()
+        if id not in self._jobs and not id.startswith(f"{PROCESS}."):
+            text = (
+                "this process of the server does not know the job: it was started anew since, "
+                "or it is one of several (run it as one, without --workers)"
+            )
+            log.warning("%s: %s", id[:40], text)
+            raise Problem(404, text)
         if id not in self._jobs:
             raise Problem(404, "there is no such job, or its pictures were kept long enough")
         return self._jobs[id]

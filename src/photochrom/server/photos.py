@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Literal, Self
@@ -16,8 +17,16 @@ from torch import Tensor
 
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.options import Hint, Options, PlainOptions, at_most
-from photochrom.coloring.photo import save
-from photochrom.data.reading import formats, on_white, open_photo
+from photochrom.coloring.photo import GrayPhoto, open_gray, save
+from photochrom.data.reading import (
+    MAX_PIXELS,
+    Pixels,
+    develop,
+    on_white,
+    opened,
+    reason_of,
+    undecoded,
+)
 from photochrom.diffusion.diffusion import Held
 from photochrom.errors import UsageError
 from photochrom.evaluation import metrics
@@ -72,7 +81,7 @@ class Guides:
     def opened(self) -> dict[str, Image.Image]:
         """The pictures by the names of their options. Raises Problem 422 for one that is broken inside."""
         sent = {"like": self.like, "keep_gray": self.keep_gray}
-        return {name: open_upload(file) for name, file in sent.items() if file is not None}
+        return {name: read_seen(file, MAX_PIXELS) for name, file in sent.items() if file is not None}
 
 
 class PreviewColorizer(Colorizer):
@@ -108,36 +117,42 @@ def read_header(photo: bytes, max_pixels: int) -> tuple[int, int]:
     """Width and height of an uploaded photo, without decoding it; raises Problem 415 or 413."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", Image.DecompressionBombWarning
-            )  # the limit below is the one that counts
-            with Image.open(BytesIO(photo), formats=formats()) as image:
-                width, height = image.size
+            # Of 89 megapixels; ours is the limit that counts.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with undecoded(BytesIO(photo), max_pixels) as image:
+                return image.size
     except Image.DecompressionBombError:
-        width = height = max_pixels
+        text = f"the photo has more than {max_pixels / 1e6:g} megapixels: send a smaller one"
+        raise Problem(413, text) from None
     except Exception:  # broken bytes make Pillow raise a dozen types
         text = "this is not a photo that can be read, or it is cut short: send JPEG, PNG, WebP or TIFF"
         raise Problem(415, text) from None
-    if width * height > max_pixels:
-        raise Problem(413, f"the photo has more than {max_pixels / 1e6:g} megapixels: send a smaller one")
-    return width, height
 
 
-def open_upload(photo: bytes) -> Image.Image:
-    """The photo, decoded, as it is in the file; raises Problem 422 when it is broken inside."""
+def read_gray(photo: bytes, max_pixels: int) -> GrayPhoto:
+    """What colouring needs of an uploaded photo; raises Problem 422 where it cannot be decoded."""
+    with _refusing_what_breaks():
+        return open_gray(photo, max_pixels / 1e6)
+
+
+def read_seen(photo: bytes, max_pixels: int) -> Image.Image:
+    """An uploaded photo as people see it (mode L, LA, RGB or RGBA); raises Problem 422 where it cannot be decoded."""
+    with _refusing_what_breaks(), opened(photo, max_pixels) as image:
+        return develop(image).image
+
+
+@contextmanager
+def _refusing_what_breaks() -> Iterator[None]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `read_header` has let it pass
-            image = Image.open(BytesIO(photo), formats=formats())
-            image.load()
-            return image
-    except Exception as error:  # as above
-        raise Problem(422, f"the photo is broken inside, or cut short ({error})") from None
+        yield
+    except Exception as error:  # as above, also where a decoder's error slipped through ours
+        reason = reason_of(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+        raise Problem(422, f"the photo is broken inside, or cut short ({reason})") from None
 
 
 def paint(
     colorizer: PreviewColorizer,
-    photos: Sequence[Image.Image],
+    photos: Sequence[GrayPhoto],
     choices: Choices,
     step_done: StepDone,
     guides: Guides = Guides(),
@@ -158,7 +173,7 @@ def paint(
 class Painted:
     """One photo's colourings, and what is known of them; `finish` makes the files."""
 
-    photo: Image.Image
+    original: bytes  # the file
     pictures: list[Image.Image]  # a map of uncertainty comes last
     choices: Choices
     waited: float  # seconds in the queue
@@ -167,13 +182,14 @@ class Painted:
     files: list[bytes] = field(default_factory=list)  # one for each picture
     measures: list[dict[str, float]] = field(default_factory=list)  # one for each sample
 
-    def finish(self, format: Format) -> None:
+    def finish(self, format: Format, max_pixels: int) -> None:
         """Measure and encode the pictures, and let go of their pixels."""
         begun = time.monotonic()
-        original = open_photo(self.photo)
-        self.measures = [measure(picture, original) for picture in self.pictures[: self.choices.samples]]
+        original = thinned(read_seen(self.original, max_pixels))
+        samples = self.pictures[: self.choices.samples]
+        self.measures = [measure(thinned(picture), original) for picture in samples]
         self.files = [encode(picture, format) for picture in self.pictures]
-        self.photo, self.pictures = Image.new("L", (1, 1)), []
+        self.original, self.pictures = b"", []
         self.finished = time.monotonic() - begun
 
     @property
@@ -186,17 +202,19 @@ class Painted:
         }
 
 
-def measure(picture: Image.Image, original: Image.Image) -> dict[str, float]:
-    """Colourfulness, and what happened to the pixels that are almost black (L* under 15) in the original.
+def thinned(photo: Image.Image) -> Pixels:
+    """Every n-th pixel of a photo, on white, as (h,w,3), so that no side is longer than MEASURED_SIDE."""
+    step = max(1, -(-max(photo.size) // MEASURED_SIDE))
+    return np.asarray(on_white(photo).convert("RGB"))[::step, ::step]
+
+
+def measure(picture: Pixels, original: Pixels) -> dict[str, float]:
+    """Colourfulness, and what happened to the pixels that are almost black (L* under 15) in the original; both are (h,w,3).
 
     dark_share: their share of the photo; dark_chroma: their mean C*; false_color: the share of them with C* over 15
     where the original has less than 8, which it has everywhere if it is gray.
     """
-    step = max(1, -(-max(picture.size) // MEASURED_SIDE))
-    found, true = (
-        np.asarray(on_white(photo).convert("RGB"))[None, ::step, ::step].astype(np.float32) / 255
-        for photo in (picture, original)
-    )
+    found, true = (pixels[None].astype(np.float32) / 255 for pixels in (picture, original))
     lab, true_lab = metrics.lab(found), metrics.lab(true)
     dark = {name: float(value[0]) for name, value in metrics.dark_sums(lab, true_lab, metrics.DARK).items()}
     pixels = dark["pixels"]
