@@ -54,10 +54,12 @@ def opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
 
-def send(client: TestClient, content: bytes = b"", path: str = "/api/colorize", **fields: Any) -> Any:
+def send(client: TestClient, content: bytes | None = None, path: str = "/api/colorize", **fields: Any) -> Any:
     """Post one photo."""
     values = {"model": "old", "steps": "3"} | fields
-    return client.post(path, files=[("photo", ("photo.png", content or photo()))], data=values)
+    return client.post(
+        path, files=[("photo", ("photo.png", photo() if content is None else content))], data=values
+    )
 
 
 def create(client: TestClient, photos: int = 1, **fields: Any) -> Any:

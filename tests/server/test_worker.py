@@ -203,10 +203,10 @@ def test_what_is_wrong_with_one_photo_does_not_spoil_its_neighbours(
     until(lambda: held.batches == [1])
     chroma = PreviewColorizer.chroma
 
-    def picky(self: Any, y: Any, seeds: Any, **options: Any) -> Any:
+    def picky(self: Any, y: Any, seeds: Any, *options: Any, **places: Any) -> Any:
         if any(float(one.mean()) > 0.9 for one in y):
             raise ZeroDivisionError
-        return chroma(self, y, seeds, **options)
+        return chroma(self, y, seeds, *options, **places)
 
     monkeypatch.setattr(PreviewColorizer, "chroma", picky)
     white = io.BytesIO()

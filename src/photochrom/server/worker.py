@@ -313,7 +313,9 @@ class Worker:
         self.metrics.sampling_seconds.observe(seconds)
         for task, pictures in zip(tasks, results, strict=True):
             if not task.settled:
-                painted = Painted(task.photo, pictures, kind.choices, task.waited or 0.0, seconds / len(tasks))
+                painted = Painted(
+                    task.photo, pictures, kind.choices, task.waited or 0.0, seconds / len(tasks)
+                )
                 self._finishers.submit(self._finish, task, painted)
 
     def _finish(self, task: Task, painted: Painted) -> None:
