@@ -22,7 +22,7 @@ export function begin(onOpened) {
   }
   $("again-all").addEventListener("click", () => photos.forEach((photo) => ask(photo)));
   $("cancel-all").addEventListener("click", () => photos.forEach((photo) => photo.cancel()));
-  $("remove-all").addEventListener("click", () => [...photos].forEach(remove));
+  $("remove-all").addEventListener("click", () => confirm("Remove all photos from this page? Your files stay where they are.") && [...photos].forEach(remove));
   $("zip").addEventListener("click", zip);
   $("to-failed").addEventListener("click", toFailed);
   const over = (on) => document.body.classList.toggle("over", on);

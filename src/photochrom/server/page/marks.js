@@ -17,10 +17,10 @@ export class Hints {
     document.addEventListener("pointerdown", (event) => event.target.closest(".popover, .hint") || this.close());
   }
 
-  // The stage's tool: a press that does not move is a new hint; one that moves, moves the photo.
+  // The stage's tool: a press is a new hint, unless it closes the palette.
   tool(kind, x, y) {
     if (kind === "down") this.isOpen = !this.popover.hidden;
-    if (kind === "up" && !this.stage.moved && x >= 0 && y >= 0 && x < 1 && y < 1) this.add(x, y);
+    if (kind === "up" && !this.isOpen && !this.stage.moved && x >= 0 && y >= 0 && x < 1 && y < 1) this.add(x, y);
   }
 
   show(photo) {
@@ -169,9 +169,8 @@ export class Mask {
     if (photo.mask) this.load(photo.mask);
   }
 
-  start() {
+  start([width, height] = this.stage.size) {
     if (this.context) return;
-    const [width, height] = this.stage.size;
     const scale = Math.min(1, LARGEST_MASK / Math.max(width, height));
     this.canvas.width = Math.max(1, Math.round(width * scale));
     this.canvas.height = Math.max(1, Math.round(height * scale));
@@ -179,16 +178,18 @@ export class Mask {
     this.canvas.hidden = false;
   }
 
-  // White of a picture, or what was painted before, becomes the mask.
+  // Shows a mask, white where the photo stays gray.
   async load(blob) {
+    const { photo } = this;
     const bitmap = await createImageBitmap(blob);
-    this.start();
+    if (photo !== this.photo) return;
+    this.context = null;
+    this.start([bitmap.width, bitmap.height]);
     const { width, height } = this.canvas;
     this.context.drawImage(bitmap, 0, 0, width, height);
     const found = this.context.getImageData(0, 0, width, height);
     for (let i = 0; i < found.data.length; i += 4) found.data[i + 3] = found.data[i];
     this.context.putImageData(found, 0, 0);
-    await this.keep();
   }
 
   tool(kind, x, y) {
@@ -222,11 +223,12 @@ export class Mask {
 
   // The mask as the API takes it: white upon black.
   async keep() {
+    const { photo } = this;
     const whole = h("canvas", { width: this.canvas.width, height: this.canvas.height });
     const context = whole.getContext("2d");
     context.fillRect(0, 0, whole.width, whole.height);
     context.drawImage(this.canvas, 0, 0);
-    this.photo.mask = await new Promise((resolve) => whole.toBlob(resolve, "image/png"));
+    photo.mask = await new Promise((resolve) => whole.toBlob(resolve, "image/png"));
     this.changed();
   }
 }

@@ -17,6 +17,7 @@ export function begin() {
   $("dice").addEventListener("click", () => set({ seed: Math.floor(Math.random() * 10000) }));
   $("defaults").addEventListener("click", () => set({ ...DEFAULTS, strength: values.strength }));
   $("link").addEventListener("click", copyLink);
+  window.addEventListener("hashchange", () => location.hash.startsWith("#?") && set(linked()));
   $("options").addEventListener("submit", (event) => event.preventDefault());
   show();
 }
@@ -63,7 +64,8 @@ export const value = (name) => values[name];
 // Fills the lists of models, keeping what is chosen.
 export function offer(models) {
   const usable = models.filter((model) => model.usable);
-  if (JSON.stringify(usable) === JSON.stringify(known)) return;
+  const told = (list) => JSON.stringify(list.map(({ name, training, steps, about, use }) => [name, training, steps, about, use]));
+  if (told(usable) === told(known)) return; // or a list that is open would close
   known = usable;
   const options = () => known.map((model) => new Option(model.training ? `${model.name} (in training)` : model.name, model.name));
   $("model").replaceChildren(...options());

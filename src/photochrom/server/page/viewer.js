@@ -20,9 +20,9 @@ let wasRunning = false;
 
 export function begin() {
   stage = new Stage($("stage"));
-  status = { bar: h("progress", { max: 1, "aria-label": "Progress of this photo" }), words: h("span", { role: "status" }), said: h("p", { class: "note", hidden: true }) };
+  status = { bar: h("progress", { max: 1, "aria-label": "Progress of this photo" }), words: h("span"), heard: h("span", { class: "hidden", role: "status" }), said: h("p", { class: "note", hidden: true }) };
   status.element = h("div", { class: "progress", hidden: true }, status.bar, status.words, h("button", { type: "button", onclick: () => photo.cancel() }, "Cancel"));
-  stage.element.append(status.element, status.said);
+  stage.element.append(status.element, status.said, status.heard);
   hints = new Hints(stage, said, toast);
   mask = new Mask(stage, said);
   stage.onZoom = (scale) => {
@@ -51,7 +51,7 @@ export function begin() {
   on("like-remove", () => likeChosen(null));
   $("brush").addEventListener("input", () => { mask.brush = $("brush").value / 100; });
   $("like").addEventListener("change", () => { likeChosen($("like").files[0]); $("like").value = ""; });
-  $("mask").addEventListener("change", () => { mask.load($("mask").files[0]).catch(() => toast("This mask cannot be read: take a PNG or JPEG.")); $("mask").value = ""; });
+  $("mask").addEventListener("change", () => { mask.load($("mask").files[0]).then(() => mask.keep()).catch(() => toast("This mask cannot be read: take a PNG or JPEG.")); $("mask").value = ""; });
   $("views").addEventListener("change", (event) => look(event.target.value));
   $("strength").addEventListener("input", () => strength(Number($("strength").value), true));
   $("strength").addEventListener("change", () => { strength(Number($("strength").value)); set({ strength: photo.strength }); photo.drawThumb(); });
@@ -136,7 +136,9 @@ function update() {
   drawProgress();
   const ended = wasRunning && photo.state === "done";
   wasRunning = photo.state === "running";
+  if (photo.isBusy) say(status.heard, `Colouring ${photo.name}`); // once, and not each second
   if (!ended) return;
+  say(status.heard, `${photo.name} is coloured`);
   look(view);
   if (view === "colours") stage.reveal();
 }
