@@ -148,7 +148,9 @@ class DiffusionConfig(Section):
 class DataConfig(Section):
     """The photos."""
 
-    name: str = Field("demo", description="data set: a name from `photochrom data list`, or a folder")
+    name: str = Field(
+        "demo", description="data set: a name from `photochrom data list`, a folder, or an address of shards"
+    )
     size: int | None = Field(
         None, ge=8, le=1024, description="side of its photos in pixels (read from the data set)"
     )
@@ -169,6 +171,11 @@ class DataConfig(Section):
         None, ge=1, description="photos that make an epoch (default: the whole training part)"
     )
     validation_photos: int = Field(512, ge=1, description="validation photos that the loss is taken over")
+
+    @property
+    def title(self) -> str:
+        """The data set's name without the place where it is."""
+        return self.name.rstrip("/").rsplit("/", 1)[-1]
 
 
 class TrainingConfig(Section):
@@ -275,10 +282,21 @@ class StageConfig(Section):
         return self.name or ("v2" if self.perceptual or self.use_gan else "v1")
 
 
+class LearntFrom(Section):
+    """A data set whose training photos a model has learnt from."""
+
+    name: str
+    checksum: str | None = Field(None, description="of its photos and their split; None: not known")
+
+
 class Config(Section):
     """A whole training, as saved in `config.json`."""
 
     source: str | None = Field(None, description="model that this one goes on from")
+    ancestors: tuple[LearntFrom, ...] = Field(
+        (),
+        description="data sets that the models before this one learnt from, since it may know their photos",
+    )
     first_epoch: int = Field(0, ge=0, description="how many epochs that model had")
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from photochrom.config import Config, build
+from photochrom.config import Config, LearntFrom, build
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.files import PART, read_json, write_atomically, write_bytes
 from photochrom.training_history import HISTORY_FILE, EpochRecord
@@ -273,6 +273,37 @@ def find_model(name_or_path: str | Path, models: Path) -> ModelFolder:
         or "none yet; make one with `photochrom train`"
     )
     raise PhotochromError(f"no model {str(name_or_path)!r} in {models}/; there are: {known}")
+
+
+def find_source(config: Config, models: Path) -> ModelFolder:
+    """The model that this one went on from. Its name stands in a file, so no path is taken for one.
+
+    Raises PhotochromError if there is none of this name.
+    """
+    if not NAME.fullmatch(config.source or ""):
+        raise PhotochromError(f"{config.source!r} is no name of a model")
+    return find_model(str(config.source), models)
+
+
+def learnt_from(config: Config, models: Path) -> tuple[LearntFrom, ...]:
+    """The data sets that a model has learnt from, its own first, then those of the models before it."""
+    found: list[LearntFrom] = []
+
+    def note(config: Config) -> None:
+        found.extend([LearntFrom(name=config.data.title, checksum=config.data.checksum), *config.ancestors])
+
+    note(config)
+    named: set[str] = set()
+    # Earlier versions did not write ancestors down: then the folders before it tell, if they are still there.
+    while config.source and not config.ancestors and config.source not in named:
+        named.add(config.source)
+        try:
+            config = find_source(config, models).config
+        except PhotochromError:
+            found.append(LearntFrom(name=f"the data set of {config.source}"))
+            break
+        note(config)
+    return tuple({each.checksum or each.name: each for each in reversed(found)}.values())[::-1]
 
 
 def find_weights(model: str | Path, models: Path, engine: str | None = None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import shlex
 import shutil
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import torch
 
 from photochrom import model_folder
 from photochrom.data.dataset import find
+from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError
 from tests.commands.test_cli import TINY, Run, models, run
 
@@ -139,3 +141,34 @@ def plant(address: str, models: Path) -> None:
     safetensors.torch.save_file(tensors, folder / model_folder.WEIGHTS, metadata)
     card = (folder / model_folder.CARD).read_text()
     (folder / model_folder.CARD).write_text(f"{card}\n[data]({address})\n")
+
+
+class TestPlace:
+    """Where a data set lies is kept as it was typed."""
+
+    def test_a_folder_elsewhere_is_found_again(self, run: Run, pack: Pack, tmp_path: Path) -> None:
+        elsewhere = Path(shutil.copytree(pack.folder, tmp_path / "my sets" / "holidays"))
+        assert run("train", *TINY, "--data", elsewhere, "--name", "first").code == 0
+        assert json.loads(Path("models/first/config.json").read_text())["data"]["name"] == str(elsewhere)
+        told = run("train", "--name", "first")
+        assert told.code == 0
+        assert "All epochs are done" in told.err
+        assert run("train", "--from", "first", "--name", "second", "--perceptual", 0, "--epochs", 1).code == 0
+        told = run("train", "--from", "first", "--name", "second", "--perceptual", 0, "--epochs", 2)
+        command = next(line for line in told.err.splitlines() if "photochrom evaluate" in line)
+        assert shlex.split(command)[1:] == ["evaluate", "first", "second", "--data", str(elsewhere)]
+        assert run("evaluate", "first", "--vgg-photos", 2).code == 0
+        card = Path("models/first/README.md").read_text()
+        again = next(line for line in card.splitlines() if "photochrom train" in line)
+        assert run(*shlex.split(again)[1:], "--models", "again").code == 0
+        assert "| data set | holidays, photos" in card
+
+    def test_a_data_set_may_move(self, run: Run, pack: Pack, tmp_path: Path) -> None:
+        for place in ("a", "b"):
+            shutil.copytree(pack.folder, tmp_path / place / "set")
+        assert run("train", *TINY, "--data", "a/set", "--name", "mine").code == 0
+        shutil.rmtree("a")
+        assert "no data set 'a/set'" in run("train", "--name", "mine").error
+        assert run("train", "--name", "mine", "--data", "b/set").code == 0
+        assert run("train", *TINY, "--data", "b/set", "--name", "mine").code == 0
+        assert json.loads(Path("models/mine/config.json").read_text())["data"]["name"] == "b/set"

@@ -120,10 +120,24 @@ def evaluate(
         measured_on: Photos
         if folder is None:
             pack = find(data or folders[0].config.data.name, data_dir, typed=data is not None)
-            measured_on = Packed(pack, split, count, options.seed)
-            candidates = [
-                model_at_size(each.path, models_dir, pack, options, device=device) for each in folders
+            learnt_from = [
+                each for model in folders for each in model_folder.learnt_from(model.config, models_dir)
             ]
+            measured_on = Packed(pack, split, count, options.seed, learnt_from, data_dir)
+            if seen := measured_on.facts.get("seen"):
+                display.say(f"{seen} photos are left out: they look like photos that a model learnt from")
+            candidates = [
+                model_at_size(
+                    each.path, models_dir, pack, options, device=device, compared=measured_on.compared
+                )
+                for each in folders
+            ]
+            for candidate in candidates:
+                if other := candidate.facts["other_data"]:
+                    display.say(
+                        f"{candidate.name} has also learnt from {', '.join(other)}, which cannot be compared here: it may have "
+                        "seen some of these photos"
+                    )
         else:
             if "average" not in options.model_fields_set:
                 options = options.but(average=CALM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,15 +98,19 @@ def _check(
     """What the arguments ask for; raises PhotochromError for what there is not."""
     from photochrom import hub
     from photochrom.data.dataset import find
-    from photochrom.model_folder import find_model, model_folder
+    from photochrom.model_folder import find_model, find_source, model_folder
 
     folder = model_folder(name or (f"{Path(source).name}_v2" if source else "my_model"), models)
     begun = processes.from_first(lambda: folder.exists)
     config = folder.config if begun else None
     # Once a training has taken a step away from the model that it goes on from, that one may be deleted.
     needed = not (config and config.source and folder.has_checkpoint)
-    if config and not given - {"name", "models", "data_dir", "ask"}:
-        origin = find_model(config.source, models) if config.source and needed else None
+    if config and not given - {"name", "models", "data_dir", "ask", "data__name"}:
+        if flags["data__name"] is not None:
+            config = config.model_copy(
+                update={"data": config.data.model_copy(update={"name": flags["data__name"]})}
+            )
+        origin = find_source(config, models) if config.source and needed else None
     else:
         try:
             origin = find_model(hub.fetched(source), models) if source else None
@@ -197,7 +202,7 @@ def _tell(asked: Asked, epochs_done: int, models: Path, data_dir: Path) -> None:
         say(f"  photochrom train --from {folder.name} --perceptual 0.1{place}{photos}")
     if asked.origin:
         say(
-            f"  photochrom evaluate {asked.origin.name} {folder.name} --data {asked.pack.name}{place}{photos}"
+            f"  photochrom evaluate {asked.origin.name} {folder.name} --data {shlex.quote(asked.pack.place)}{place}{photos}"
         )
 
 

@@ -28,6 +28,10 @@ class DataSet(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def place(self) -> str:
+        """What finds it again, as a person typed it: its name under the folder of data sets, its folder, or its address."""
+
+    @property
     def size(self) -> int: ...
     @property
     def checksum(self) -> str: ...
@@ -78,21 +82,21 @@ def find(place: str, data_dir: Path, *, typed: bool = False) -> DataSet:
             )
         return Shards.open(place)
     if (data_dir / place).is_dir():
-        return open_data(data_dir / place)
+        return open_data(data_dir / place, place)
     if place == "demo":
-        return Pack.open(make_demo(data_dir / "demo").folder)
+        return Pack.open(make_demo(data_dir / "demo").folder, place)
     if Path(place).is_dir():
-        return open_data(Path(place))
+        return open_data(Path(place), place)
     there = ", ".join(sorted({*names(data_dir), "demo"}))
     mend = f"there is {there}; 'photochrom data import' makes another"
     raise PhotochromError(f"there is no data set {place!r} in {data_dir}: {mend}")
 
 
-def open_data(folder: Path) -> DataSet:
-    """Open a folder as what it holds, a packed data set or shards.
+def open_data(folder: Path, place: str | None = None) -> DataSet:
+    """Open a folder as what it holds, a packed data set or shards. place: what found it (default: the folder).
 
     Raises PhotochromError for a folder that holds neither, or something torn.
     """
     if not (folder / "shards.json").is_file() and not any(folder.glob("*.tar")):
-        return Pack.open(folder)
-    return Shards.open(folder)
+        return Pack.open(folder, place)
+    return Shards.open(folder, place)

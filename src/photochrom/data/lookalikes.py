@@ -74,13 +74,13 @@ def count_groups(group: Indices) -> dict[str, int]:
     return {"groups": int((sizes > 1).sum()), "photos": int(sizes[sizes > 1].sum())}
 
 
-def seen_in(photos: Photos, others: Photos) -> Flags:
-    """Which photos look like one of `others`, of the same or another size: (N,)."""
+def seen_in(photos: Photos, others: Photos, among: Flags | None = None) -> Flags:
+    """Which photos look like one of `others`, of the same or another size: (N,). among: which of the others count."""
     seen = np.zeros(len(photos), bool)
     patterns, theirs = _patterns(photos), _patterns(others)
     for start in range(0, len(photos), ROWS):
-        for i, _ in _pairs(photos, patterns, others, theirs, slice(start, start + ROWS)):
-            seen[i] = True
+        for i, j in _pairs(photos, patterns, others, theirs, slice(start, start + ROWS)):
+            seen[i] |= among is None or bool(among[j])
     return seen
 
 

@@ -60,10 +60,11 @@ class Pack:
     left_out: list[LeftOut]
     checksum: str  # of all photos with their order, split and label
     group: npt.NDArray[np.int64] | None = None  # (N,) equal for photos that look alike; None: not known
+    place: str = ""  # what finds it again: see `dataset.DataSet`
 
     @classmethod
-    def open(cls, folder: Path) -> Pack:
-        """Open a data set; its pixels stay on disk until they are asked for.
+    def open(cls, folder: Path, place: str | None = None) -> Pack:
+        """Open a data set; its pixels stay on disk until they are asked for. place: what found it (default: the folder).
 
         Raises PhotochromError when the folder or a file of it is missing, torn, or of another format.
         """
@@ -80,6 +81,7 @@ class Pack:
             columns = index["photos"]
             photos = np.lib.format.open_memmap(folder / "photos.npy", mode="r")
             fields = {key: index[key] for key in ("name", "size", "source", "seed", "categories", "checksum")}
+            fields["place"] = str(folder) if place is None else place
             fields["left_out"] = [LeftOut(*entry) for entry in index["left_out"]]
             split, label = np.array(columns["split"]), np.array(columns["label"], dtype=np.int64)
             if (group := columns.get("group")) is not None:

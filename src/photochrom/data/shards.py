@@ -146,9 +146,13 @@ def new_shards(destination: Path, size: int, *, overwrite: bool) -> Iterator[tup
 class Shards:
     """An opened data set; see `photochrom.data.dataset.DataSet`. Photos are numbered in the order of the index."""
 
-    def __init__(self, address: Path | str, index: dict[str, Any]) -> None:
-        """address: of the folder; index: what its `shards.json` holds. Raises PhotochromError if that is torn."""
+    def __init__(self, address: Path | str, index: dict[str, Any], place: str | None = None) -> None:
+        """address: of the folder; index: what its `shards.json` holds; place: what found it (default: the address).
+
+        Raises PhotochromError if the index is torn.
+        """
         self.address, self.index = address, index
+        self.place = str(address) if place is None else place
         try:
             table = index["shards"]
             self.name, self.size, self.checksum = index["name"], int(index["size"]), index["checksum"]
@@ -175,7 +179,7 @@ class Shards:
         self.kept: OrderedDict[int, Future[Shard]] = OrderedDict()
 
     @classmethod
-    def open(cls, address: Path | str) -> Shards:
+    def open(cls, address: Path | str, place: str | None = None) -> Shards:
         """Open shards in a folder, or at an address (`https://` or `http://`).
 
         Only the index is read. Raises PhotochromError when it is missing or torn, and for a folder from which a shard is
@@ -192,7 +196,7 @@ class Shards:
             raise PhotochromError(f"{place_of(address, INDEX)} is torn ({error}): get it again") from error
         if not isinstance(index, dict):
             raise PhotochromError(f"{place_of(address, INDEX)} is torn (it holds no table): get it again")
-        shards = cls(address, index)
+        shards = cls(address, index, place)
         if isinstance(address, Path):
             shards.check_files(address)
         return shards

@@ -8,7 +8,7 @@ size of measuring, the same way for models, for tools and for the rows beside th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -124,10 +124,12 @@ def model_at_size(
     options: Options | None = None,
     *,
     device: str | None = None,
+    compared: Collection[str] = (),
     **changes: Any,
 ) -> Candidate:
     """A trained model, by name or path, or what so many of its colourings agree on; for photos of a data set.
 
+    compared: checksums of other data sets whose photos are not among them (`Packed.compared`).
     options, or their fields as keyword arguments: how it colours; `EVALUATED` count. Raises PhotochromError if it is unknown or was
     trained at another size.
     """
@@ -144,7 +146,12 @@ def model_at_size(
     name, known = model_facts(model, models, colorizer, options)
     average = options.average
     facts = {
-        **{"chroma_scale": config.model.chroma_scale, "other_data": config.data.checksum != pack.checksum},
+        "chroma_scale": config.model.chroma_scale,
+        "other_data": [
+            each.name
+            for each in model_folder.learnt_from(config, Path(models))
+            if each.checksum not in {pack.checksum, *compared}
+        ],
         **known,
     }
 

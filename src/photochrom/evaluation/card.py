@@ -134,7 +134,7 @@ def model_card(folder: ModelFolder, evaluation: Evaluation | None) -> str:
     """The folder's README.md, as Markdown; at least one epoch has to be done."""
     name, config, history, source = folder.name, folder.config, folder.history, None
     with suppress(PhotochromError):  # the model that it went on from may be gone by now
-        source = model_folder.find_model(config.source, folder.path.parent).config if config.source else None
+        source = model_folder.find_source(config, folder.path.parent).config if config.source else None
     best = best_epoch(history)
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
@@ -159,7 +159,7 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 |---|---|
 | network | U-Net, features {features}; {sight}chroma at 1/{config.model.chroma_scale} of luma's size |
 | diffusion | {config.diffusion.timesteps} steps, {config.diffusion.schedule} schedule, {config.diffusion.prediction}-prediction |
-| data set | {config.data.name}, photos of {config.data.size} pixels, checksum {config.data.checksum} |
+| data set | {config.data.title}, photos of {config.data.size} pixels, checksum {config.data.checksum} |
 | trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours{" on " * bool(devices)}{devices} |
 | validation loss | {best["val_loss"]:.4f} (epoch {best["epoch"]}, which `model.safetensors` holds; other stages have other losses) |
 | seed | {config.training.seed} |

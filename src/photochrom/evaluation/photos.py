@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from photochrom.config import LearntFrom
 from photochrom.data.dataset import DataSet
 from photochrom.data.reading import HEIC_SUFFIXES, SUFFIXES, is_gray, open_photo
 from photochrom.diffusion import color
@@ -32,6 +33,7 @@ from photochrom.evaluation.candidates import (
     shrunk,
     tool,
 )
+from photochrom.evaluation.seen import seen_before
 
 SIZE = 256  # pixels, the square in which the field measures
 SMALLEST = 16  # pixels that are left one after the four halvings of VGG16
@@ -75,9 +77,19 @@ class Packed:
     at_once = 32
 
     def __init__(
-        self, pack: DataSet, split: str = "validation", count: int | None = None, seed: int = 0
+        self,
+        pack: DataSet,
+        split: str = "validation",
+        count: int | None = None,
+        seed: int = 0,
+        learnt_from: Iterable[LearntFrom] = (),
+        data_dir: Path = Path("data"),
     ) -> None:
-        """count: how many, in a fixed order (None: all). Raises PhotochromError for a split without photos, and for tiny ones."""
+        """count: how many, in a fixed order (None: all). learnt_from: data sets whose training photos, and what looks like
+        them, are left out, as far as they are in `data_dir`.
+
+        Raises PhotochromError for a split without photos, or of which none is left, and for tiny photos.
+        """
         _check(count, seed)
         if pack.size < SMALLEST:
             raise PhotochromError(
@@ -88,9 +100,18 @@ class Packed:
                 f"data set {pack.name!r} has no {split} photos: import it again with more photos, or a larger --{split}"
             )
         self.pack, self.seed = pack, seed
-        self.indices = pack.drawn(split, count, 0)
+        self.indices = pack.drawn(split, None if learnt_from else count, 0)
+        seen = seen_before(learnt_from, pack, self.indices, data_dir)
+        self.compared = seen.compared
+        self.indices = self.indices[~np.isin(self.indices, seen.indices)][:count]
+        if not len(self.indices):
+            raise PhotochromError(
+                f"a model, or one before it, has learnt from all {split} photos of {pack.name!r}: take another --data"
+            )
         self.facts: dict[str, Any] = {"name": pack.name, "checksum": pack.checksum, "split": split}
         self.facts |= {"size": pack.size, "photos": len(self.indices)}
+        if len(seen.indices):
+            self.facts["seen"] = len(seen.indices)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -104,7 +104,7 @@ class Catalogue:
             "best_epoch": best["epoch"] if best else None,
             "best_val_loss": best["val_loss"] if best else None,
             "source": config.source,
-            "data": config.data.name,
+            "data": config.data.title,
             "size": config.data.size,
             "features": list(config.model.features),
             "timesteps": config.diffusion.timesteps,
@@ -153,9 +153,9 @@ def about(config: Config) -> str:
 
 def use(config: Config) -> str:
     """What a model may be used for."""
-    if config.data.name.startswith("tiny-imagenet"):
+    if config.data.title.startswith("tiny-imagenet"):
         return "For research and for yourself only: it learnt from Tiny ImageNet."
-    return f"For what the licence of its training photos ({config.data.name}) allows."
+    return f"For what the licence of its training photos ({config.data.title}) allows."
 
 
 def quality(folder: ModelFolder) -> dict[str, Any] | None:

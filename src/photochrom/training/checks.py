@@ -27,8 +27,9 @@ def refuse(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFold
 
 
 def as_begun(config: Config, folder: ModelFolder) -> Config:
-    """The configuration with the epoch at which the folder's training began; raises PhotochromError if it is another one."""
-    config = config.model_copy(update={"first_epoch": folder.config.first_epoch})
+    """The configuration with what the folder's training began on top of; raises PhotochromError if it is another one."""
+    old = folder.config
+    config = config.model_copy(update={"first_epoch": old.first_epoch, "ancestors": old.ancestors})
     refuse_another(config, folder)
     return config
 
@@ -78,7 +79,9 @@ def refuse_another(config: Config, folder: ModelFolder) -> None:
         values = config.model_dump(mode="json")
         for key in ("patience", "sample_every", "accumulate", "precision"):
             del values["training"][key]
-        del values["data"]["keep_features"]
+        del values["data"]["keep_features"], values["ancestors"]
+        if values["data"]["checksum"]:
+            del values["data"]["name"]  # the same photos may lie elsewhere now
         found = {key: values.pop(key) for key in ("source", "first_epoch")}
         values["stages"][-1]["epochs"] = None
         stages = {f"stages.{n}": stage for n, stage in enumerate(values.pop("stages"))}

@@ -15,7 +15,7 @@ from photochrom.config import Config
 from photochrom.data.dataset import DataSet
 from photochrom.errors import Interrupted
 from photochrom.evaluation.card import write_card
-from photochrom.model_folder import ModelFolder
+from photochrom.model_folder import ModelFolder, learnt_from
 from photochrom.training.checks import as_begun, refuse, refuse_other_network, refuse_teacher
 from photochrom.training.diagnosis import faults
 from photochrom.training.state import Training
@@ -62,8 +62,10 @@ def train(
     saved, by raising Interrupted. Raises PhotochromError for a folder that holds another training, a source of another
     architecture, a data set that does not fit, losses that are not finite, a full disk.
     """
-    data = config.data.model_copy(update={"name": pack.name, "size": pack.size, "checksum": pack.checksum})
+    data = config.data.model_copy(update={"name": pack.place, "size": pack.size, "checksum": pack.checksum})
     config = config.model_copy(update={"data": data, "source": source.name if source else config.source})
+    if source:
+        config = config.model_copy(update={"ancestors": learnt_from(source.config, source.path.parent)})
     processes.from_first(lambda: refuse(config, folder, pack, source))
     with ExitStack() as held:
         processes.from_first(lambda: held.enter_context(folder.locked()))
