@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from photochrom.errors import PhotochromError
 
 PART = ".part"  # how temporary files end
+LEFT_SECONDS = 60  # without a change, before a temporary file that nobody holds counts as left over
 Kind = TypeVar("Kind")
 
 
@@ -28,6 +30,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     temporary = path.parent / f".{secrets.token_hex(8)}{PART}"
     try:
         with temporary.open("x+b") as file:
+            _hold(file)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -46,6 +49,25 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         with suppress(OSError):  # where all went well it is gone
             temporary.unlink()
+
+
+def _hold(file: IO[bytes]) -> bool:
+    """Lock a file until it is closed, or its process has ended; False where another process holds it."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):  # Windows has no such lock
+        return False
+    return True
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `write_atomically` left in a folder when its process was killed: temporary files that nobody holds."""
+    for leftover in folder.glob(f".*{PART}"):
+        with suppress(OSError), leftover.open("rb") as file:
+            if time.time() - leftover.stat().st_mtime > LEFT_SECONDS and _hold(file):
+                leftover.unlink()
 
 
 def sync_folder(path: Path) -> None:

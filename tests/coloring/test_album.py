@@ -136,10 +136,10 @@ def test_samples_of_which_the_disk_took_the_first_only_are_made_anew_and_nothing
     mine = photo("out/a-2.png").read_bytes()
     real = photo_file.write
 
-    def write(picture: Image.Image, file: Path) -> None:
+    def write(picture: Image.Image, file: Path) -> tuple[str, ...]:
         if file.name in ("a-2.png", "b-2.png"):
             raise PhotochromError(f"cannot write {file}: the disk is full")
-        real(picture, file)
+        return real(picture, file)
 
     samples = ("a.png", "b.png", "-o", "out", "--samples", 3)
     with monkeypatch.context() as patch:
@@ -268,7 +268,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(models: Path, capsys: pytest
     photo("a.png")
     Path("file").touch()
     assert colorize(models, "a.png", "-o", "file/out") == 1
-    assert "cannot write file/out/a.png" in capsys.readouterr().err
+    assert "cannot make the folder file/out" in capsys.readouterr().err
     if os.geteuid():  # the superuser may write anywhere
         Path("closed").mkdir(mode=0o500)
         assert colorize(models, "a.png", "-o", "closed") == 1
@@ -367,3 +367,98 @@ def test_an_interrupt_leaves_whole_files_and_a_record(models: Path) -> None:
     assert sorted(json.loads(Path("out/.photochrom.json").read_text())) == sorted(
         path.name for path in written
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        *[("new.bmp", "BMP"), ("new.jp2", "JPEG2000"), ("new.avif", "AVIF"), ("new.jfif", "JPEG")],
+        *[("new.jpe", "JPEG"), ("new.TIF", "TIFF"), ("new.ppm", "PPM"), ("new.webp", "WEBP")],
+    ],
+)
+def test_a_file_that_is_named_is_written_as_it_is_named(models: Path, name: str, format: str) -> None:
+    photo("a.png")
+    assert colorize(models, "a.png", "-o", name) == 0
+    with Image.open(name) as picture:
+        assert (picture.format, picture.size) == (format, (24, 16))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("a.png", "-o", "new.gif"), "a photo is written as .jpg, .jpeg, .jpe, .jfif, .png"),
+        (("a.png", "-o", "new.mp4"), "a photo is written as .jpg"),
+        (("a.mp4", "-o", "new.webm"), "a video is written as .mp4, .m4v, .mov, .mkv; or name a folder"),
+        (("a.mp4", "-o", "new.jpg"), "a video is written as .mp4"),
+        (("a.png", "b.png", "-o", "new.jpg"), "there may be several to write: name a folder"),
+        (("album", "-o", "new.jpg"), "there may be several to write: name a folder"),
+    ],
+)
+def test_a_file_that_cannot_be_written_makes_no_folder_of_its_name(
+    models: Path, arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("a.png")
+    photo("album/a.png")
+    Path("a.mp4").write_text("no film")
+    capsys.readouterr()
+    assert colorize(models, *arguments) == 2
+    assert said in capsys.readouterr().err
+    assert not Path(arguments[-1]).exists()
+
+
+def test_files_that_differ_in_their_suffix_do_not_clash() -> None:
+    for name in ("g.png", "g.gif", "g.jp2", "g.pgm", "h.gif", "h.jp2", "i.jfif"):
+        Path("album").mkdir(exist_ok=True)
+        Path("album", name).touch()
+    plan = album.plan([Path("album")], Path("out"), False)
+    assert {path.name: output.name for output, path in plan.jobs.items()} == {
+        **{"g.png": "g.png", "g.gif": "g.gif.png", "g.jp2": "g.jp2.png", "g.pgm": "g.pgm.png"},
+        **{"h.gif": "h.png", "h.jp2": "h.jp2.png", "i.jfif": "i.jfif"},
+    }
+    assert plan.refused == {}
+
+
+def test_folders_of_systems_are_passed_over_and_what_cannot_be_read_is_said() -> None:
+    for name in (
+        "a.j2k",
+        "b.jpf",
+        "c.pbm",
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "#recycle/d.png",
+        "e.CR2",
+        "f.psd",
+    ):
+        path = Path("album", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    plan = album.plan([Path("album")], Path("out"), False)
+    assert [path.name for path in plan.jobs.values()] == ["a.j2k", "b.jpf", "c.pbm"]
+    assert plan.warnings == [
+        "album/e.CR2, album/f.psd cannot be read: save as TIFF, PNG or JPEG what is to be coloured of them"
+    ]
+
+
+def test_names_as_long_as_the_system_allows_are_written(models: Path) -> None:
+    name = "写" * 83 + ".png"
+    photo("a.png").rename(name)
+    assert colorize(models, name, "-o", "out") == 0
+    assert Path("out", name).exists()
+
+
+def test_an_encoder_that_fails_in_any_way_costs_one_photo(
+    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.jpg", "c.png"):
+        photo(f"album/{name}")
+    for error in (OverflowError("too large"), KeyError(60416), MemoryError(), ZeroDivisionError()):
+
+        def fail(*arguments: object, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setitem(Image.SAVE, "JPEG", fail)
+            capsys.readouterr()
+            assert colorize(models, "album", "-o", "out", "--overwrite", "--json") == 3
+        told = json.loads(capsys.readouterr().out)
+        assert [Path(entry["output"]).name for entry in told["written"]] == ["a.png", "c.png"]
+        assert "cannot write out/b.jpg" in told["failed"][0]["reason"]

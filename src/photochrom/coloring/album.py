@@ -10,19 +10,26 @@ from typing import NamedTuple
 from PIL import Image
 
 from photochrom import processes
-from photochrom.coloring import video
+from photochrom.coloring import film, video
 from photochrom.coloring.colorings import Samples
 from photochrom.coloring.colorizer import BATCH, Colorizer
 from photochrom.coloring.manifest import Record, how_made
 from photochrom.coloring.options import Options
+from photochrom.coloring.photo import ASKED_SUFFIXES, GrayPhoto, make_folder, open_gray, write
 from photochrom.coloring.photo import SUFFIXES as KEPT_SUFFIXES
-from photochrom.coloring.photo import GrayPhoto, open_gray, write
 from photochrom.data.reading import HEIC_SUFFIXES, SUFFIXES
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.pictures import sheet
 
 GROUP_PIXELS = 64_000_000  # of the photos whose luma is held in memory together
 SHEET_SIDE = 384
+# Where systems keep thumbnails, and what was thrown away.
+SYSTEM_FOLDERS = ("@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "__MACOSX")
+UNREAD_SUFFIXES = (  # of pictures that people may expect to be coloured: raw pictures of cameras, and drawings in layers
+    *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+    *(".psd", ".psb", ".xcf", ".tga", ".jxl", ".jxr", ".exr", ".hdr"),
+)
+Progress = Callable[[float, int, str], None]  # (done, of how many, of what)
 
 
 def files_for(output: Path, options: Options) -> list[Path]:
@@ -93,36 +100,62 @@ def plan(
     may be a file. model: the file of the weights. Photos that were coloured by it with the same options and have not changed
     since are left alone. Raises UsageError when `out` is a file and cannot be one, and for hints to several photos.
     """
-    single = (
-        len(inputs) == 1
-        and not inputs[0].is_dir()
-        and out.suffix.lower() in ([video.WRITTEN_SUFFIX] if video.is_video(inputs[0]) else KEPT_SUFFIXES)
-        and not out.is_dir()
-    )
-    if out.exists() and not out.is_dir() and not single:
-        raise UsageError(
-            f"-o {out} is a file: name a folder, or a new file such as coloured.png for a single photo"
-        )
+    single = _is_one_file(inputs, out)
     result = Plan(record=None if single else Record(out, how_made(options, model)))
     if result.record and result.record.problem:
         result.warnings.append(result.record.problem)
-    taken: dict[Path, Path] = {}
+    found: list[tuple[Path, Path]] = []
     for given in inputs:
-        photos = _photos_below(given, out) if given.is_dir() else {given: Path(given.name)}
-        if not photos:
+        files = _files_below(given, out, result.warnings) if given.is_dir() else {given: Path(given.name)}
+        if not files:
             result.refused[given] = f"{given} has no photo in it"
-        for path, place in photos.items():
-            output = out if single else out / place.with_suffix(_kept_suffix(path))
-            _place(result, path, output, files_for(output, options), overwrite, taken)
+        found += files.items()
+    # Those who keep their name have it, whatever other names turn into.
+    kept = {file for _, place in found if _suffix(place) is None for file in files_for(out / place, options)}
+    taken: dict[Path, Path] = {}
+    for path, place in found:
+        output = out if single else _named(out / place, path, kept, taken, options)
+        _place(result, path, output, files_for(output, options), overwrite, taken)
     options.check_count(len(result.jobs))
     return result
 
 
-def _kept_suffix(path: Path) -> str:
-    """How the coloured file's name ends: as the photo's, where that can be written."""
-    if video.is_video(path):
-        return video.WRITTEN_SUFFIX
-    return path.suffix if path.suffix.lower() in KEPT_SUFFIXES else ".png"
+def _is_one_file(inputs: Sequence[Path], out: Path) -> bool:
+    """Whether `out` is the file to write, and not a folder. Raises UsageError when it is a file and cannot be one."""
+    if out.is_dir():
+        return False
+    suffix = out.suffix.lower()
+    named = suffix in (*SUFFIXES, *HEIC_SUFFIXES, *film.SUFFIXES)
+    if len(inputs) > 1 or inputs[0].is_dir():
+        if out.exists() or named:
+            raise UsageError(f"-o {out} is one file, and there may be several to write: name a folder")
+        return False
+    writable = film.FORMATS if video.is_video(inputs[0]) else ASKED_SUFFIXES
+    if suffix in writable:
+        return True
+    if out.exists() or named:
+        kind = "a video" if video.is_video(inputs[0]) else "a photo"
+        raise UsageError(f"-o {out}: {kind} is written as {', '.join(writable)}; or name a folder")
+    return False
+
+
+def _suffix(place: Path) -> str | None:
+    """How the coloured file's name ends, where it cannot keep its own."""
+    if video.is_video(place):
+        return None if place.suffix.lower() == ".mp4" else ".mp4"
+    return None if place.suffix.lower() in KEPT_SUFFIXES else ".png"
+
+
+def _named(place: Path, path: Path, kept: set[Path], taken: dict[Path, Path], options: Options) -> Path:
+    """The file that is written for a photo at this place: a.gif as a.png, or as a.gif.png where another one is a.png."""
+    suffix = _suffix(place)
+    if suffix is None:
+        return place
+    short = place.with_suffix(suffix)
+    free = all(
+        file not in kept and taken.get(file, path).name == path.name for file in files_for(short, options)
+    )
+    return short if free else place.with_name(place.name + suffix)
 
 
 def _place(
@@ -149,41 +182,49 @@ def _place(
     taken |= dict.fromkeys(files, path)
 
 
-def _photos_below(folder: Path, out: Path) -> dict[Path, Path]:
-    """Every photo below a folder with its place in it, except hidden ones and those that an earlier run put there."""
+def _files_below(folder: Path, out: Path, warnings: list[str]) -> dict[Path, Path]:
+    """Every photo and video below a folder with its place in it, but those that are hidden, or that an earlier run put there.
+
+    warnings get a line of pictures that cannot be read.
+    """
     inside = out.resolve() if folder.resolve() in out.resolve().parents else None
-    photos = {}
+    files, unread = {}, []
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in place.parts)
-        if (
-            path.suffix.lower() in (*SUFFIXES, *HEIC_SUFFIXES)
-            and not hidden
+        suffix = path.suffix.lower()
+        if any(part.startswith(".") or part in SYSTEM_FOLDERS for part in place.parts):
+            continue
+        if suffix in UNREAD_SUFFIXES:
+            unread.append(path)
+        elif (
+            suffix in (*SUFFIXES, *HEIC_SUFFIXES, *film.SUFFIXES)
             and path.is_file()
             and inside not in path.resolve().parents
         ):
-            photos[path] = place
-    return photos
+            files[path] = place
+    if unread:
+        names = ", ".join(map(str, unread[:3])) + (f" and {len(unread) - 3} more" if len(unread) > 3 else "")
+        warnings.append(f"{names} cannot be read: save as TIFF, PNG or JPEG what is to be coloured of them")
+    return files
 
 
 def color_files(
     colorizer: Colorizer,
     plan: Plan,
-    progress: Callable[[float], None],
+    progress: Progress,
     options: Options = Options(),  # noqa: B008 (immutable)
 ) -> Iterator[Colored]:
     """Colour what is planned, first photos, then videos; yield each when it is written, each file atomically.
 
     What cannot be read or written goes into `plan.refused` with its reason and does not stop the others.
-    progress(done) is told how many are done, in fractions while a group or a video is worked on.
+    progress(done, all, "photos"), in fractions while a group is worked on; for each video (frames, all, "frames of NAME").
     """
+    films = {output: path for output, path in plan.jobs.items() if video.is_video(path)}
     finished = -len(plan.refused)
 
     def steps_done(done: int, steps: int) -> None:
-        progress(finished + len(plan.refused) + len(group) * done / steps)
-
-    def frames_done(done: int, frames: int) -> None:
-        progress(finished + len(plan.refused) + (min(1.0, done / frames) if frames else 0.0))
+        photos = finished + len(plan.refused) + len(group) * done / steps
+        progress(photos, len(plan.jobs) - len(films), "photos")
 
     try:
         for group in _groups(plan, options):
@@ -192,10 +233,9 @@ def color_files(
                 if colored := _write(plan, output, samples, options):
                     finished += 1
                     yield colored
-        for output, film in plan.jobs.items():
-            if video.is_video(film) and _color_video(colorizer, plan, output, options, frames_done):
-                finished += 1
-                yield Colored(film, [output])
+        for output in films:
+            if colored := _color_video(colorizer, plan, output, options, progress):
+                yield colored
     finally:
         if plan.record:
             plan.record.save()
@@ -205,9 +245,10 @@ def _write(plan: Plan, output: Path, samples: Samples, options: Options) -> Colo
     """Write one photo's files; None if it was refused."""
     photo, files = plan.jobs[output], files_for(output, options)
     ours = {file for file in files if plan.record and plan.record.is_ours(output, [file])}
+    notes = dict.fromkeys(samples.photo.notes)
     try:
         for file, picture in zip(files, pictures_for(samples, options), strict=True):
-            write(picture, file)
+            notes |= dict.fromkeys(write(picture, file))
             ours.add(file)
     except PhotochromError as error:
         plan.refused[photo] = f"{photo}: {error}"
@@ -216,25 +257,30 @@ def _write(plan: Plan, output: Path, samples: Samples, options: Options) -> Colo
         return None
     if plan.record:
         plan.record.add(photo, output, files)
-    return Colored(photo, files, samples.photo.notes)
+    return Colored(photo, files, tuple(notes))
 
 
 def _color_video(
-    colorizer: Colorizer, plan: Plan, output: Path, options: Options, progress: Callable[[int, int], None]
-) -> bool:
-    """Colour one video; False if it was refused."""
-    film = plan.jobs[output]
+    colorizer: Colorizer, plan: Plan, output: Path, options: Options, progress: Progress
+) -> Colored | None:
+    """Colour one video; None if it was refused."""
+    source = plan.jobs[output]
+
+    def frames_done(done: int, frames: int) -> None:
+        progress(done, frames, f"frames of {source.name}")
+
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        video.color_video(colorizer, film, output, options.without(*video.ONLY_PHOTOS), progress=progress)
+        make_folder(output.parent)
+        used = options.without(*video.ONLY_PHOTOS)
+        notes = video.color_video(colorizer, source, output, used, progress=frames_done)
     except UsageError:
         raise
     except PhotochromError as error:
-        plan.refused[film] = str(error)
-        return False
+        plan.refused[source] = str(error)
+        return None
     if plan.record:
-        plan.record.add(film, output, [output])
-    return True
+        plan.record.add(source, output, [output])
+    return Colored(source, [output], notes)
 
 
 def _groups(plan: Plan, options: Options) -> Iterator[dict[Path, GrayPhoto]]:

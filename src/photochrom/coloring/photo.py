@@ -18,10 +18,9 @@ from photochrom.files import write_atomically
 
 Photo = Given
 
-SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff")
-)  # that a coloured photo keeps; all others become .png, unless one is asked for
-ASKED_SUFFIXES = SUFFIXES | {".bmp", ".jp2", ".avif", ".ppm"}  # that a file may have which a person names
+# That a coloured photo keeps; all others become .png, unless a person names a file.
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff")
+ASKED_SUFFIXES = (*SUFFIXES, ".avif", ".jp2", ".bmp", ".ppm")
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},  # colour is what was paid for
     "PNG": {"compress_level": 3},  # the default (6) takes 2.5 times as long and saves a tenth
@@ -88,6 +87,14 @@ def save(picture: Image.Image, file: IO[bytes], format: str, **options: Any) -> 
     return metadata.save(picture, file, format, SAVE_OPTIONS.get(format, {}) | options)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder for results, if there is none; raises PhotochromError where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PhotochromError(f"cannot make the folder {path}: {error.strerror or error}") from error
+
+
 def write(photo: Image.Image, path: Path) -> tuple[str, ...]:
     """Write a coloured photo, atomically, in the format that its suffix says; returns what a person should know.
 
@@ -100,13 +107,11 @@ def write(photo: Image.Image, path: Path) -> tuple[str, ...]:
         nonlocal notes
         notes = save(photo, file, format)
 
+    make_folder(path.parent)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, fill)
     except PhotochromError:
         raise
-    except OSError as error:  # of the folder
-        raise PhotochromError(f"cannot write {path}: {error.strerror or error}") from error
     except Exception as error:  # such as sides that the format cannot hold: encoders raise a dozen types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PhotochromError(

@@ -16,15 +16,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from photochrom.coloring import film
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.options import Options, chosen
 from photochrom.coloring.upsampling import View, lay_over
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.files import write_atomically
+from photochrom.files import remove_leftovers, write_atomically
 
-SUFFIXES = (".mp4", ".mov", ".mkv", ".m4v", ".avi", ".webm")
-WRITTEN_SUFFIX = ".mp4"
-ONLY_PHOTOS = ("hints", "keep_gray", "like", "samples", "average", "uncertainty", "truncated")
+ONLY_PHOTOS = ("hints", "keep_gray", "like", "samples", "average", "uncertainty")
 BATCH = 16  # frames coloured together
 RATE = 0.1  # how much of a frame's own chroma is taken where luma stands still
 MOVED = 0.3  # of luma in [-1,1]: where it changes as much between frames, chroma is the frame's own
@@ -32,7 +31,7 @@ MOVED = 0.3  # of luma in [-1,1]: where it changes as much between frames, chrom
 
 def is_video(path: Path) -> bool:
     """Whether a file's name is a video's."""
-    return path.suffix.lower() in SUFFIXES
+    return path.suffix.lower() in film.SUFFIXES
 
 
 def refuse_unused(options: Options) -> None:
@@ -50,43 +49,50 @@ def color_video(
     *,
     progress: Callable[[int, int], None] | None = None,
     **changes: Any,
-) -> None:
-    """Write `target` (H.264 in MP4, the sound as it is), atomically. Options: see `Options`; not ONLY_PHOTOS.
+) -> tuple[str, ...]:
+    """Write `target`, atomically, in H.264; returns what a person should know. Options: see `Options`; not ONLY_PHOTOS.
 
-    progress(frames done, frames in all as the file says, 0 if it does not). Raises UsageError without the package av and for
-    an option out of range, PhotochromError for a file that is no video.
+    The suffix of target says which of `film.FORMATS` it is. Sound that the format cannot hold becomes AAC; all else that it can hold
+    is kept. progress(frames done, frames in all). Raises UsageError without the package av and for an option out
+    of range, PhotochromError for a file that is no video, and for one that ends early, unless options say truncated.
     """
     options = chosen(options, changes)
     refuse_unused(options)
+    format = film.FORMATS.get(target.suffix.lower())
+    if format is None:
+        raise UsageError(f"videos are written as {', '.join(film.FORMATS)}, not as {target.name}")
+    notes: tuple[str, ...] = ()
     try:
-        import av
-    except ImportError:
-        raise UsageError("videos need another package: pip install 'photochrom[video]'") from None
-    try:
-        with av.open(str(source)) as given:
-            if not given.streams.video:
-                raise PhotochromError(f"{source} has no pictures in it")
-            total = given.streams.video[0].frames
+        seen = film.look(source, int(options.max_megapixels * 1e6))
+        if seen.early and not options.truncated:
+            raise PhotochromError(
+                f"{source} ends early, after {seen.frames:,} frames: colour what there is with --truncated"
+            )
 
-            def write(file: IO[bytes]) -> None:
-                with av.open(file, "w", format="mp4") as made:
-                    _copy(given, made, colored)
+        def colored(lumas: Iterator[Image.Image]) -> Iterator[Image.Image]:
+            steady, done = Steady(), 0
+            while group := list(islice(lumas, BATCH)):
+                views = [colorizer.view(luma, options.detail) for luma in group]
+                y = torch.cat([each.y for each in views])
+                c = colorizer.chroma(y, [options.seed] * len(group), options)
+                for luma, each, own in zip(group, views, c.split(1), strict=True):
+                    yield lay_over(luma, each, options.strength * steady(each, own))
+                    done += 1
+                    if progress:
+                        progress(done, max(done, seen.frames))
 
-            def colored(lumas: Iterator[Image.Image]) -> Iterator[Image.Image]:
-                steady, done = Steady(), 0
-                while group := list(islice(lumas, BATCH)):
-                    seen = [colorizer.view(luma, options.detail) for luma in group]
-                    y = torch.cat([each.y for each in seen])
-                    c = colorizer.chroma(y, [options.seed] * len(group), options)
-                    for luma, each, own in zip(group, seen, c.split(1), strict=True):
-                        yield lay_over(luma, each, options.strength * steady(each, own))
-                        done += 1
-                        if progress:
-                            progress(done, total)
+        def write(file: IO[bytes]) -> None:
+            nonlocal notes
+            notes = film.rewrite(source, seen, file, format, colored)
 
-            write_atomically(target, write)
-    except av.FFmpegError as error:
-        raise PhotochromError(f"{source} cannot be coloured as a video ({error.strerror})") from error
+        remove_leftovers(target.parent)
+        write_atomically(target, write)
+    except (PhotochromError, MemoryError):
+        raise
+    except Exception as error:  # broken bytes make FFmpeg raise a dozen types
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+        raise PhotochromError(f"{source} cannot be coloured as a video ({reason})") from error
+    return notes
 
 
 class Steady:
@@ -104,33 +110,3 @@ class Steady:
             c = torch.lerp(before_c, c, rate)
         self._before = y, c
         return c
-
-
-def _copy(given: Any, made: Any, colored: Callable[[Iterator[Image.Image]], Iterator[Image.Image]]) -> None:
-    """Put coloured frames, with their times, and the sound, packet by packet, into the new file."""
-    import av
-
-    pictures, sounds = given.streams.video[0], given.streams.audio[:1]
-    pictures.thread_type = "AUTO"
-    width, height = pictures.width // 2 * 2, pictures.height // 2 * 2  # H.264 counts in pairs
-    film = made.add_stream("libx264", rate=pictures.average_rate, options={"crf": "18", "preset": "veryfast"})
-    film.width, film.height, film.pix_fmt, film.time_base = width, height, "yuv420p", pictures.time_base
-    film.codec_context.time_base = pictures.time_base
-    sound = made.add_stream_from_template(sounds[0]) if sounds else None
-    times: list[int] = []
-
-    def lumas() -> Iterator[Image.Image]:
-        for packet in given.demux(pictures, *sounds):
-            if packet.stream is pictures:
-                for frame in packet.decode():
-                    times.append(frame.pts)
-                    yield frame.to_image().convert("L").crop((0, 0, width, height))
-            elif sound and packet.dts is not None:
-                packet.stream = sound
-                made.mux(packet)
-
-    for picture in colored(lumas()):
-        frame = av.VideoFrame.from_image(picture)
-        frame.pts, frame.time_base = times.pop(0), pictures.time_base
-        made.mux(film.encode(frame))
-    made.mux(film.encode())

@@ -108,8 +108,8 @@ def _color(colorizer: Colorizer, plan: Plan, options: Options, aloud: bool) -> l
     colored = []
     with Display() as display:
 
-        def progress(done: float) -> None:
-            display.show(done, len(share.jobs), f"{int(done):,} of {len(share.jobs):,} files")
+        def progress(done: float, total: int, of: str) -> None:
+            display.show(done, total, f"{int(done):,} of {total:,} {of}")
 
         for each in album.color_files(colorizer, share, progress, options):
             colored.append(each)

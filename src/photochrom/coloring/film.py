@@ -1,0 +1,347 @@
+"""A film's file: its frames as people see them, and all else of it (sound, subtitles, titles) brought into a new file.
+
+What FFmpeg opens is one local file of a kind that is listed: a film that is a list of addresses is none.
+
+Sources: ISO/IEC 14496-12:2015, 8.3.2 (the matrix by which a film is turned); ITU-T H.273, tables 2 to 4 (what numbers of
+colour mean); 3GPP TS 26.245, 5.17 (a sample of text in MP4).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+
+from photochrom.errors import PhotochromError, UsageError
+
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ogv"),
+    *(".3gp", ".3g2", ".mpg", ".mpeg", ".m2v", ".vob", ".mts", ".m2ts", ".dv"),
+)
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # that can be written
+OPENING = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,matroska,avi,asf,flv,ogg,mpeg,mpegts,mpegvideo,dv",
+}
+# Sound that each format holds and players play; all of it in Matroska. The rest becomes AAC.
+SOUND = {
+    "mp4": ("aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "libopus", "flac"),
+    "mov": (
+        "aac",
+        "mp3",
+        "mp3float",
+        "ac3",
+        "eac3",
+        "alac",
+        "pcm_s16le",
+        "pcm_s16be",
+        "pcm_s24le",
+        "pcm_s24be",
+    ),
+}
+AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
+TEXTS = ("subrip", "srt", "text", "webvtt", "ass", "ssa")  # subtitles that can become MP4's own
+OWN_TAGS = re.compile(
+    r"major_brand|minor_version|compatible_brands|encoder|handler_name|vendor_id|duration|_?statistics.*",
+    re.I,
+)
+HD = (1280, 720)  # from this width or height on players take colours for BT.709
+BT709, BT601, LIMITED = 1, 6, 1  # as H.273 numbers them
+EARLY = 0.98  # of the frames or the time that a film says it has: fewer, and it ends early
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a film is, found by looking through its file once."""
+
+    size: tuple[int, int]  # width and height of its frames as people see them, even
+    turn: Image.Transpose | None
+    aspect: Fraction  # width of a pixel by its height, after the turn
+    frames: int
+    early: bool  # it ends before the time that it says it has
+
+
+def opened(source: Path) -> AbstractContextManager[Any]:
+    """The film as PyAV opens it. Raises UsageError without the package av, and what PyAV does."""
+    try:
+        import av
+    except ImportError:
+        raise UsageError("videos need another package: pip install 'photochrom[video]'") from None
+    if not source.is_file():
+        raise PhotochromError(f"there is no video {source}")
+    film: AbstractContextManager[Any] = av.open(f"file:{source}", options=OPENING, metadata_errors="replace")
+    return film
+
+
+def look(source: Path, max_pixels: int) -> Look:
+    """Look through a film, of which one frame is decoded.
+
+    Raises PhotochromError where it has no picture, or more than max_pixels in one.
+    """
+    with opened(source) as film:
+        import av
+
+        stream = pictures_of(film)
+        if stream is None:
+            raise PhotochromError(f"{source} has no pictures in it")
+        first, count, last, torn = None, 0, 0.0, False
+        try:
+            for packet in film.demux():
+                if packet.pts is not None:
+                    last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.stream is stream:
+                    count += bool(packet.size)
+                    first = first or next(frames_of(packet), None)
+        except av.FFmpegError:  # the rest is missing
+            torn = True
+        if first is None:
+            raise PhotochromError(f"{source} has no picture that can be read: it is damaged, or cut short")
+        if first.width * first.height > max_pixels:
+            size = f"{first.width}x{first.height}, more than {max_pixels:,} pixels"
+            raise PhotochromError(f"{source} has pictures of {size}: allow them with --max-megapixels")
+        seconds = last - (film.start_time or 0) / 1e6
+        early = torn or count < EARLY * stream.frames or seconds < EARLY * (film.duration or 0) / 1e6 - 1
+        turn, aspect = turn_of(first), Fraction(stream.sample_aspect_ratio or 1)
+    width, height = first.width, first.height
+    if turn in SIDEWAYS:
+        width, height, aspect = height, width, 1 / aspect
+    return Look((width // 2 * 2, height // 2 * 2), turn, aspect, count, early)
+
+
+def pictures_of(film: Any) -> Any:
+    """The stream that is the film itself, not the cover of it; None if there is none."""
+    from av.stream import Disposition
+
+    return next((s for s in film.streams.video if not s.disposition & Disposition.attached_pic), None)
+
+
+def frames_of(packet: Any) -> Iterator[Any]:
+    """The frames of a packet; none of one that is damaged."""
+    import av
+
+    try:
+        yield from packet.decode()
+    except av.FFmpegError:  # old films have holes
+        return
+
+
+SIDEWAYS = (
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+)
+TURNS = {  # by the signs of a, b, c, d of the matrix: the pixel at (x,y) is shown at (ax + cy, bx + dy)
+    (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
+    (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
+    (0, 1, -1, 0): Image.Transpose.ROTATE_270,
+    (0, -1, 1, 0): Image.Transpose.ROTATE_90,
+    (0, 1, 1, 0): Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): Image.Transpose.TRANSVERSE,
+}
+
+
+def turn_of(frame: Any) -> Image.Transpose | None:
+    """How the frames of a film are to be turned, by the matrix that comes with them."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return None
+    a, b, _, c, d = struct.unpack("<5i", bytes(matrix)[:20])
+    return TURNS.get(tuple((value > 0) - (value < 0) for value in (a, b, c, d)))
+
+
+def luma_of(frame: Any, seen: Look) -> Image.Image:
+    """A frame's luma (mode L), upright, at the film's size."""
+    hd = frame.width >= HD[0] or frame.height >= HD[1]
+    unsaid = frame.colorspace not in (1, 4, 5, 6, 7)  # of the matrices that FFmpeg's scaler knows
+    luma = frame.to_image(src_colorspace="ITU709" if unsaid and hd else None).convert("L")
+    if seen.turn is not None:
+        luma = luma.transpose(seen.turn)
+    width, height = seen.size
+    if (luma.width // 2 * 2, luma.height // 2 * 2) != seen.size:  # it changes in the middle of the film
+        return luma.resize(seen.size)
+    return luma.crop((0, 0, width, height))
+
+
+def rewrite(
+    source: Path,
+    seen: Look,
+    file: IO[bytes],
+    format: str,
+    colored: Callable[[Iterator[Image.Image]], Iterator[Image.Image]],
+) -> tuple[str, ...]:
+    """Write a film with other pictures, in H.264, and all else that the format holds; returns what a person should know.
+
+    colored: makes of the frames' luma the pictures (mode RGB) to show, in the same order and number.
+    """
+    import av
+
+    notes: list[str] = []
+    with opened(source) as given, av.open(file, "w", format=format) as made:
+        tags = {key: value for key, value in given.metadata.items() if not OWN_TAGS.match(key)}
+        made.metadata.update(tags)
+        pictures = pictures_of(given)
+        pictures.thread_type = "AUTO"
+        film = _encoder(made, pictures, seen)
+        tracks: dict[Any, Track] = {}
+        for stream in (*given.streams.audio, *given.streams.subtitles):
+            if (track := track_for(stream, made, format, notes)) is not None:
+                tracks[stream] = track
+        if hasattr(made, "set_chapters") and given.chapters():
+            made.set_chapters(given.chapters())
+        times: list[int] = []
+
+        def lumas() -> Iterator[Image.Image]:
+            step = max(1, round(1 / (pictures.average_rate or 25) / pictures.time_base))
+            last = None
+            for packet in _packets(given, [pictures, *tracks]):
+                if packet.stream in tracks:
+                    tracks[packet.stream](packet)
+                    continue
+                for frame in frames_of(packet):
+                    pts = frame.pts
+                    if pts is None or (last is not None and pts <= last):  # without times, or with wrong ones
+                        pts = 0 if last is None else last + step
+                    times.append(last := pts)
+                    yield luma_of(frame, seen)
+
+        matrix = BT709 if seen.size[0] >= HD[0] or seen.size[1] >= HD[1] else BT601
+        for picture in colored(lumas()):
+            frame = av.VideoFrame.from_image(picture).reformat(
+                format="yuv420p",
+                dst_colorspace="ITU709" if matrix == BT709 else "ITU601",
+                dst_color_range="MPEG",
+            )
+            frame.pts, frame.time_base = times.pop(0), pictures.time_base
+            frame.colorspace, frame.color_range = matrix, LIMITED
+            made.mux(film.encode(frame))
+        made.mux(film.encode())
+        for track in tracks.values():
+            track(None)
+    return tuple(notes)
+
+
+def _packets(given: Any, streams: list[Any]) -> Iterator[Any]:
+    """The packets of a film as far as it goes."""
+    import av
+
+    try:
+        yield from given.demux(*streams)
+    except av.FFmpegError:  # it ends early: `look` has said so
+        return
+
+
+def _encoder(made: Any, pictures: Any, seen: Look) -> Any:
+    options = {"crf": "18", "preset": "veryfast"}
+    film = made.add_stream("libx264", rate=pictures.average_rate or 25, options=options)
+    film.width, film.height, film.pix_fmt, film.time_base = *seen.size, "yuv420p", pictures.time_base
+    context = film.codec_context
+    context.time_base = pictures.time_base
+    context.sample_aspect_ratio = seen.aspect
+    context.color_primaries = context.color_trc = BT709  # those of sRGB, and near enough
+    context.colorspace = BT709 if seen.size[0] >= HD[0] or seen.size[1] >= HD[1] else BT601
+    context.color_range = LIMITED
+    return film
+
+
+Track = Callable[[Any], None]  # takes over a packet of sound or subtitles; None at the end
+
+
+def track_for(stream: Any, made: Any, format: str, notes: list[str]) -> Track | None:
+    """Make the new film's stream for one of sound or subtitles; None, with a note, where the format has no place for it."""
+    kind = "sound" if stream.type == "audio" else "subtitles"
+    name = stream.codec_context.name if stream.codec_context else "of an unknown kind"
+    language = f" ({stream.metadata['language']})" if stream.metadata.get("language", "und") != "und" else ""
+    if stream.codec_context is None:
+        notes.append(f"its {kind}{language} are of a kind that cannot be read, and are left out")
+        return None
+    if format == "matroska" or name in (SOUND[format] if kind == "sound" else ("mov_text",)):
+        new = made.add_stream_from_template(stream)
+        new.metadata.update({k: v for k, v in stream.metadata.items() if not OWN_TAGS.match(k)})
+        return _copied(new, made, kind, notes)
+    if kind == "sound":
+        new = _aac(stream, made)
+        notes.append(f"its sound{language} ({name}) is stored as AAC, which {format.upper()} can hold")
+        track = _encoded(new, made)
+    elif name in TEXTS:
+        new = made.add_mux_stream("mov_text")
+        new.time_base = Fraction(1, 1000)
+        track = _as_text(stream, new, made)
+    else:
+        notes.append(
+            f"its subtitles{language} ({name}) are left out: {format.upper()} has no place for them, .mkv has"
+        )
+        return None
+    new.metadata.update({k: v for k, v in stream.metadata.items() if not OWN_TAGS.match(k)})
+    return track
+
+
+def _copied(new: Any, made: Any, kind: str, notes: list[str]) -> Track:
+    import av
+
+    def copy(packet: Any) -> None:
+        if packet is None or packet.dts is None:
+            return
+        packet.stream = new
+        try:
+            made.mux(packet)
+        except av.FFmpegError:  # such as a time before the last
+            note = f"of its {kind} some is damaged and left out"
+            if note not in notes:
+                notes.append(note)
+
+    return copy
+
+
+def _aac(stream: Any, made: Any) -> Any:
+    wanted = stream.codec_context.sample_rate or 48_000
+    rate = next((rate for rate in AAC_RATES if rate >= wanted), AAC_RATES[-1])
+    channels = stream.codec_context.channels
+    layout = stream.codec_context.layout.name
+    if channels not in (1, 2) and layout not in ("3.0", "4.0", "5.0", "5.1", "7.1"):
+        layout = "stereo"
+    elif channels in (1, 2):  # whatever an old camera calls them
+        layout = "mono" if channels == 1 else "stereo"
+    return made.add_stream("aac", rate=rate, layout=layout)
+
+
+def _encoded(new: Any, made: Any) -> Track:
+    import av
+
+    def encode(packet: Any) -> None:
+        for frame in frames_of(packet) if packet is not None else (None,):
+            try:
+                made.mux(new.encode(frame))
+            except av.FFmpegError:  # a damaged frame
+                continue
+
+    return encode
+
+
+def _as_text(stream: Any, new: Any, made: Any) -> Track:
+    """Subtitles of plain text as MP4 has them: two bytes for the length, and the text."""
+    import av
+
+    def convert(packet: Any) -> None:
+        if packet is None or not packet.size or packet.pts is None:
+            return
+        text = bytes(packet).decode("utf-8", "replace").strip("\0\r\n ")
+        if stream.codec_context.name in ("ass", "ssa"):  # after eight fields; {} holds how it looks
+            text = re.sub(r"\{[^}]*\}", "", text.split(",", 8)[-1]).replace("\\N", "\n")
+        text = re.sub(r"</?[a-z][^>]{0,40}>", "", text)
+        content = text.encode()[:65_535]
+        line = av.Packet(struct.pack(">H", len(content)) + content)
+        line.stream, line.time_base = new, Fraction(1, 1000)
+        line.pts = line.dts = round(packet.pts * packet.time_base * 1000)
+        line.duration = round((packet.duration or 0) * packet.time_base * 1000) or 3000
+        made.mux(line)
+
+    return convert
