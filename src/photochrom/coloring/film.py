@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -186,8 +186,7 @@ def rewrite(
 
     notes: list[str] = []
     with opened(source) as given, av.open(file, "w", format=format) as made:
-        tags = {key: value for key, value in given.metadata.items() if not OWN_TAGS.match(key)}
-        made.metadata.update(tags)
+        made.metadata.update(_titles(given.metadata))
         pictures = pictures_of(given)
         pictures.thread_type = "AUTO"
         film = _encoder(made, pictures, seen)
@@ -229,6 +228,14 @@ def rewrite(
     return tuple(notes)
 
 
+def _titles(tags: Mapping[str, str]) -> dict[str, str]:
+    """What a film or a stream tells of itself, but for how it is stored."""
+    kept = {key: value for key, value in tags.items() if not OWN_TAGS.match(key)}
+    if kept.get("creation_time", "1970") < "1970":  # which FFmpeg would store as a day to come
+        kept["date"] = kept.pop("creation_time")
+    return kept
+
+
 def _packets(given: Any, streams: list[Any]) -> Iterator[Any]:
     """The packets of a film as far as it goes."""
     import av
@@ -265,7 +272,7 @@ def track_for(stream: Any, made: Any, format: str, notes: list[str]) -> Track | 
         return None
     if format == "matroska" or name in (SOUND[format] if kind == "sound" else ("mov_text",)):
         new = made.add_stream_from_template(stream)
-        new.metadata.update({k: v for k, v in stream.metadata.items() if not OWN_TAGS.match(k)})
+        new.metadata.update(_titles(stream.metadata))
         return _copied(new, made, kind, notes)
     if kind == "sound":
         new = _aac(stream, made)
@@ -280,7 +287,7 @@ def track_for(stream: Any, made: Any, format: str, notes: list[str]) -> Track | 
             f"its subtitles{language} ({name}) are left out: {format.upper()} has no place for them, .mkv has"
         )
         return None
-    new.metadata.update({k: v for k, v in stream.metadata.items() if not OWN_TAGS.match(k)})
+    new.metadata.update(_titles(stream.metadata))
     return track
 
 
@@ -288,7 +295,7 @@ def _copied(new: Any, made: Any, kind: str, notes: list[str]) -> Track:
     import av
 
     def copy(packet: Any) -> None:
-        if packet is None or packet.dts is None:
+        if packet is None or not packet.size:
             return
         packet.stream = new
         try:
