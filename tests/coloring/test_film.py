@@ -413,7 +413,7 @@ def test_frames_are_counted_before_they_are_coloured(colorizer: Colorizer, tmp_p
     given = film(tmp_path / "a.mkv")  # which does not say how many it has
     told: list[tuple[int, int]] = []
     color_video(colorizer, given, tmp_path / "b.mp4", steps=1, progress=lambda *done: told.append(done))
-    assert told == [(number, FRAMES) for number in range(1, FRAMES + 1)]
+    assert told == [(number, FRAMES) for number in range(FRAMES + 1)]
     assert look(given, 10_000).frames == FRAMES
 
 

@@ -69,6 +69,9 @@ def color_video(
                 f"{source} ends early, after {seen.frames:,} frames: colour what there is with --truncated"
             )
 
+        if progress:
+            progress(0, seen.frames)
+
         def colored(lumas: Iterator[Image.Image]) -> Iterator[Image.Image]:
             steady, done = Steady(), 0
             while group := list(islice(lumas, BATCH)):
