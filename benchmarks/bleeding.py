@@ -10,7 +10,6 @@ near edges (within three pixels of the tenth of pixels where luma's gradient is 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,11 +19,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from pages import MEASUREMENTS, parser_for
 from photochrom.coloring.upsampling import View, cubic, guided, interpolation, linear, view
 from photochrom.data.reading import open_photo
 from photochrom.diffusion import color
 
-REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "bleeding.md"
+REPORT = MEASUREMENTS / "bleeding.md"
 SIDES = (32, 64, 128, 256)
 SCALE = 2  # chroma of the default model
 NEAR, SHARPEST = 3, 0.9
@@ -145,9 +145,7 @@ def errors(photo: Image.Image, side: int) -> dict[str, tuple[float, float]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print, and write the report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="working sizes (shorter side)")
     sides = parser.parse_args(arguments).sides
     photos = [open_photo(_place(*photo)) for photo in PHOTOS]

@@ -10,19 +10,17 @@ nothing: they cost the same. Beside it the model that comes along, which has an 
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import skimage
-import torch
 from PIL import Image
 
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import DEFAULT_MODEL, PRESETS, build
@@ -31,7 +29,7 @@ from photochrom.diffusion.unet import UNet
 from photochrom.model_folder import ModelFolder
 from photochrom.precision import bfloat16_is_faster
 
-REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "cost.md"
+REPORT = MEASUREMENTS / "cost.md"
 ENCODERS = ("none", "vgg16")
 MODELS = (*ENCODERS, DEFAULT_MODEL)
 PHOTOS = (
@@ -94,6 +92,7 @@ def in_batches(colorizer: Colorizer, rounds: int = 3) -> float:
 
 def main() -> None:
     """Measure, print and write."""
+    parser_for(__doc__).parse_args()
     rows, rates = [], []
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
@@ -118,8 +117,7 @@ def main() -> None:
     arithmetic = "bfloat16" if bfloat16_is_faster() else "float32"
     text = f"""# What colouring costs
 
-Written by `python benchmarks/cost.py` on {date.today()}: {platform.processor() or platform.machine()}, {os.cpu_count()} cores,
-torch {torch.__version__}, convolutions in {arithmetic} (which `photochrom.precision` measured to be faster here). Preset
+{written_by("cost.py")}, convolutions in {arithmetic} (which `photochrom.precision` measured to be faster here). Preset
 `small`, 20 steps, and {DEFAULT_MODEL}, 4 steps. File to file with `photochrom colorize`, which draws four colourings,
 start-up included, the best of three.
 

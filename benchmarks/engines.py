@@ -10,17 +10,16 @@ whatever else the machine does strikes all of them.
 from __future__ import annotations
 
 import copy
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom import files, model_folder
 from photochrom.coloring.onnx import read_onnx, write_onnx
 from photochrom.config import PRESETS, build
@@ -29,7 +28,7 @@ from photochrom.diffusion.unet import UNet
 from photochrom.model_folder import ModelFolder
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
-REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "engines.md"
+REPORT = MEASUREMENTS / "engines.md"
 BATCHES = (1, 8, 32)
 SIZE, ROUNDS = 64, 7
 TORCH, CHOSEN, ONNX = "torch, float32", "torch, as chosen", "onnxruntime"
@@ -95,14 +94,14 @@ def measure(preset: str, work: Path) -> list[str]:
 
 def main() -> None:
     """Measure, print and write."""
+    parser_for(__doc__).parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
         rows = [row for preset in ("small", "default") for row in measure(preset, Path(work))]
     chosen = "bfloat16" if bfloat16_is_faster() else "float32"
     text = f"""# Engines
 
-Written by `python benchmarks/engines.py` on {date.today()}: {platform.processor() or platform.machine()}, one thread, torch
-{torch.__version__}, onnxruntime {version("onnxruntime")}. Photos of {SIZE}x{SIZE} through the network with vgg16's features, per second:
+{written_by("engines.py")}, one thread, onnxruntime {version("onnxruntime")}. Photos of {SIZE}x{SIZE} through the network with vgg16's features, per second:
 one evaluation each, of which a colouring takes 20. `Colorizer` convolves in {chosen} here, because a measurement found that
 faster (`photochrom.precision`); onnxruntime runs in float32. Medians of {ROUNDS} rounds in turns; factors are taken within each
 round, with their range, and above 1 onnxruntime is faster.

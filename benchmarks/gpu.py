@@ -7,12 +7,11 @@ Prints a table, as docs/measurements/gpu.md has one. Both of a pair read what th
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import torch
 
+from pages import parser_for
 from photochrom.config import PRESETS, build
 from photochrom.data.dataset import DataSet, find
 from photochrom.training.state import Training
@@ -54,9 +53,7 @@ def pace(trial: Training) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", default="demo")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser = parser_for(__doc__, data="demo")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("this machine has no NVIDIA GPU: nothing to measure")

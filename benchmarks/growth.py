@@ -9,14 +9,11 @@ the work. Each time is processor time, of all threads, and the shortest of sever
 
 from __future__ import annotations
 
-import argparse
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from cost import make_model
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.importing import import_photos
@@ -40,7 +38,6 @@ from photochrom.training.step import train_step
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-DOCS = Path(__file__).parents[1] / "docs" / "measurements"
 SIZES = (64, 128, 256, 512)
 FASTER = 1.2  # an exponent above it is more than the noise of the fit
 
@@ -247,9 +244,7 @@ def plot(growths: Sequence[Growth]) -> bytes:
 
 def main() -> None:
     """Measure, print and write."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    parser_for(__doc__).parse_args()
     torch.manual_seed(0)
     small = PRESETS["small"].features
     widths = (16, 32, 64, 128)
@@ -306,10 +301,10 @@ def main() -> None:
         growths += [importing(work, (1000, 2000, 4000), shards) for shards in (False, True)]
         growths.append(colouring(work))
     attention = attention_rows()
-    write_bytes(DOCS / "growth.png", plot(growths))
+    write_bytes(MEASUREMENTS / "growth.png", plot(growths))
     text = f"""# How cost grows
 
-Written by `python benchmarks/growth.py` on {date.today()}: {platform.machine()}, torch {torch.__version__}, trainings in {for_training("auto")}, with {torch.get_num_threads()} threads, preset
+{written_by("growth.py")}, trainings in {for_training("auto")}, with {torch.get_num_threads()} threads, preset
 `small`, 64x64 where nothing else is said. Times are processor times of all threads, the shortest of several. The exponent is that of cost = a * work ** exponent;
 the work is the number of pixels, of photos, or (for width) of multiply-adds. 1 is ideal, less means that something
 fixed is in it; the last column is the exponent between the two largest, where that is least.
@@ -341,7 +336,7 @@ Its memory does not grow with the square: torch computes it in blocks, without t
 pixels take `--attention 1`, or one more entry in `--features`: each halves the side of the largest map that attends, and takes
 attention down to less than a fifth. What that does to the colours was not measured.
 """
-    write_bytes(DOCS / "growth.md", text.encode())
+    write_bytes(MEASUREMENTS / "growth.md", text.encode())
     print(text)
 
 

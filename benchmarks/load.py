@@ -33,6 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 import numpy as np
 from PIL import Image
 
+from pages import parser_for
 from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import PRESETS, build
@@ -207,9 +208,7 @@ def measure(models: Path, name: str, options: argparse.Namespace, queue: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--model", type=Path, help="a model folder (default: the preset small, not trained)")
     parser.add_argument("--photos", type=int, default=50)
     parser.add_argument("--clients", type=int, default=50)

@@ -10,8 +10,6 @@ table and writes docs/measurements/peers.md.
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import os
 import platform
 import statistics
@@ -28,6 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pages import MEASUREMENTS, parser_for, processor, written_by
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.demo import make_demo
 from photochrom.data.pack import Pack
@@ -266,25 +265,14 @@ def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
     )
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in info.read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def page(networks: str, convolutions: str, reading: str, batch: int, repetitions: int) -> str:
     """docs/measurements/peers.md."""
     packages = ", ".join(
         f"{name} {version(name)}" for name in ("torch", "diffusers", "denoising-diffusion-pytorch", "numpy")
     )
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     return f"""# Benchmarks
 
-Written by `python benchmarks/peers.py` on {today}.
+{written_by("peers.py")}.
 
 - machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.system()}
 - versions: Python {platform.python_version()}, {packages}
@@ -315,15 +303,11 @@ convolutions of 32 channels, which are slower by themselves.
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--repetitions", type=int, default=7, help="rounds (default: 7)")
     parser.add_argument("--batch", type=int, default=16, help="photos per step (default: 16)")
     parser.add_argument("--data", type=Path, help="packed data set to read from (default: the demo photos)")
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parents[1] / "docs" / "measurements" / "peers.md"
-    )
+    parser.add_argument("--output", type=Path, default=MEASUREMENTS / "peers.md")
     options = parser.parse_args(arguments)
     if (load := os.getloadavg()[0]) > 0.5:
         say(f"warning: the machine is busy (load {load:.1f}); the rounds will differ")

@@ -12,22 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom import processes
 from photochrom.config import PRESETS, build
 from photochrom.data.dataset import find
@@ -36,7 +34,7 @@ from photochrom.training.loop import train
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 
-REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "processes.md"
+REPORT = MEASUREMENTS / "processes.md"
 BATCHES = (8, 16, 32, 64)
 ALBUM = 256  # photos of 64 pixels
 
@@ -134,9 +132,7 @@ def album_rows(folder: Path) -> list[str]:
 
 def main() -> None:
     """Measure, print as it comes, and write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--out", type=Path, default=REPORT)
@@ -150,8 +146,8 @@ def main() -> None:
     lines = [
         "# What a photo more and a process more cost",
         "",
-        f"Written by `python benchmarks/processes.py` on {date.today()}: {platform.machine()}, {os.cpu_count()} cores, torch "
-        f"{torch.__version__}, gloo over the loopback. V1 in {for_training('auto')}, photos of 64 pixels, medians of {arguments.steps} steps. "
+        f"{written_by('processes.py')}, "
+        f"gloo over the loopback. V1 in {for_training('auto')}, photos of 64 pixels, medians of {arguments.steps} steps. "
         "Processes have a core each.",
     ]
     with tempfile.TemporaryDirectory() as scratch:

@@ -8,18 +8,15 @@ photos are products of the unit costs that this run measured; nothing of that si
 
 from __future__ import annotations
 
-import argparse
 import gc
 import io
 import json
 import os
-import platform
 import resource
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -29,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.config import PRESETS, build
 from photochrom.data.dataset import DataSet, find
 from photochrom.data.importing import import_photos
@@ -43,7 +41,7 @@ from photochrom.precision import for_training
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 
-REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "data-scale.md"
+REPORT = MEASUREMENTS / "data-scale.md"
 MANY = 10_000_000
 BATCH = 32
 
@@ -241,11 +239,7 @@ def on_paper(per_photo: dict[str, float]) -> list[str]:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default="demo", help="packed data set (default: demo)")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser = parser_for(__doc__, data="demo")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     pack = find(options.data, options.data_dir, typed=True)
@@ -278,7 +272,7 @@ def main() -> None:
         }
     head = f"""# Data beyond memory and disk
 
-Written by `python benchmarks/shards.py --data {pack.name}` on {date.today()}: {platform.machine()}, torch {torch.__version__}, trainings in {for_training("auto")}, with
+{written_by(f"shards.py --data {pack.name}")}, trainings in {for_training("auto")}, with
 {torch.get_num_threads()} threads, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}.
 Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; beyond that of this program times are too long; ratios were taken in turns.
 """

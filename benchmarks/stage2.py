@@ -9,10 +9,8 @@ round gives one ratio to V1. Writes docs/measurements/stage2.md.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pages import MEASUREMENTS, parser_for, processor
 from photochrom.config import PRESETS, Config, StageConfig, build
 from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
@@ -31,7 +30,7 @@ from photochrom.training.losses import Noisy, StageLoss, lift_shadows
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 
-REPORT = Path(__file__).parents[1] / "docs" / "measurements" / "stage2.md"
+REPORT = MEASUREMENTS / "stage2.md"
 
 
 def stage(**settings: Any) -> StageConfig:
@@ -116,20 +115,9 @@ def report(sections: Sequence[tuple[str, list[str]]], rounds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    about = Path("/proc/cpuinfo")
-    names = (
-        [line for line in about.read_text().splitlines() if "model name" in line] if about.exists() else []
-    )
-    return names[0].partition(": ")[2] if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
     """Measure, print as it comes, and write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="at least 2 (default: 15)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--batches", nargs="+", type=int, default=[16, 32])

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -18,12 +17,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
 
-DOCS = Path(__file__).parents[1] / "docs" / "measurements"
+from pages import MEASUREMENTS, parser_for, written_by
+
 POLICIES: dict[str, dict[str, str]] = {"spinning": {}, "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}}
 STEPS, BATCH = 24, 32
 LOOP = "while True: pass"
@@ -90,7 +89,7 @@ def colored(policy: str, photo: Path, training: str | None) -> float:
 
 def main() -> None:
     """Measure in turns and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_for(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -120,9 +119,9 @@ def main() -> None:
                 f"| {name} | {' | '.join(cells)} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
             )
             print(rows[-1], flush=True)
-    (DOCS / "waiting.md").write_text(f"""# Threads that wait
+    (MEASUREMENTS / "waiting.md").write_text(f"""# Threads that wait
 
-Written by `python benchmarks/waiting.py` on {datetime.now(UTC).date()}: {platform.machine()}, {os.cpu_count()} cores. Torch's threads wait for each other many times in
+{written_by("waiting.py")}. Torch's threads wait for each other many times in
 a step. They spin, as libgomp has it where nothing is said, or sleep (`OMP_WAIT_POLICY=PASSIVE`). Medians of {options.rounds} rounds, in turns; the ratio with its smallest and
 largest. The preset `small`, batches of {BATCH}; one photo of 640 x 480, four colourings of four steps, start-up included.
 

@@ -1,4 +1,4 @@
-"""The baselines that benchmarks/baselines compares with: what each learns from, its budget, and the whole command once."""
+"""The baselines that benchmarks/baselines.py compares with: what each learns from, its budget, and the whole command once."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ learning_rate = 3e-3
 
 @pytest.fixture(scope="module")
 def compare() -> Any:
-    """benchmarks/baselines/compare.py; its folder is where Python looks for its neighbours, as when it is run."""
+    """benchmarks/baselines.py; its folder is where Python looks for its neighbours, as when it is run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks" / "baselines")  # type: ignore[no-untyped-call, unused-ignore]
-        return importlib.import_module("compare")
+        patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")  # type: ignore[no-untyped-call, unused-ignore]
+        return importlib.import_module("baselines")
 
 
 def tiny(compare: Any, method: str, pack: Pack, values: dict[str, Any]) -> Any:

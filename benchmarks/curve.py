@@ -1,7 +1,7 @@
 """Longer trainings, from nothing, by one recipe: the learning curve, one change at a time, and two ways to go on.
 
-    python benchmarks/trained/curve.py train --data tiny-imagenet-200
-    python benchmarks/trained/curve.py evaluate --data tiny-imagenet-200
+    python benchmarks/curve.py train --data tiny-imagenet-200
+    python benchmarks/curve.py evaluate --data tiny-imagenet-200
 
 For a GPU: all of it is 8 million photos, twenty minutes of an H100 or a day of two cores. What is trained is passed over, so
 `--only` may spread the names over several processes. The second command writes docs/measurements/curve.md; the report is in OUT/report.
@@ -9,15 +9,13 @@ For a GPU: all of it is 8 million photos, twenty minutes of an H100 or a day of 
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from changes import DOCS, SHOWN, number
-
+from changes import SHOWN, number
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.commands.terminal import Display
 from photochrom.config import PRESETS, Config, build
 from photochrom.data.dataset import DataSet, find
@@ -125,7 +123,7 @@ def text(reports: dict[str, dict[str, Any]], data: str, device: str, dearer: flo
     on = [f"| {name} | {differences(reports[noise], name)} |" for name in others]
     return f"""# Longer trainings
 
-Written by `python benchmarks/trained/curve.py evaluate --data {data}` on {datetime.now(UTC).date()}. Trained on {device}: the preset
+{written_by(f"curve.py evaluate --data {data}")}. Trained on {device}: the preset
 small, encoder vgg16x2 with guidance 1.5, luma of 30 % aged, mirrored, batches of {BATCH}, learning rate 1.2e-3 falling to 0, seed 0;
 each from nothing, where nothing else is said. {first["data"]["photos"]} validation photos, one colouring each, DDIM in 20 steps, where strength makes all 85 % as colourful as
 the true photos. Intervals: 95 % over photos. Bold: more than photos' chance. One training each: "another seed" shows what chance of training does.
@@ -190,7 +188,7 @@ def evaluate_all(pack: DataSet, out: Path, photos: int) -> None:
         reports[first] = renamed(report, {folder_of(name, out).name: name for name in (first, *rest)})
     device = folder_of(BASE, out).history[-1].get("device", "another machine")
     paces = [folder_of(name, out).history[-1]["photos_per_second"] for name in (noise, others[0])]
-    write_bytes(DOCS / "curve.md", text(reports, pack.name, device, paces[0] / paces[1]).encode())
+    write_bytes(MEASUREMENTS / "curve.md", text(reports, pack.name, device, paces[0] / paces[1]).encode())
 
 
 def renamed(report: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
@@ -205,10 +203,8 @@ def renamed(report: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 def main() -> None:
     """Do it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_for(__doc__, data="")
     parser.add_argument("what", choices=("train", "evaluate"))
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("models/curve"))
     parser.add_argument("--only", nargs="*", default=list(RUNS), choices=RUNS)

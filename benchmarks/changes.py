@@ -1,8 +1,8 @@
 """One change of the recipe at a time, in equal training time: what helps, and by how much.
 
-    python benchmarks/trained/changes.py pace     --data tiny-imagenet-200     # what a step of each costs, on a quiet machine
-    python benchmarks/trained/changes.py train    --data tiny-imagenet-200     # those that nobody trains yet; may run twice at once
-    python benchmarks/trained/changes.py evaluate --data tiny-imagenet-200     # writes docs/measurements/changes.md
+    python benchmarks/changes.py pace     --data tiny-imagenet-200     # what a step of each costs, on a quiet machine
+    python benchmarks/changes.py train    --data tiny-imagenet-200     # those that nobody trains yet; may run twice at once
+    python benchmarks/changes.py evaluate --data tiny-imagenet-200     # writes docs/measurements/changes.md
 
 All is kept in models/changes. A change whose steps are dearer gets fewer of them, by its pace beside the base's, both on one thread.
 What the package does not offer as an option is laid over it here.
@@ -10,7 +10,6 @@ What the package does not offer as an option is laid over it here.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -18,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import Display
 from photochrom.config import Config, build
@@ -46,7 +45,6 @@ from photochrom.training.batches import Batch
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 
-DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 PHOTOS, EPOCHS = 16_000, 4
 ROUNDS, STEPS_A_ROUND = 6, 6
 SMALL = (32, 64, 128, 256)
@@ -312,7 +310,7 @@ def write(out: Path) -> None:
     data, training = plain["data"], BASE["training"]
     text = f"""# One change at a time
 
-Written by `python benchmarks/trained/changes.py evaluate --data {data["name"]}` on {datetime.now(UTC).date()}. The base: V1 over {PHOTOS:,} photos of
+{written_by(f"changes.py evaluate --data {data['name']}")}. The base: V1 over {PHOTOS:,} photos of
 {data["name"]}, features {", ".join(map(str, SMALL))}, encoder vgg16, luma of 30 % aged, not mirrored, batches of {training["batch_size"]}, learning rate
 {training["learning_rate"]:g} falling to 0, {training["precision"]}, seed 0. Every other row differs from it in one thing, and was trained for the same processor time: where
 a step costs more, over fewer photos (paces measured in turns on one thread).
@@ -327,15 +325,13 @@ in the long run may differ.
 `{GUIDANCE.strip()}`: the network's answer without the encoder is left behind by that factor (classifier-free guidance), for two evaluations
 a step. `{AGED}`: both models of that pair see the luma aged. "{FREE}" saw as many photos as the base, and was not timed.
 """
-    write_bytes(DOCS / "changes.md", text.encode())
+    write_bytes(MEASUREMENTS / "changes.md", text.encode())
 
 
 def main() -> None:
     """Do it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_for(__doc__, data="")
     parser.add_argument("what", choices=("pace", "train", "evaluate"))
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--out", type=Path, default=Path("models/changes"))
     parser.add_argument("--only", nargs="*", default=list(CHANGES))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from pages import processor, written_by
 from photochrom.config import Config
 from photochrom.evaluation import report
 from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
@@ -51,14 +50,6 @@ def said(difference: Mapping[str, Any], reached: bool) -> str:
     return str(difference["verdict"]) if reached else "never as colourful"
 
 
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    about = Path("/proc/cpuinfo")
-    lines = about.read_text().splitlines() if about.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def page(
     result: Mapping[str, Any], budgets: Mapping[str, Mapping[str, Any]], config: Config, steps: int
 ) -> str:
@@ -85,10 +76,9 @@ def page(
         for name, shown in result["at_equal_colorfulness"].items()
         if name != first
     }
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     return f"""# Baselines
 
-Written by `python benchmarks/baselines/compare.py` on {today}.
+{written_by("baselines.py")}.
 
 - data set {data["name"]} (checksum {data["checksum"]}), {data["photos"]} photos of its part {data["split"]}, {data["size"]}x{data["size"]} pixels
 - network: features {", ".join(map(str, config.model.features))}; batches of {config.training.batch_size}, peak learning rate {config.training.learning_rate:g} (pix2pix: its paper's)

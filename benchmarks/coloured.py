@@ -1,6 +1,6 @@
 """The picture at the top of the README: free photographs, gray, and as `photochrom colorize` colours them.
 
-    python benchmarks/trained/coloured.py      # writes docs/coloured.jpg
+    python benchmarks/coloured.py      # writes docs/coloured.jpg
 
 Those of the data set `demo` but the motorcycle, and the photographer of scikit-image, which is gray. README and
 `photochrom.data.demo` tell origins and licences.
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from pages import DOCS
 from photochrom.commands.cli import main as photochrom
 from photochrom.data.demo import photographs
 from photochrom.data.reading import open_photo
 
-DOCS = Path(__file__).parents[2] / "docs"
 SIDE, GAP = 200, 4
 ORDER = ("camera", "astronaut", "chelsea", "grace_hopper", "coffee", "rocket")
 

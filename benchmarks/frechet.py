@@ -1,6 +1,6 @@
 """How far FD-VGG16 depends on the number of photos, and what is left of it for ever more of them.
 
-    python benchmarks/trained/frechet.py photochrom-fast photochrom-v2 --data tiny-imagenet-200      # writes docs/measurements/frechet.md
+    python benchmarks/frechet.py photochrom-fast photochrom-v2 --data tiny-imagenet-200      # writes docs/measurements/frechet.md
 
 A Frechet distance between two finite sets is above zero even where both come from one source, by a share that falls as 1 / N. So
 it is measured for nested sets of photos and extrapolated along a line in 1 / N (Chong & Forsyth 2020, section 4).
@@ -8,12 +8,12 @@ it is measured for nested sets of photos and extrapolated along a line in 1 / N 
 
 from __future__ import annotations
 
-import argparse
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from pages import MEASUREMENTS, parser_for
 from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
 from photochrom.diffusion.vgg16 import VGG16
@@ -23,7 +23,6 @@ from photochrom.evaluation.metrics import Array, Moments, frechet_distance
 from photochrom.evaluation.photos import Packed
 from photochrom.files import write_bytes
 
-DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 COUNTS = (300, 400, 600, 800, 1200)  # of 256 channels; all photos are added to these
 BATCH = 50
 UNIT = 1e-3  # of reports
@@ -82,10 +81,8 @@ def measured(photos: Packed, candidates: list[Candidate]) -> dict[str, Array]:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_for(__doc__, data="")
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--models-dir", type=Path, default=Path("models"))
     parser.add_argument("--split", default="validation")
     parser.add_argument(
@@ -102,9 +99,9 @@ def main() -> None:
     half = len(true) // 2
     few = [count for count in counts if count <= half]
     rows[OTHERS] = distances(true[half : 2 * half], true[:half], few)
-    command = f"python benchmarks/trained/frechet.py {' '.join(options.models)} --data {pack.name}"
+    command = f"python benchmarks/frechet.py {' '.join(options.models)} --data {pack.name}"
     data = f"The {len(true):,} photos of the {options.split} part of {pack.name}, {pack.size} pixels"
-    write_bytes(DOCS / "frechet.md", page(rows, counts, data, command).encode())
+    write_bytes(MEASUREMENTS / "frechet.md", page(rows, counts, data, command).encode())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How good each sampler is after how many network evaluations, beside DDPM with all steps of the schedule.
 
-    python benchmarks/trained/samplers.py --model photochrom-v2 --data tiny-imagenet-200 --photos 300
+    python benchmarks/samplers.py --model photochrom-v2 --data tiny-imagenet-200 --photos 300
 
 Photos of the validation part, by the protocol of `photochrom evaluate`; every row is held against DDIM with 50 evaluations, the
 same noise and the same photos. Writes docs/measurements/samplers.md and docs/measurements/samplers.png. Heun is here, the others are the package's.
@@ -8,10 +8,8 @@ same noise and the same photos. Writes docs/measurements/samplers.md and docs/me
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.options import Options
 from photochrom.commands.terminal import Display
@@ -31,7 +30,6 @@ from photochrom.evaluation.photos import Packed
 from photochrom.evaluation.statistics import EQUAL
 from photochrom.files import write_bytes
 
-DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 EVALUATIONS = (1, 2, 4, 8, 12, 20, 50)
 REFERENCE = "ddim 50"
 SHOWN = {
@@ -119,11 +117,9 @@ def plot(result: dict[str, Any], samplers: Sequence[str], slowest: str) -> bytes
 
 def main() -> None:
     """Do it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_for(__doc__, data="")
     parser.add_argument("--model", default="photochrom-v2")
     parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--photos", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("reports/samplers"))
     options = parser.parse_args()
@@ -148,7 +144,7 @@ def write(result: dict[str, Any], model: str, samplers: Sequence[str], slowest: 
     rows = [f"{s} {n}" for s in samplers for n in EVALUATIONS] + [slowest]
     text = f"""# Samplers and steps
 
-Written by `python benchmarks/trained/samplers.py --data {data["name"]} --photos {data["photos"]}` on {datetime.now(UTC).date()}: model {model}, {data["photos"]} validation
+{written_by(f"samplers.py --data {data['name']} --photos {data['photos']}")}: model {model}, {data["photos"]} validation
 photos of {data["name"]} (checksum {data["checksum"]}). Measures as made, at strength 1; errors shrink as colours fade, so they mean
 something only beside colourfulness (of the true photos: {result["rows"]["true photos"]["colorfulness"]["value"]:.2f}), or where
 strength makes all equally colourful (last columns, 85 % of the true photos'). Bold: cannot be told apart from DDIM with 50
@@ -159,8 +155,8 @@ resolves). Heun takes two evaluations a step and leaves out what does not fit.
 
 {table(result, rows)}
 """
-    write_bytes(DOCS / "samplers.png", plot(result, samplers, slowest))
-    write_bytes(DOCS / "samplers.md", text.encode())
+    write_bytes(MEASUREMENTS / "samplers.png", plot(result, samplers, slowest))
+    write_bytes(MEASUREMENTS / "samplers.md", text.encode())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What guidance on the encoder, and taking what several colourings agree on, do to the colours of trained models.
 
-    python benchmarks/trained/guidance.py photochrom-v2 --data tiny-imagenet-200 --guidance 1 1.25 1.5 2
-    python benchmarks/trained/guidance.py photochrom-fast --data tiny-imagenet-200 --average 1 4
+    python benchmarks/guidance.py photochrom-v2 --data tiny-imagenet-200 --guidance 1 1.25 1.5 2
+    python benchmarks/guidance.py photochrom-fast --data tiny-imagenet-200 --average 1 4
 
 Prints the measures as made, and where strength makes the rows as colourful as the true photos or 85 % of that. The report with
 intervals is in reports/guidance. Validation photos are for choosing by; --split test is for what has been chosen.
@@ -9,10 +9,10 @@ intervals is in reports/guidance. Validation photos are for choosing by; --split
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from pages import parser_for
 from photochrom.commands.terminal import Display
 from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
@@ -31,10 +31,8 @@ def candidate(model: str, models: Path, pack: DataSet, guidance: float | None, a
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_for(__doc__, data="")
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--models-dir", type=Path, default=Path("models"))
     parser.add_argument("--guidance", type=float, nargs="*", default=[None], help="default: each model's own")
     parser.add_argument("--average", type=int, nargs="*", default=[1])

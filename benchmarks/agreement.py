@@ -1,6 +1,6 @@
 """One colouring, the mean of several, or what they agree on: which is nearest to the truth, and at what price.
 
-    python benchmarks/trained/agreement.py photochrom-fast --data tiny-imagenet-200 --split test --photos 500
+    python benchmarks/agreement.py photochrom-fast --data tiny-imagenet-200 --split test --photos 500
 
 All rows are made of the same colourings of each photo: eight, and two of the mirrored photo. Writes docs/measurements/agreement.md. Which way
 `photochrom colorize` takes was chosen on validation photos.
@@ -8,16 +8,15 @@ All rows are made of the same colourings of each photo: eight, and two of the mi
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from changes import SHOWN, number
 from torch import Tensor
 
+from changes import SHOWN, number
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.coloring.colorings import agreed
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import Display
@@ -27,7 +26,6 @@ from photochrom.evaluation.candidates import Batch, Candidate, Painted, given_lu
 from photochrom.evaluation.photos import Packed
 from photochrom.files import write_bytes
 
-DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 DRAWS, MIRRORED = 8, 2
 Way = Callable[
     [Tensor], Tensor
@@ -96,7 +94,7 @@ def page(report: dict[str, Any], model: str) -> str:
             less.append(f"| {name} | {' | '.join(cells)} |")
     return f"""# What colourings agree on
 
-Written by `python benchmarks/trained/agreement.py {model} --data {data["name"]}` on {datetime.now(UTC).date()}. {data["photos"]} photos of the {data["split"]} part of
+{written_by(f"agreement.py {model} --data {data['name']}")}. {data["photos"]} photos of the {data["split"]} part of
 {data["name"]}, {data["size"]} pixels; every row is made of the same colourings of each photo.
 
 As made:
@@ -115,10 +113,8 @@ There, differences to one colouring, with 95 % intervals over photos; bold: more
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = parser_for(__doc__, data="")
     parser.add_argument("model")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--models-dir", type=Path, default=Path("models"))
     parser.add_argument("--split", default="test")
     parser.add_argument("--photos", type=int, default=500)
@@ -133,7 +129,7 @@ def main() -> None:
             overwrite=True,
             progress=display.show,
         )
-    write_bytes(DOCS / "agreement.md", page(report, options.model).encode())
+    write_bytes(MEASUREMENTS / "agreement.md", page(report, options.model).encode())
 
 
 if __name__ == "__main__":

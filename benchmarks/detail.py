@@ -1,6 +1,6 @@
 """At which working size a model colours large photos best, and what each size costs.
 
-    python benchmarks/trained/detail.py photochrom-v2 [--models models]      # writes docs/measurements/detail.md and docs/measurements/detail.png
+    python benchmarks/detail.py photochrom-v2 [--models models]      # writes docs/measurements/detail.md and docs/measurements/detail.png
 
 The photographs of the data set `demo` (`photochrom.data.demo` tells their origin and licence), whole and at full size.
 Errors shrink as colours fade, so the sizes are also compared where they are equally colourful: each with the one strength
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image
 from scipy.stats import t as student
 
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.coloring.colorings import Samples, agreed
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.upsampling import lay_over
@@ -31,7 +31,6 @@ from photochrom.evaluation.statistics import STRENGTHS, strength_at
 from photochrom.files import write_bytes
 from photochrom.pictures import png, sheet
 
-DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 TILE = 128  # pixels of a photo on the sheet
 SIDES = (48, 64, 96, 128, 192, 256)
 ENOUGH = 0.01  # share of a photo's pixels that must be almost black before it counts among the dark measures
@@ -192,7 +191,7 @@ def page(
     ]
     return f"""# Working size
 
-Written by `python benchmarks/trained/detail.py {options.model}` on {datetime.now(UTC).date()}. The model was trained at {trained} pixels;
+{written_by(f"detail.py {options.model}")}. The model was trained at {trained} pixels;
 `colorize --detail` shows it a photo with a shorter side of another length. {len(names)} free photographs
 ({", ".join(names)}), whole, {options.seeds} seeds each, {steps} steps, measured at their own size
 (colourfulness of the true ones: {truth:.1f}).
@@ -240,9 +239,7 @@ colourings and means as colourful as at {trained} pixels.
 
 def main() -> None:
     """Colour, measure and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("model")
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--seeds", type=int, default=4)
@@ -260,10 +257,10 @@ def main() -> None:
     truth = float(np.mean([metrics.colorfulness(photo[None]) for photo in true]))
     columns = {"true": list(photos.values())}
     columns |= {str(side): [several[0] for several in each.samples] for side, each in drawn.items()}
-    write_bytes(DOCS / "detail.png", png(few_colors(sheet(columns, TILE))))
+    write_bytes(MEASUREMENTS / "detail.png", png(few_colors(sheet(columns, TILE))))
     seconds = {side: each.seconds for side, each in drawn.items()}
     text = page(options, colorizer.config.steps, trained, list(photos), seconds, one, mean, truth)
-    write_bytes(DOCS / "detail.md", text.encode())
+    write_bytes(MEASUREMENTS / "detail.md", text.encode())
     print(text)
 
 

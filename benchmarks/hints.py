@@ -1,6 +1,6 @@
 """Whether a hint gives an object its colour and leaves the rest alone, on ten pictures.
 
-    python benchmarks/trained/hints.py photochrom-v2 [--models models]      # writes docs/measurements/hints.md and docs/measurements/hints.png
+    python benchmarks/hints.py photochrom-v2 [--models models]      # writes docs/measurements/hints.md and docs/measurements/hints.png
 
 Crops of the free photographs of the data set `demo`. The hinted places and the objects' outlines were chosen by hand, before
 a result was seen; no outline is known to the model.
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from detail import as_array, few_colors
 from PIL import Image, ImageDraw, ImageFilter
 
+from detail import as_array, few_colors
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.options import Hint
 from photochrom.coloring.upsampling import luma_tensor
@@ -29,7 +29,6 @@ from photochrom.evaluation.metrics import Array
 from photochrom.files import write_bytes
 from photochrom.pictures import png, sheet, to_images
 
-DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 TILE = 160  # pixels of a picture on the sheet
 BORDER = 0.03  # of the shorter side: so near to an outline, pixels are neither the object nor the rest
 PLACE = 0.02  # of the shorter side: the radius of what counts as the hinted place
@@ -170,7 +169,7 @@ def page(options: argparse.Namespace, found: dict[str, Found]) -> str:
     held = sum(f.rest < NOTICED for f in found.values())
     return f"""# Hints
 
-Written by `python benchmarks/trained/hints.py {options.model}` on {datetime.now(UTC).date()}: one `--hint` on each of {len(found)} crops of free
+{written_by(f"hints.py {options.model}")}: one `--hint` on each of {len(found)} crops of free
 photographs, {options.seeds} seeds, the same with and without the hint. Places and outlines were chosen by hand before a
 result was seen; the outlines serve to measure alone. All distances are means of (a,b) in CIELAB, where {NOTICED} is a just
 noticeable difference. The hint's colour is its chroma laid over the photo's luma. What lies within {BORDER:.0%} of the shorter side
@@ -193,9 +192,7 @@ large object takes several.
 
 def main() -> None:
     """Colour, measure and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__)
     parser.add_argument("model")
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--seeds", type=int, default=4)
@@ -214,8 +211,8 @@ def main() -> None:
         for column, picture in zip(columns.values(), (marked(gray, case), plain[0], hinted[0]), strict=True):
             column.append(picture)
         print(case.name, found[case.name], flush=True)
-    write_bytes(DOCS / "hints.png", png(few_colors(sheet(columns, TILE, across=2))))
-    write_bytes(DOCS / "hints.md", page(options, found).encode())
+    write_bytes(MEASUREMENTS / "hints.png", png(few_colors(sheet(columns, TILE, across=2))))
+    write_bytes(MEASUREMENTS / "hints.md", page(options, found).encode())
 
 
 if __name__ == "__main__":

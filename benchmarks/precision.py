@@ -1,20 +1,19 @@
 """How far convolutions in bfloat16 change the colours, beside how far another seed does.
 
-    python benchmarks/trained/precision.py MODEL --data tiny-imagenet-200 [--photos 200]      # writes docs/measurements/precision.md
+    python benchmarks/precision.py MODEL --data tiny-imagenet-200 [--photos 200]      # writes docs/measurements/precision.md
 
 The same validation photos are coloured in float32, in bfloat16 with the same seed, and in float32 with the next seed.
 """
 
 from __future__ import annotations
 
-import argparse
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.data.dataset import find
@@ -23,7 +22,7 @@ from photochrom.diffusion.unet import UNet
 from photochrom.evaluation import metrics
 from photochrom.precision import convolve_in_bfloat16
 
-REPORT = Path(__file__).parents[2] / "docs" / "measurements" / "precision.md"
+REPORT = MEASUREMENTS / "precision.md"
 Array = npt.NDArray[np.float64]
 
 
@@ -54,11 +53,8 @@ def row(name: str, apart: Array) -> str:
 
 def main() -> None:
     """Colour, compare and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_for(__doc__, data="")
     parser.add_argument("model")
-    parser.add_argument("--data", required=True, help="a data set's name under data/, or its folder")
     parser.add_argument("--photos", type=int, default=200)
     options = parser.parse_args()
     data = find(options.data, Path("data"))
@@ -73,7 +69,7 @@ def main() -> None:
     errors = [f"{metrics.ab_distance(found, true).mean():.2f} {name}" for name, found in ways.items()]
     text = f"""# How far bfloat16 changes the colours
 
-Written by `python benchmarks/trained/precision.py {options.model} --data {data.name} --photos {options.photos}` on {date.today()}: {len(photos)} validation photos, coloured once in float32, and
+{written_by(f"precision.py {options.model} --data {data.name} --photos {options.photos}")}: {len(photos)} validation photos, coloured once in float32, and
 again as the table says. Distances are in CIELAB (a,b), where 2.3 is a just noticeable difference.
 
 | coloured again | mean distance | 99.9 % of pixels are below | the worst photo's mean |

@@ -1,7 +1,7 @@
 """The baselines beside Photochrom: trained with the same budget on the same photos, evaluated by the same protocol.
 
-    python benchmarks/baselines/compare.py --data tiny-imagenet-200 --minutes 40 --photos 500
-    python benchmarks/baselines/compare.py --data tiny-imagenet-200 --photos 500 --models models/model_v1 models/model_v2
+    python benchmarks/baselines.py --data tiny-imagenet-200 --minutes 40 --photos 500
+    python benchmarks/baselines.py --data tiny-imagenet-200 --photos 500 --models models/model_v1 models/model_v2
 
 A budget is processor time: what all threads of the process have computed while training steps ran, so that other work on
 the machine takes nothing from anyone; two cores that are busy for 20 minutes give up to 40. Evaluation, reading weights and
@@ -30,13 +30,11 @@ os.environ.setdefault(
 
 import safetensors.torch
 import torch
-from page import page
 from PIL import Image
-from pix2pix import Pix2Pix
-from regression import Regression
-from rgb_diffusion import RgbDiffusion
 from torch import Tensor
 
+from baselines_page import page
+from pages import MEASUREMENTS, parser_for
 from photochrom import files, model_folder, pictures
 from photochrom.commands.terminal import Display
 from photochrom.config import Config, StageConfig, build, read_recipe
@@ -51,8 +49,11 @@ from photochrom.evaluation.statistics import GRAY, TRUTH
 from photochrom.model_folder import ModelFolder
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
+from pix2pix import Pix2Pix
+from regression import Regression
+from rgb_diffusion import RgbDiffusion
 
-HOME = Path(__file__).parents[2]
+HOME = Path(__file__).parents[1]
 SHEET_PHOTOS = 8
 
 
@@ -169,11 +170,7 @@ def sheet(candidates: Sequence[Candidate], photos: Packed) -> Image.Image:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", default="demo", help="data set: name or folder (default: demo)")
-    parser.add_argument("--data-dir", type=Path, default=Path("data"), help="folder of the data sets")
+    parser = parser_for(__doc__, data="demo")
     parser.add_argument(
         "--minutes", type=float, default=20.0,
         help="processor minutes for each row, all threads together (default: 20; those of models are told first)",
@@ -191,9 +188,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="settings of all rows (default: those of the first model, or recipes/cpu-small.toml)",
     )
     parser.add_argument("--out", type=Path, default=Path("reports/baselines"), help="weights and report")
-    parser.add_argument(
-        "--doc", type=Path, default=HOME / "docs" / "measurements" / "baselines.md", help="the page"
-    )
+    parser.add_argument("--doc", type=Path, default=MEASUREMENTS / "baselines.md", help="the page")
     return parser.parse_args(arguments)
 
 

@@ -1,6 +1,6 @@
 """How much of a photo's colour each encoder tells, before any network has learnt to listen.
 
-    python benchmarks/trained/encoders.py --data tiny-imagenet-200      # some minutes of two cores; writes docs/measurements/encoders.md
+    python benchmarks/encoders.py --data tiny-imagenet-200      # some minutes of two cores; writes docs/measurements/encoders.md
 
 The chroma of the 64 places of an 8 x 8 grid is predicted from what an encoder sees there, by ridge regression on training photos,
 and so is the photo's category from means and maxima of the deepest map. Validation photos choose nothing here but the penalty.
@@ -8,16 +8,14 @@ and so is the photo's category from means and maxima of the deepest map. Validat
 
 from __future__ import annotations
 
-import argparse
 import time
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.config import PRESETS, ModelConfig
 from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
@@ -26,7 +24,6 @@ from photochrom.diffusion.encoder import Encoder
 from photochrom.files import write_bytes
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
-DOCS = Path(__file__).parents[2] / "docs" / "measurements"
 GRID = 8
 PENALTIES = (10.0, 30.0, 100.0, 300.0)
 AT_ONCE = 50
@@ -87,9 +84,7 @@ def row(name: str, pack: Pack, train: int, validation: int) -> str:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser = parser_for(__doc__, data="")
     parser.add_argument("--train", type=int, default=2500)
     parser.add_argument("--validation", type=int, default=500)
     options = parser.parse_args()
@@ -99,7 +94,7 @@ def main() -> None:
     rows = [row(name, pack, options.train, options.validation) for name in names]
     text = f"""# What each encoder sees
 
-Written by `python benchmarks/trained/encoders.py --data {pack.name}` on {datetime.now(UTC).date()}. {options.train:,} training photos of {pack.name}, {pack.size} pixels,
+{written_by(f"encoders.py --data {pack.name}")}. {options.train:,} training photos of {pack.name}, {pack.size} pixels,
 and {options.validation} validation photos of which it is asked: the share of the spread of chroma (on an 8 x 8 grid) that ridge regression
 explains from the encoder's maps at the same place, and the share of photos whose category, one of {len(pack.categories)}, it names from the deepest map.
 
@@ -108,7 +103,7 @@ explains from the encoder's maps at the same place, and the share of photos whos
 {chr(10).join(rows)}
 """
     print(text)
-    write_bytes(DOCS / "encoders.md", text.encode())
+    write_bytes(MEASUREMENTS / "encoders.md", text.encode())
 
 
 if __name__ == "__main__":

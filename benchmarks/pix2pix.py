@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from regression import guess
 from torch import Tensor
 
 from photochrom.config import Config
@@ -22,6 +21,7 @@ from photochrom.training.backward import Backward
 from photochrom.training.discriminator import PatchDiscriminator
 from photochrom.training.noisy import Noisy
 from photochrom.training.state import Training
+from regression import guess
 
 L1_WEIGHT, LEARNING_RATE, BETAS = 100.0, 2e-4, (0.5, 0.999)
 

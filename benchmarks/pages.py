@@ -1,0 +1,46 @@
+"""What the scripts in this folder share: their arguments, the machine they name, and the pages they write."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+DOCS = Path(__file__).parents[1] / "docs"
+MEASUREMENTS = DOCS / "measurements"
+
+
+def parser_for(about: str | None, data: str | None = None) -> argparse.ArgumentParser:
+    """A parser with the script's own docstring. data: adds --data, with this default; "" makes people name it."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if data is not None:
+        parser.add_argument(
+            "--data", default=data or None, required=not data, help="a data set's name or folder"
+        )
+        parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    return parser
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text().splitlines() if about.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def written_by(command: str) -> str:
+    """How a page begins: its command, the day, the machine. command: the script and its arguments."""
+    machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    return f"Written by `python benchmarks/{command}` on {datetime.now(UTC).date()}: {machine}"
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
