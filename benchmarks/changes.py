@@ -39,7 +39,7 @@ from photochrom.evaluation.statistics import EQUAL
 from photochrom.files import write_bytes, write_json
 from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.randomness import stratified_steps
-from photochrom.training import loop, training
+from photochrom.training import loop
 from photochrom.training.aging import aged_luma
 from photochrom.training.batches import Batch
 from photochrom.training.state import Training
