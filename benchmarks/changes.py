@@ -39,9 +39,9 @@ from photochrom.evaluation.statistics import EQUAL
 from photochrom.files import write_bytes, write_json
 from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.randomness import stratified_steps
-from photochrom.training import loop
+from photochrom.training import batches, loop
 from photochrom.training.aging import aged_luma
-from photochrom.training.batches import Batch
+from photochrom.training.batches import Batch, Batches
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 
@@ -65,7 +65,7 @@ SHOWN = {
     "false colour, %": ("false_color", 1),
 }
 Patch = Callable[[], AbstractContextManager[None]]
-Seen = Callable[[Sequence[Tensor], Training], Sequence[Tensor]]
+Seen = Callable[[Sequence[Tensor], Batches], Sequence[Tensor]]
 
 
 @contextmanager
@@ -81,13 +81,13 @@ def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
 
 def seen(features_seen: Seen) -> Patch:
     """While training, the network sees other features."""
-    real = Training.batch
+    real = Batches.photos
 
-    def batch(self: Training, *arguments: Any, **named: Any) -> Batch:
+    def photos(self: Batches, *arguments: Any, **named: Any) -> Batch:
         found = real(self, *arguments, **named)
         return found._replace(features=features_seen(found.features, self))
 
-    return lambda: replaced(Training, "batch", batch)
+    return lambda: replaced(Batches, "photos", photos)
 
 
 def masked(*keep: int) -> Seen:
@@ -103,7 +103,7 @@ def steps_by(weight: Callable[[np.ndarray], np.ndarray]) -> Patch:
         places = (stratified_steps(count, timesteps, generator).numpy() + 0.5) / timesteps
         return torch.from_numpy(np.searchsorted(np.cumsum(share) / share.sum(), places))
 
-    return lambda: replaced(training, "stratified_steps", drawn)
+    return lambda: replaced(batches, "stratified_steps", drawn)
 
 
 def min_snr(alpha_bar: np.ndarray) -> np.ndarray:
