@@ -1,4 +1,4 @@
-"""Photochrom: train diffusion models that colour grayscale photographs, and use them."""
+"""Photochrom: colour grayscale photographs with diffusion models, and train such models."""
 
 from __future__ import annotations
 

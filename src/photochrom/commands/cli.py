@@ -27,14 +27,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(no_args_is_help=True)(colorize.colorize)
+app.command()(serve.serve)
 app.command()(demo.demo)
 app.add_typer(data.app, name="data")
 app.command()(train.train)
 app.command(no_args_is_help=True)(evaluate.evaluate)
-app.command(no_args_is_help=True)(colorize.colorize)
-app.command()(serve.serve)
-app.command(no_args_is_help=True)(export.export)
 app.add_typer(models.app, name="models")
+app.command(no_args_is_help=True)(export.export)
 SHARED = ("train", "evaluate", "colorize")  # what several processes of a launcher can do together
 LONG = ("train", "demo")  # what has the machine to itself, mostly
 
@@ -52,13 +52,14 @@ def photochrom(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
-    """Train diffusion models that colour grayscale photographs, and use them.
+    """Colour grayscale photographs with diffusion models, and train such models.
 
     [bold]Examples[/bold]
-    $ photochrom demo                                see it work, in 4 minutes
-    $ photochrom data import tiny-imagenet-200.zip   or any folder of photos
-    $ photochrom train --data tiny-imagenet-200
     $ photochrom colorize old.jpg album/ -o coloured/
+    $ photochrom serve                         the same on a web page
+    $ photochrom demo                          see it work, in 4 minutes
+    $ photochrom data import ~/Pictures --name mine
+    $ photochrom train --from photochrom-v2 --data mine --name my_model
     """
     if processes.count() > 1 and ctx.invoked_subcommand not in SHARED:
         raise UsageError(
