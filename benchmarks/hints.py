@@ -21,13 +21,13 @@ from detail import as_array, few_colors
 from pages import MEASUREMENTS, parser_for, written_by
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.options import Hint
-from photochrom.coloring.upsampling import luma_tensor
 from photochrom.data.demo import photographs
 from photochrom.diffusion import color
+from photochrom.diffusion.color import luma_tensor, to_images
 from photochrom.evaluation import metrics
 from photochrom.evaluation.metrics import Array
 from photochrom.files import write_bytes
-from photochrom.pictures import png, sheet, to_images
+from photochrom.pictures import png, sheet
 
 TILE = 160  # pixels of a picture on the sheet
 BORDER = 0.03  # of the shorter side: so near to an outline, pixels are neither the object nor the rest

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from photochrom.config import Config, LearntFrom, build
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.files import PART, read_json, write_atomically, write_bytes
-from photochrom.training_history import HISTORY_FILE, EpochRecord
+from photochrom.training_history import HISTORY_FILE, EpochRecord, best_epoch
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
@@ -153,6 +153,19 @@ class ModelFolder:
             return read_json(self / HISTORY, HISTORY_FILE)
         except FileNotFoundError:
             return []
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """How far its training has come: stage, epoch of how many epochs, and the best epoch with its validation loss."""
+        config, history = self.config, self.history
+        best = best_epoch(history) if history else None
+        return {
+            "stage": history[-1]["stage"] if history else config.stages[0].label,
+            "epoch": history[-1]["epoch"] if history else config.first_epoch,
+            "epochs": config.last_epoch,
+            "best_epoch": best["epoch"] if best else None,
+            "best_val_loss": best["val_loss"] if best else None,
+        }
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -8,22 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
-from photochrom.diffusion import color
 from photochrom.training_history import stages_of
-
-
-def to_images(y: Tensor, c: Tensor) -> list[Image.Image]:
-    """Pillow RGB images of luma y (B,1,H,W) in [-1,1] and chroma c (B,2,h,w), compressed into the gamut.
-
-    Pillow's `convert("L")` of the result equals y's level within one at every pixel.
-    """
-    rgb = color.into_gamut(color.to_rgb(y, c), y)
-    pixels = (rgb * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
-    return [Image.fromarray(p) for p in pixels]
 
 
 def sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 128, across: int = 1) -> Image.Image:

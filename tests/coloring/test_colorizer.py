@@ -320,6 +320,9 @@ def test_detail_is_the_size_that_the_network_sees(colorizer: Colorizer) -> None:
         ("vgg16", (4000, 3000), 128),
         ("vgg16", (100, 90), 90),
         ("vgg16", (40, 30), 64),
+        ("vgg16", (4000, 2000), 128),
+        ("vgg16", (2000, 8000), 91),  # as many pixels as 128 x 256: 91 x 364
+        ("vgg16", (3000, 200), 64),
     ],
 )
 def test_an_encoder_sees_large_photos_at_twice_the_size_of_the_training(

@@ -10,7 +10,7 @@ from PIL import Image
 from photochrom.coloring import upsampling
 from photochrom.coloring.upsampling import cubic, guided, interpolation, lay_over, linear, slope, view
 from photochrom.diffusion import color
-from photochrom.pictures import to_images
+from photochrom.diffusion.color import to_images
 
 
 def noise(size: tuple[int, int], seed: int = 0) -> Image.Image:

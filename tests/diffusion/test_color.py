@@ -19,9 +19,9 @@ from photochrom.diffusion.color import (
     from_rgb,
     into_gamut,
     luma,
+    to_images,
     to_rgb,
 )
-from photochrom.pictures import to_images
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -29,6 +29,7 @@ from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
 BATCH = 64
 ENCODED_AT_ONCE = 16
+ELONGATED = 2  # times the shorter side: what is longer costs no more pixels at working size
 Progress = Callable[[int, int], None]  # (done, total)
 BATCH_PIXELS = BATCH * 64 * 96  # of luma at working size, which bounds memory
 
@@ -270,10 +271,14 @@ class Colorizer:
 def default_detail(config: Config, size: tuple[int, int]) -> int:
     """The shorter side at which a model sees a photo of `size` (width, height) when nothing else is asked for.
 
-    That of its training; with an encoder twice as much, as far as the photo has it: docs/measurements/detail.md has the measurements.
+    That of its training. With an encoder twice as much, as far as the photo has it: docs/measurements/detail.md. But a photo that
+    is longer than ELONGATED is seen smaller, down to the training's side, so that colouring costs what its pixels cost.
     """
-    trained = config.data.size or 64
-    return trained if config.model.encoder == "none" else max(trained, min(2 * trained, *size))
+    trained, shorter, longer = config.data.size or 64, min(size), max(size)
+    if config.model.encoder == "none":
+        return trained
+    affordable = round(2 * trained * min(1.0, (ELONGATED * shorter / longer) ** 0.5))
+    return max(trained, min(affordable, shorter))
 
 
 def photo_seed(luma: Image.Image, seed: int) -> int:

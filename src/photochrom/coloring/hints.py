@@ -14,7 +14,7 @@ from torch import Tensor
 
 from photochrom.coloring.options import Hint
 from photochrom.coloring.photo import Photo, open_gray
-from photochrom.coloring.upsampling import View, luma_tensor
+from photochrom.coloring.upsampling import View
 from photochrom.data import reading
 from photochrom.data.reading import MAX_PIXELS
 from photochrom.diffusion import color
@@ -52,7 +52,7 @@ def held_places(
         c, weight = _spread(_known(places, seen, (h, w)), F.avg_pool2d(seen.y, seen.scale), seen.extent)
     if keep_gray is not None:
         inside = (max(1, round(seen.extent[1])), max(1, round(seen.extent[0])))
-        gray = (luma_tensor(keep_gray.resize(inside, Image.Resampling.BOX)) + 1) / 2
+        gray = (color.luma_tensor(keep_gray.resize(inside, Image.Resampling.BOX)) + 1) / 2
         gray = F.pad(gray, (0, w - inside[0], 0, h - inside[1]), mode="replicate")
         c, weight = c * (1 - gray), torch.maximum(weight, gray)
     return Held(c, weight)
@@ -161,8 +161,7 @@ class Palette:
     ) -> None:
         photo = reading.open_photo(like, int(max_megapixels * 1e6), truncated)
         photo.thumbnail((256, 256))
-        rgb = torch.from_numpy(np.array(photo.convert("RGB"), dtype=np.float32)).permute(2, 0, 1)[None] / 255
-        y, c = color.from_rgb(rgb)
+        y, c = color.from_rgb(color.rgb_tensor(photo))
         if c.abs().max() * color.CHROMA_UNIT < 4 / 255:
             raise UsageError(f"{_name(like, 'the photo to resemble')} has no colours: take one in colour")
         self.mean, self.spread = _by_luma(y, c)  # each (2, LEVELS)

@@ -17,13 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from photochrom.pictures import to_images
+from photochrom.diffusion.color import luma_tensor, to_images
 
 Kernel = Callable[[Tensor], Tensor]
 
@@ -59,11 +58,6 @@ def view(luma: Image.Image, side: int, multiple: int, scale: int) -> View:
     down, right = -height % multiple, -width % multiple
     mode = "reflect" if down < height and right < width else "replicate"
     return View(F.pad(luma_tensor(luma), (0, right, 0, down), mode=mode), height, width, scale)
-
-
-def luma_tensor(photo: Image.Image) -> Tensor:
-    """A Pillow image of mode L as luma in [-1,1]: (1,1,H,W)."""
-    return torch.from_numpy(np.array(photo, dtype=np.float32))[None, None] / 127.5 - 1
 
 
 def lay_over(luma: Image.Image, seen: View, c: Tensor, keep_gray: Image.Image | None = None) -> Image.Image:

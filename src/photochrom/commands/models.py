@@ -146,17 +146,11 @@ def _figures(evaluation: dict[str, Any] | None) -> tuple[str, str, str]:
 
 
 def _model_facts(folder: ModelFolder) -> dict[str, Any]:
-    from photochrom.training_history import best_epoch
-
-    config, history = folder.config, folder.history
     files = [path.stat() for path in folder.path.rglob("*") if path.is_file()]
     return {
         "name": folder.name,
-        "stage": history[-1]["stage"] if history else config.stages[0].label,
-        "epoch": history[-1]["epoch"] if history else config.first_epoch,
-        "epochs": config.last_epoch,
-        "best_val_loss": best_epoch(history)["val_loss"] if history else None,
-        "evaluation": _evaluation_facts(folder, history),
+        **folder.progress,
+        "evaluation": _evaluation_facts(folder, folder.history),
         "bytes": sum(file.st_size for file in files),
         "changed": time.strftime("%Y-%m-%d %H:%M", time.localtime(max(file.st_mtime for file in files))),
     }

@@ -6,8 +6,10 @@ linear in gamma-encoded RGB, which is what makes the gamut's edge a closed form 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
@@ -71,3 +73,23 @@ def into_gamut(rgb: Tensor, y: Tensor) -> Tensor:
     # Dividing by at least `room` gives exactly 1 for legal channels, and never 0/0 (with its NaN gradient).
     k = (room / torch.maximum(d.abs(), room).clamp_min(1e-12)).amin(dim=1, keepdim=True)
     return (Y + k * d).clamp(0, 1)  # the clamp takes off rounding errors only
+
+
+def luma_tensor(photo: Image.Image) -> Tensor:
+    """A Pillow image of mode L as luma in [-1,1]: (1,1,H,W)."""
+    return torch.from_numpy(np.array(photo, dtype=np.float32))[None, None] / 127.5 - 1
+
+
+def rgb_tensor(photo: Image.Image) -> Tensor:
+    """A Pillow image as RGB in [0,1]: (1,3,H,W)."""
+    return torch.from_numpy(np.array(photo.convert("RGB"), dtype=np.float32)).permute(2, 0, 1)[None] / 255
+
+
+def to_images(y: Tensor, c: Tensor) -> list[Image.Image]:
+    """Pillow RGB images of luma y (B,1,H,W) in [-1,1] and chroma c (B,2,h,w), compressed into the gamut.
+
+    Pillow's `convert("L")` of the result equals y's level within one at every pixel.
+    """
+    rgb = into_gamut(to_rgb(y, c), y)
+    pixels = (rgb * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)
+    return [Image.fromarray(each) for each in pixels]

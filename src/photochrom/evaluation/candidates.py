@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from photochrom import model_folder, pictures
+from photochrom import model_folder
 from photochrom.coloring.colorings import agreed
 from photochrom.coloring.colorizer import BATCH, Colorizer
 from photochrom.coloring.options import EVALUATED, EVALUATED_WHOLE, Options, chosen
 from photochrom.coloring.photo import GrayPhoto, open_gray
-from photochrom.coloring.upsampling import lay_over, luma_tensor
+from photochrom.coloring.upsampling import lay_over
 from photochrom.data.dataset import DataSet
 from photochrom.data.reading import on_white, open_photo
 from photochrom.diffusion import color
@@ -262,7 +262,7 @@ def with_chroma(luma: Image.Image, chroma: Callable[[tuple[int, int, int, int]],
     """The picture of a photo's luma (mode L) and of the chroma (1,2,h,w) that a function gives for each box of it."""
     made = Image.new("RGB", luma.size)
     for box in _strips(luma):
-        made.paste(pictures.to_images(luma_tensor(luma.crop(box)), chroma(box))[0], box)
+        made.paste(color.to_images(color.luma_tensor(luma.crop(box)), chroma(box))[0], box)
     return made
 
 
@@ -374,4 +374,4 @@ def full_size_references(mean: Sequence[float], candidates: Sequence[Candidate])
 
 def _tensor(picture: Image.Image) -> Tensor:
     """A picture as (1,3,H,W) in [0,1]."""
-    return torch.from_numpy(np.array(on_white(picture).convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+    return color.rgb_tensor(on_white(picture))

@@ -17,7 +17,6 @@ from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
 from photochrom.files import read_json
 from photochrom.model_folder import ModelFolder
 from photochrom.server.problems import Problem
-from photochrom.training_history import best_epoch
 
 ALL = MEASURES | SET_MEASURES
 ENCODERS = {"none": "", "vgg16": "VGG16", "lite0": "EfficientNet-Lite0"}
@@ -86,7 +85,6 @@ class Catalogue:
         config, history = folder.config, folder.history
         usable, running = (folder / model_folder.WEIGHTS).is_file(), folder.being_trained
         files = [path for path in folder.path.iterdir() if path.is_file()]
-        best = best_epoch(history) if history else None
         seconds_left = None
         if running and history:
             seconds_left = round(history[-1]["seconds"] * (config.last_epoch - history[-1]["epoch"]))
@@ -97,12 +95,8 @@ class Catalogue:
             "usable": usable,
             "training": running,
             "shipped": folder.shipped,
-            "stage": history[-1]["stage"] if history else config.stages[0].label,
-            "epoch": history[-1]["epoch"] if history else config.first_epoch,
-            "epochs": config.last_epoch,
+            **folder.progress,
             "seconds_left": seconds_left,
-            "best_epoch": best["epoch"] if best else None,
-            "best_val_loss": best["val_loss"] if best else None,
             "source": config.source,
             "data": config.data.title,
             "size": config.data.size,

@@ -27,10 +27,10 @@ from photochrom.data.reading import (
     reason_of,
     undecoded,
 )
+from photochrom.diffusion.color import to_images
 from photochrom.diffusion.diffusion import Held
 from photochrom.errors import UsageError
 from photochrom.evaluation import metrics
-from photochrom.pictures import to_images
 from photochrom.server.problems import Problem
 from photochrom.server.settings import MOST, MOST_HINTS
 

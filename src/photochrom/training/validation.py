@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from photochrom import pictures, processes
+from photochrom.diffusion import color
 from photochrom.diffusion.diffusion import sample
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.metrics import colorfulness
@@ -53,9 +54,9 @@ def sheet(training: Training) -> tuple[Image.Image, dict[str, Any]]:
         training.averaged, training.diffusion, y, generators, steps, features=features, guidance=guidance
     )
     columns = {
-        "gray": pictures.to_images(y, torch.zeros_like(x0)),
-        "coloured": pictures.to_images(y, c),
-        "true": pictures.to_images(y, x0),
+        "gray": color.to_images(y, torch.zeros_like(x0)),
+        "coloured": color.to_images(y, c),
+        "true": color.to_images(y, x0),
     }
     measured: dict[str, dict[str, float]] = {"colorfulness": {}, "spread": {}}
     for name, photos, chroma in (("samples", columns["coloured"], c), ("data", columns["true"], x0)):
