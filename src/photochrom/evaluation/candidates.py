@@ -41,7 +41,7 @@ APART = (
 )
 GROUP_PIXELS = 64_000_000  # of the photos that a model colours together
 STRIP_PIXELS = 1 << 19  # of a large picture that is worked on at a time
-MEAN_COLOR, CEILING, LUMA_BACK = "mean colour", "chroma ceiling", ", luma put back"
+MEAN_COLOR, CEILING, LUMA_BACK = "mean colour", "chroma ceiling", " (luma put back)"
 
 
 @dataclass(frozen=True)

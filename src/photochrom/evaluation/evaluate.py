@@ -80,7 +80,7 @@ class Truth:
         self.rgb = np.ascontiguousarray(batch.rgb.permute(0, 2, 3, 1).numpy())
         self.lab = metrics.lab(self.rgb)
         self.few, self.nets = few, nets
-        self.features = metrics.vgg_features(nets.vgg, self.rgb[:few]) if few else {}
+        self.features = metrics.vgg_features(nets.vgg, self.rgb[:few]) if nets.vgg and few else {}
 
     def compare(self, pictures: Array) -> dict[str, Array]:
         """Columns that need a network: of the first `few` photos."""
@@ -89,7 +89,7 @@ class Truth:
             "pd_vgg16": np.zeros((count, 1)),
             "vgg_photos": (np.arange(count) < few)[:, None].astype(float),
         }
-        if few:
+        if self.nets.vgg and few:
             equal = np.array_equal(pictures[:few], self.rgb[:few])
             found = self.features if equal else metrics.vgg_features(self.nets.vgg, pictures[:few])
             columns["pd_vgg16"][:few, 0] = metrics.perceptual_distance(found, self.features)
@@ -103,7 +103,7 @@ class Truth:
 class Nets:
     """The networks that judge."""
 
-    vgg: VGG16
+    vgg: VGG16 | None  # none where it looks at no photo
     inception: Callable[[Array], Array] | None
     vgg_photos: int
 
@@ -147,7 +147,7 @@ def evaluate(
         "subjects": {candidate.name: candidate.facts for candidate in candidates},
     }
     nets = Nets(
-        VGG16.load().to(pick_device(device)),
+        VGG16.load().to(pick_device(device)) if vgg_photos else None,
         metrics.load_inception(inception_weights) if inception_weights else None,
         vgg_photos,
     )
@@ -172,7 +172,7 @@ def conclude(
         **summary(results, compared, [row.name for row in rows if row.kind == "model"]),
     }
     result["advice"] = advise(result, compared)
-    result["origins"] = photos.origins()
+    result["origins"], result["shapes"] = photos.origins(), photos.shapes()
     wanted = report.places(result)
     pictures = {row.name: paint_again(row, photos, wanted[row.name]) for row in rows if row.name in wanted}
     files.write_bytes(out / HTML, report.html(result, pictures).encode())

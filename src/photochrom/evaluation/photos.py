@@ -59,6 +59,9 @@ class Photos(Protocol):
     def origins(self) -> list[str]:
         """What each photo is called."""
 
+    def shapes(self) -> list[float]:
+        """Width over height of each photo, as it is to be looked at."""
+
     def references(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The rows to compare with: the truth, ..., gray."""
 
@@ -124,6 +127,10 @@ class Packed:
     def origins(self) -> list[str]:
         """See `Photos`."""
         return self.pack.origins(self.indices)
+
+    def shapes(self) -> list[float]:
+        """See `Photos`."""
+        return [1.0] * len(self)
 
     def references(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """See `Photos`; true chroma at the candidates' scales is the best that they can do."""
@@ -204,6 +211,7 @@ class Folder:
         self.tools = [Tool(name, place, match(keys, name, place)) for name, place in (tools or {}).items()]
         self.files: list[Path] = []
         self.left_out: list[LeftOut] = []
+        self._shapes: list[float] = []
         digest, chroma = hashlib.blake2b(digest_size=8), np.zeros(2)
         order = np.random.default_rng(0).permutation(len(files))
         for done, place in enumerate(order):
@@ -224,6 +232,7 @@ class Folder:
             digest.update(repr((name, _digest(file))).encode())
             chroma += color.from_rgb(small)[1].mean(dim=(0, 2, 3)).double().numpy()
             self.files.append(file)
+            self._shapes.append(round(size[0] / size[1], 4))
             if count is not None and len(self.files) == count:
                 break
         if not self.files:
@@ -268,6 +277,10 @@ class Folder:
         files = [self.files[place] for place in places]
         rgb = torch.cat([shrunk(open_photo(file), SIZE) for file in files])
         return Batch(rgb, [self.seed] * len(files), files, APART, self.at_full)
+
+    def shapes(self) -> list[float]:
+        """See `Photos`."""
+        return self._shapes
 
     def origins(self) -> list[str]:
         """See `Photos`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from io import StringIO
+from io import BytesIO, StringIO
 from typing import Any
 
 import jinja2
@@ -22,12 +22,14 @@ from matplotlib.style import context
 from PIL import Image
 from rich.table import Table
 
-from photochrom import pictures
 from photochrom.evaluation import metrics
 from photochrom.evaluation.metrics import MEASURES, SET_MEASURES, Array, Measure
 from photochrom.evaluation.statistics import EXTRAPOLATED, GRAY, TARGETS, TRUTH
 
-GALLERY = 32
+GALLERY = 24  # photos that chance has drawn
+ENDS = 4  # photos that are shown of the best and of the worst by a measure
+SORTED_BY = ("ciede2000", "ab", "dark_error", "false_color")
+SMALL = 128  # pixels; what is larger is embedded as WebP
 COLORS = (
     "#2f8fd0",
     "#e07b00",
@@ -44,19 +46,30 @@ ALL = MEASURES | SET_MEASURES
 
 
 def places(result: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Which photos of which rows are shown: the gallery's of all, and each model's best and worst."""
-    gallery = gallery_places(result)
-    shown = {TRUTH: set(gallery), GRAY: set(gallery)}
-    for model, measures in result["cases"].items():
-        cases = {place for ends in measures.values() for found in ends.values() for place, _ in found}
-        shown[model] = cases | set(gallery)
-        shown[TRUTH] |= cases
-    return {name: sorted(chosen) for name, chosen in shown.items()}
+    """Which photos of which rows are shown: the first of the random order, and both ends of every `order`."""
+    shown = set(range(min(GALLERY, result["data"]["photos"])))
+    for found in orders(result).values():
+        shown |= {*found[:ENDS], *found[-ENDS:]}
+    return {name: sorted(shown) for name in (GRAY, *result["subjects"], TRUTH)}
 
 
-def gallery_places(result: Mapping[str, Any]) -> list[int]:
-    """The first photos: their order is random, so nobody has chosen them for their looks."""
-    return list(range(min(GALLERY, result["data"]["photos"])))
+def orders(result: Mapping[str, Any]) -> dict[tuple[str, str, str | None], list[int]]:
+    """Photos from best to worst by (measure, candidate, None), and by how much a candidate wins by (measure, candidate, other)."""
+    found: dict[tuple[str, str, str | None], list[int]] = {}
+    candidates = list(result["subjects"])
+    for measure in SORTED_BY:
+        better = ALL[measure].better
+        for one in candidates:
+            values = result["by_photo"][one][measure]
+            known = [place for place, value in enumerate(values) if value is not None]
+            found[measure, one, None] = sorted(known, key=lambda place: -better * values[place])
+            if one != candidates[0]:
+                base = result["by_photo"][candidates[0]][measure]
+                found[measure, one, candidates[0]] = sorted(
+                    known,
+                    key=lambda place: -better * (values[place] - base[place]),
+                )
+    return found
 
 
 def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -> str:
@@ -79,15 +92,24 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
         targets=[f"{share:.0%}" for share in TARGETS],
         extrapolated=EXTRAPOLATED,
         equal_columns=CURVES,
+        full_columns=[name for name in CURVES if name in result.get("full_size", result)["rows"][GRAY]],
         curves=[
             (ALL[name], curve_plot(result, name))
             for name in CURVES
             if result["rows"][GRAY][name]["value"] is not None  # there may be no dark pixel at all
         ],
         histograms=[(name, histogram(result, name)) for name in (TRUTH, *models)],
-        gallery=gallery_places(result),
+        shown=sorted(photos[TRUTH]),
+        gallery=GALLERY,
         photos=photos,
         mark=mark_false_color,
+        sorted_by=[name for name in SORTED_BY if result["rows"][GRAY][name]["value"] is not None],
+        by_place={
+            place: {key: [result["by_photo"][model][key][place] for model in models] for key in SORTED_BY}
+            for place in photos[TRUTH]
+        },
+        better={name: measure.better for name, measure in ALL.items()},
+        digits={name: measure.digits for name, measure in ALL.items()},
     )
 
 
@@ -117,7 +139,9 @@ def _flags(sentence: str) -> Markup:
 
 
 def _uri(photo: Array) -> str:
-    return "data:image/png;base64," + base64.b64encode(pictures.png(Image.fromarray(photo))).decode()
+    buffer, format = BytesIO(), "PNG" if max(photo.shape) <= SMALL else "WEBP"
+    Image.fromarray(photo).save(buffer, format=format, quality=88)
+    return f"data:image/{format.lower()};base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def mark_false_color(photo: Array, true: Array) -> Array:

@@ -201,7 +201,6 @@ def summary(results: Results, compared: list[str], models: list[str]) -> dict[st
             name: columns["chroma_by_luma"].sum(axis=0).astype(int).tolist()
             for name, columns in results.items()
         },
-        "cases": {name: cases(results[name]) for name in compared},
         "by_photo": {name: by_photo(results[name]) for name in compared},
         **numbers(results, compared),
     }
@@ -244,35 +243,20 @@ def numbers(results: Results, compared: list[str]) -> dict[str, Any]:
 
 
 def by_photo(columns: Columns) -> dict[str, list[float | None]]:
-    """Each measure that has a better and a worse, photo by photo, as made; None where nothing was counted."""
+    """Each measure that has a better and a worse, photo by photo, as made.
+
+    None for photos with hardly a pixel of the kind (under 1 % of what the fullest photo has).
+    """
     found = {}
     for name, measure in MEASURES.items():
         if measure.better and name in columns:
             made = AS_MADE if columns[name].shape[1] > 1 else 0
             counts = columns[measure.count][:, 0] if measure.count else np.ones(len(columns[name]))
-            with np.errstate(invalid="ignore", divide="ignore"):
-                values = measure.scale * columns[name][:, made] / counts
-            found[name] = [round(float(v), 4) if np.isfinite(v) else None for v in values]
-    return found
-
-
-def cases(columns: Columns, count: int = 3) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """By measure the best and the worst photos: (place, value) from the far end inwards.
-
-    Photos with hardly a pixel of the kind (under 1 % of what the fullest photo has) are passed over.
-    """
-    found = {}
-    for name, measure in MEASURES.items():
-        if measure.better:
-            counts = columns[measure.count][:, 0] if measure.count else np.ones(len(columns[name]))
-            places = np.flatnonzero(counts >= max(0.01 * counts.max(), 1e-9))
-            made = AS_MADE if columns[name].shape[1] > 1 else 0
-            values = measure.scale * columns[name][places, made] / counts[places]
-            order = np.argsort(-measure.better * values, kind="stable")
-            ends = {"best": order[:count], "worst": order[::-1][:count]}
-            found[name] = {
-                end: [(int(places[i]), float(values[i])) for i in ranks] for end, ranks in ends.items()
-            }
+            counted = counts >= max(0.01 * counts.max(), 1e-9)
+            values = measure.scale * columns[name][:, made] / np.where(counted, counts, 1.0)
+            found[name] = [
+                round(float(v), 4) if known else None for v, known in zip(values, counted, strict=True)
+            ]
     return found
 
 

@@ -1,0 +1,37 @@
+"""What tests of evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from photochrom import files, model_folder
+from photochrom.config import build
+from photochrom.data.pack import Pack
+from photochrom.diffusion.unet import UNet
+from photochrom.model_folder import ModelFolder
+
+
+@pytest.fixture(scope="session")
+def models(
+    tmp_path_factory: pytest.TempPathFactory, pack: Pack, new_values: Callable[[], dict[str, Any]]
+) -> Path:
+    """A folder with two models whose weights are random, of 16 and of 32 pixels."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, size in (("tiny", 16), ("large", 32)):
+        values = new_values()
+        values["data"] = {"name": pack.name, "size": size, "checksum": pack.checksum}
+        config = build(values)
+        torch.manual_seed(0)
+        network = UNet(config.model)
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        model = ModelFolder(folder / name)
+        model.path.mkdir()
+        files.write_json(model / model_folder.CONFIG, config.model_dump(mode="json"))
+        model.save_weights(network.state_dict(), config)
+    return folder
