@@ -576,6 +576,13 @@ def refused() -> Iterator[Odd]:
         tiff(GRAY.astype(np.uint16), photometric=32803),
         refused="camera's raw picture: develop it",
     )
+    pages = io.BytesIO()
+    with tifffile.TiffWriter(
+        pages
+    ) as writer:  # as cameras have it: a small copy first, and the picture below it
+        writer.write(GRAY[::3, ::3], photometric="minisblack", metadata=None, subfiletype=1, subifds=1)
+        writer.write(GRAY.astype(np.uint16), photometric=32803, metadata=None, subfiletype=0)
+    yield Odd("camera-raw-with-small-copy.tif", pages.getvalue(), refused="camera's raw picture: develop it")
     yield Odd(
         "complex.tif", tiff(GRAY.astype(np.complex64)), refused="of a kind that is not known: save it anew"
     )

@@ -96,6 +96,8 @@ def opened(photo: Given, max_pixels: int = MAX_PIXELS, truncated: bool = False) 
             reason += ": colour what there is with --truncated"
         elif _is_heic(photo) and "HEIF" not in formats():
             reason = "HEIC needs another package: pip install 'photochrom[heic]'"
+        elif not any(mend in reason for mend in scans.MENDS):
+            reason += ": save it anew as PNG or JPEG, with a program that opens it"
         raise PhotochromError(f"{name_of(photo)} cannot be read as a photo ({reason})") from error
 
 
@@ -205,8 +207,8 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "it does not fit into memory"
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
-    if isinstance(error, SILENT) or " " not in text:
-        return "its data are damaged, or of a kind that is not known: save it anew as PNG or JPEG"
+    if isinstance(error, SILENT) or " " not in text or text.startswith("decoder error"):
+        return "its data are damaged, or of a kind that is not known"
     return text[:200]
 
 
@@ -252,7 +254,8 @@ def _clear_level(image: Image.Image) -> int | None:
 
 def _frames(image: Image.Image) -> int:
     try:
-        return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # an MPO's others are previews
+        # An MPO's others are previews, and which pages of a TIFF are, `scans` has found out.
+        return 1 if image.format in ("MPO", "TIFF") else getattr(image, "n_frames", 1)
     except Exception:  # the others are broken, which is no reason to refuse the first
         return 1
 

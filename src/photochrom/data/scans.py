@@ -17,13 +17,15 @@ from PIL import Image, UnidentifiedImageError
 
 BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PAGE = "photochrom_page"  # key of an image's info: says which of several pages it is
-SUBFILE, COMPRESSION, PHOTOMETRIC, BITS, PLANAR = 254, 259, 262, 258, 284
+SUBFILE, COMPRESSION, PHOTOMETRIC, BITS, PLANAR, SUB_IFDS = 254, 259, 262, 258, 284, 330
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, EXTRA_SAMPLES, SAMPLE_FORMAT = 282, 283, 296, 338, 339
 XMP, ICC_PROFILE = 700, 34675
 SMALLER, MASK = 1, 4  # bits of SUBFILE
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIE_LAB, ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 CAMERA_RAW = (32803, 34892)
 MOST_SAMPLES = 32  # of a pixel: what has more is no photo
+MENDS = ("save it", "pip install")  # what errors of this room suggest
+RAW = "it is a camera's raw picture: develop it, and save it as TIFF or JPEG"
 UNKNOWN = "a TIFF of a kind that is not known: save it anew as plain TIFF, PNG or JPEG"
 FULL = 65535
 logging.getLogger("tifffile").addHandler(
@@ -55,19 +57,18 @@ def _by_pillow(source: IO[bytes]) -> Image.Image | None:
     """The photo, not decoded yet, or None where Pillow would not read it right."""
     try:
         image = Image.open(source, formats=("TIFF",))
-        count = getattr(image, "n_frames", 1)
-        if count > 1:
-            kinds = []
-            for number in range(count):
-                image.seek(number)
-                kinds.append(_tags(image).get(SUBFILE, 0))
-            number, page = _photo_among(kinds)
+        kinds = []
+        for number in range(getattr(image, "n_frames", 1)):
             image.seek(number)
-            image.info[PAGE] = page
+            kinds.append(_tags(image).get(SUBFILE, 0))
+        number, page = _photo_among(kinds)
+        image.seek(number)
     except (UnidentifiedImageError, SyntaxError, EOFError):  # tifffile may know it
         return None
-    if image.info.get(PAGE, "") is None:
-        del image.info[PAGE]
+    if kinds[number] & SMALLER and SUB_IFDS in _tags(image):
+        raise ValueError(RAW)
+    if page:
+        image.info[PAGE] = page
     return image if _pillow_is_right(_tags(image)) else None
 
 
@@ -113,8 +114,8 @@ def _by_tifffile(source: IO[bytes], check_extent: Callable[[tuple[int, int]], No
         number, note = _photo_among([int(page.subfiletype) for page in pages])
         page = pages[number]
         check_extent((page.imagewidth, page.imagelength))
-        if page.photometric in CAMERA_RAW:
-            raise ValueError("it is a camera's raw picture: develop it, and save it as TIFF or JPEG")
+        if page.photometric in CAMERA_RAW or (page.is_reduced and SUB_IFDS in page.tags):
+            raise ValueError(RAW)
         if page.samplesperpixel > MOST_SAMPLES or page.imagedepth != 1 or page.is_subsampled:
             raise ValueError(UNKNOWN)
         try:
