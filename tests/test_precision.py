@@ -41,6 +41,24 @@ def test_the_choice_is_made_once() -> None:
     assert bfloat16_is_faster.cache_info().misses == 1
 
 
+def test_the_choice_is_made_in_one_thread_for_other_programs_may_hold_the_other_core(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds, seen, before = precision._seconds, set(), torch.get_num_threads()
+
+    def watched(x: Tensor, weight: Tensor) -> float:
+        seen.add(torch.get_num_threads())
+        return seconds(x, weight)
+
+    monkeypatch.setattr(precision, "_seconds", watched)
+    torch.set_num_threads(2)
+    try:
+        bfloat16_is_faster.__wrapped__()
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("faster", [True, False])
 @pytest.mark.parametrize("device", ["cuda", "mps", "cpu"])
 def test_a_training_takes_what_is_faster_here(

@@ -24,13 +24,18 @@ ROUNDS = 25  # so that even on a busy machine every process comes to the same an
 @cache
 def bfloat16_is_faster() -> bool:
     """Whether the processor convolves in bfloat16 at least GAIN times as fast as in float32. Takes some milliseconds."""
-    x = torch.ones(4, 64, 16, 16).to(memory_format=torch.channels_last)
-    weight = torch.ones(64, 64, 3, 3).to(memory_format=torch.channels_last)
-    exact, rounded = (x, weight), (x.bfloat16(), weight.bfloat16())
-    for pair in (exact, rounded):
-        _seconds(*pair)  # kernels are made at their first use
-    # In turns, so that what else the machine does strikes both; the best of each is what it can do.
-    pairs = [(_seconds(*exact), _seconds(*rounded)) for _ in range(ROUNDS)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of two, one waits for the other wherever another program takes its core
+    try:
+        x = torch.ones(4, 64, 16, 16).to(memory_format=torch.channels_last)
+        weight = torch.ones(64, 64, 3, 3).to(memory_format=torch.channels_last)
+        exact, rounded = (x, weight), (x.bfloat16(), weight.bfloat16())
+        for pair in (exact, rounded):
+            _seconds(*pair)  # kernels are made at their first use
+        # In turns, so that what else the machine does strikes both; the best of each is what it can do.
+        pairs = [(_seconds(*exact), _seconds(*rounded)) for _ in range(ROUNDS)]
+    finally:
+        torch.set_num_threads(threads)
     return min(a for a, _ in pairs) > GAIN * min(b for _, b in pairs)
 
 

@@ -23,6 +23,7 @@ from photochrom.coloring.options import Hint
 from photochrom.coloring.upsampling import lay_over
 from photochrom.config import build
 from photochrom.data.pack import Pack
+from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
@@ -335,3 +336,43 @@ def test_an_encoder_sees_large_photos_at_twice_the_size_of_the_training(
 def test_places_belong_to_a_single_photo(colorizer: Colorizer) -> None:
     with pytest.raises(UsageError, match="colour the others separately"):
         colorizer([noise("L", (16, 16))] * 2, hints=[Hint(1, 1, (1, 2, 3))])
+
+
+# Mean (Cb, Cr) of the left and of the right half, as the version before `Options` made them.
+RECORDED: dict[str, tuple[dict[str, Any], list[float]]] = {
+    "plain": ({}, [118.2, 131.1, 119.2, 138.4]),
+    "seed": ({"seed": 7, "steps": 5}, [120.8, 134.2, 122.5, 137.4]),
+    "average": ({"average": 4, "steps": 3}, [116.2, 133.9, 119.8, 137.0]),
+    "ddpm": ({"sampler": "ddpm", "steps": 10}, [120.9, 142.5, 118.3, 141.3]),
+    "dpm++": ({"sampler": "dpm++", "steps": 6, "detail": 24}, [120.9, 139.4, 115.7, 140.7]),
+    "unipc": (
+        {"sampler": "unipc", "steps": 6, "temperature": 0.5, "strength": 1.4},
+        [115.3, 136.7, 115.0, 142.8],
+    ),
+    "hint": ({"hints": [Hint(20, 12, (200, 40, 40))], "steps": 4}, [115.7, 144.2, 116.0, 146.3]),
+    "like": ({"like": "LIKE", "steps": 4}, [125.2, 164.6, 107.3, 171.6]),
+    "gray": ({"keep_gray": "MASK", "steps": 4}, [120.0, 130.9, 127.6, 128.2]),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_colours_are_those_of_earlier_versions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("photochrom.coloring.colorizer.bfloat16_is_faster", lambda: False)
+    model = {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 1}
+    config = build({"model": model, "diffusion": {"timesteps": 50}, "data": {"size": 16}})
+    network = UNet(config.model).eval().requires_grad_(False)
+    generator = torch.Generator().manual_seed(1)
+    for weight in network.parameters():
+        spread = 0.3 if weight.dim() == 1 else weight[0].numel() ** -0.5
+        weight.copy_(spread * torch.randn(weight.shape, generator=generator))
+    rows, columns = np.mgrid[0:24, 0:40]
+    photo = Image.fromarray((60 + 2 * rows + 3 * columns).astype(np.uint8))
+    bands = (photo, photo.point(lambda v: v // 2), photo.point(lambda v: 255 - v))
+    pictures = {"LIKE": Image.merge("RGB", bands), "MASK": photo.point(lambda v: 255 * (v > 130))}
+    options, expected = RECORDED[name]
+    given = {
+        key: pictures.get(value, value) if isinstance(value, str) else value for key, value in options.items()
+    }
+    coloured = Colorizer(config, network, "cpu")(photo, **given)
+    halves = np.asarray(coloured.convert("YCbCr"))[..., 1:].reshape(24, 2, 20, 2).mean(axis=(0, 2))
+    assert halves.ravel() == pytest.approx(expected, abs=1.0)
