@@ -9,6 +9,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The share of the code that the tests must run, in percent.
+COVERED := 80
 # The benchmarks of some minutes. The others need trained models and hours: see their --help.
 QUICK := bleeding cost engines gpu growth load peers processes shards stage2 waiting
 
@@ -18,7 +20,7 @@ demo: $(STAMP)
 	$(BIN)/photochrom demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov=photochrom --cov-report=term:skip-covered --cov-fail-under=$(COVERED)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
