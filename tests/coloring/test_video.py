@@ -97,6 +97,16 @@ def test_it_flickers_less_than_frames_on_their_own(colorizer: Colorizer, clip: P
     assert flicker(frames(tmp_path / "out.mp4")[0]) < 0.3 * flicker(singly)
 
 
+@pytest.mark.parametrize("name", ["data:film.mp4", "http:film.mp4", "concat:a|b.mp4"])
+def test_a_name_that_looks_like_an_address_is_a_file(
+    name: str, colorizer: Colorizer, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(clip.read_bytes())
+    color_video(colorizer, Path(name), tmp_path / "out.mp4", steps=1)
+    assert (tmp_path / "out.mp4").stat().st_size > 0
+
+
 def test_what_is_no_video_is_told_and_leaves_nothing(colorizer: Colorizer, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_text("no film")
     with pytest.raises(PhotochromError, match=r"a\.mp4 cannot be coloured as a video"):

@@ -59,6 +59,7 @@ COMMANDS = (
     "data",
     "data import",
     "data info",
+    "data clean",
     "data list",
 )
 

@@ -330,6 +330,8 @@ class TestBadInput:
             Fault(lambda d: (d / INDEX).write_text("{"), f"{INDEX} is torn"),
             Fault(lambda d: (d / INDEX).write_text("[]"), f"{INDEX} is torn"),
             Fault(lambda d: (d / INDEX).write_text("{}"), f"{INDEX} is torn .*shards"),
+            Fault(lambda d: (d / INDEX).write_text("[" * 10**5), f"{INDEX} is torn"),
+            Fault(lambda d: edit(d, size=10**9), f"{INDEX} is torn .*size 1000000000"),
             Fault(lambda d: edit(d, format=9), "format 9, not 1"),
             Fault(lambda d: edit(d, mend_checksum=False, checksum="0"), "no longer fits its checksum"),
             Fault(lambda d: edit(d, shards={"split": lambda s: ["../x", *s[1:]]}), "do not fit together"),

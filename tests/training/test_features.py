@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from photochrom.config import build
@@ -24,6 +25,7 @@ from photochrom.training import features
 from photochrom.training.features import LEVELS, Kept, keep
 from photochrom.training.loop import Progress, train
 from photochrom.training.state import Training
+from tests.commands.test_cli import call
 
 Values = dict[str, Any]
 CPU = torch.device("cpu")
@@ -169,3 +171,32 @@ def test_without_room_it_says_so_and_computes_in_every_step(
     assert any(("are needed" if reason == "full" else "Permission denied") in note for note in notes)
     assert not list(own_pack.folder.glob("features-*.bytes"))
     assert seen[-1].record is not None
+
+
+def test_what_no_model_needs_is_counted_and_removed(
+    own_pack: Pack, seeing: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(build(seeing), ModelFolder(tmp_path / "models" / "needed"), own_pack)
+    seeing["data"]["aged"] = 0.5
+    train(build(seeing), ModelFolder(tmp_path / "models" / "gone"), own_pack)
+    kept = {path: path.stat().st_size for path in own_pack.folder.glob("features-*.bytes")}
+    assert len(kept) == 2
+    assert own_pack.summary()["feature_bytes"] == sum(kept.values())
+    both = [ModelFolder(tmp_path / "models" / name).config for name in ("needed", "gone")]
+    assert features.remove_unneeded(own_pack, both) == {}
+    needed = own_pack.folder / f"features-{features.feature_key(both[0], own_pack.checksum)}.bytes"
+    (other,) = kept.keys() - {needed}
+    with FileLock(other.with_suffix(".lock")):  # another process computes it just now
+        assert features.remove_unneeded(own_pack, both[:1]) == {}
+    assert features.remove_unneeded(own_pack, both[:1]) == {other.name: kept[other]}
+    assert needed.exists()
+    assert own_pack.summary()["feature_bytes"] == kept[needed]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    own_pack.folder.rename(tmp_path / "data" / "tiny")
+    assert call("data", "clean") == 0
+    assert len(list((tmp_path / "data" / "tiny").glob("features-*.bytes"))) == 1
+    shutil.rmtree(tmp_path / "models" / "needed")
+    shutil.rmtree(tmp_path / "models" / "gone")
+    assert call("data", "clean") == 0
+    assert not list((tmp_path / "data" / "tiny").glob("features-*"))

@@ -1,4 +1,4 @@
-"""`photochrom data import`, `data info`, `data list`."""
+"""`photochrom data import`, `data info`, `data list`, `data clean`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from photochrom.commands.shared import DATA_DIR, DataDir, Json, print_json, print_table, say, unless_default
+from photochrom.commands.shared import (
+    DATA_DIR,
+    MODELS,
+    DataDir,
+    Json,
+    Models,
+    print_json,
+    print_table,
+    say,
+    unless_default,
+)
 from photochrom.errors import PhotochromError, UsageError
 
 app = typer.Typer(no_args_is_help=True, help="Make data sets of photos, and look at them.")
@@ -138,6 +148,8 @@ def data_info(
     _print_counts(facts)
     shown = [f"{name} {count:,}" for name, count in facts["categories"].items()]
     say(f"{facts['size']} x {facts['size']} pixels, from {facts['source']}, {facts['bytes'] / 1e6:,.0f} MB")
+    if facts["feature_bytes"]:
+        say(f"of these, {facts['feature_bytes'] / 1e6:,.0f} MB are what encoders saw: photochrom data clean")
     if shown:
         say(f"{len(shown)} categories: {', '.join(shown[:6])}{', ...' if len(shown) > 6 else ''}")
     if facts["look_alikes"] is None:
@@ -145,6 +157,43 @@ def data_info(
             "An earlier version made it, which did not look for photos that look alike: import the photos again."
         )
     say(f"contact sheet: {sheet}")
+
+
+@app.command("clean")
+def data_clean(models: Models = MODELS, data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
+    """Delete what encoders saw of photos and no model needs.
+
+    Training keeps it beside a data set, for each combination of settings, and
+    computes it again when it is missing.
+
+    [bold]Examples[/bold]
+    $ photochrom data clean
+    $ photochrom data clean --models elsewhere/models --json
+    """
+    from photochrom.data.dataset import names, open_data
+    from photochrom.data.pack import Pack
+    from photochrom.model_folder import list_models
+    from photochrom.training.features import remove_unneeded
+
+    # A model that cannot be read may need anything: its error ends the command before anything is deleted.
+    configs = [folder.config for folder in list_models(models)]
+    removed: dict[str, int] = {}
+    for name in names(data_dir):
+        try:
+            pack = open_data(data_dir / name)
+        except PhotochromError as error:
+            say(f"photochrom: error: {error}")
+            continue
+        if isinstance(pack, Pack):
+            found = remove_unneeded(pack, configs)
+            removed |= {str(data_dir / name / file): size for file, size in found.items()}
+    if as_json:
+        print_json(removed)
+        return
+    for file, size in removed.items():
+        say(f"deleted {file}, {size / 1e6:,.0f} MB")
+    if not removed:
+        say(f"nothing to delete in {data_dir}/: each model in {models}/ may still need what is there")
 
 
 @app.command("list")

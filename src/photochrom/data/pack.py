@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
 INDEX_FILES = ("index.json", "shards.json")  # what tells a data set from another folder: packed, in shards
+FEATURES = "features-*"  # what encoders saw of the photos, kept beside them by `training.features`
 SCRATCH = ".import"  # how the folder ends in which a data set is built
 
 
@@ -88,7 +89,7 @@ class Pack:
                 fields["group"] = np.array(group, dtype=np.int64)
             pack = cls(folder, photos=photos, split=split, label=label, origin=columns["origin"], **fields)
             whole = _checksum(columns)
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError, RecursionError, OverflowError) as error:
             raise PhotochromError(f"{folder} is torn ({error}): {mend}") from error
         promised = (len(split), pack.size, pack.size, 3)
         if pack.group is not None and pack.group.shape != split.shape:
@@ -151,6 +152,7 @@ class Pack:
             "look_alikes": None if self.group is None else count_groups(self.group),
             "checksum": self.checksum,
             "bytes": sum(file.stat().st_size for file in self.folder.iterdir()),
+            "feature_bytes": sum(file.stat().st_size for file in self.folder.glob(FEATURES)),
         }
 
 

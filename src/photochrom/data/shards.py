@@ -161,6 +161,8 @@ class Shards:
             self.split = np.array(table["split"])  # (K,)
             numbers = {split: np.arange(table["split"].count(split)) for split in SPLITS}
             in_order = np.repeat(SPLITS, [len(each) for each in numbers.values()])
+            if not 8 <= self.size <= 1024:
+                raise ValueError(f"size {self.size}")
             if index["format"] != FORMAT:
                 raise ValueError(f"format {index['format']}, not {FORMAT}")
             if checksum_of(table) != self.checksum:
@@ -169,7 +171,7 @@ class Shards:
                 raise ValueError("its columns do not fit together")
             if not np.array_equal(self.split, in_order):
                 raise ValueError("its shards are not in order")
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             fault = f"{type(error).__name__}: {error}"
             raise PhotochromError(f"{place_of(address, INDEX)} is torn ({fault}): get it again") from error
         self.number = np.concatenate(list(numbers.values()))  # (K,) of each shard in its split
@@ -192,7 +194,7 @@ class Shards:
                 raise PhotochromError(f"{address} has shards but no {INDEX}: {mend}")
         try:
             index = json.loads(fetch(address, INDEX, MOST_INDEX_BYTES))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PhotochromError(f"{place_of(address, INDEX)} is torn ({error}): get it again") from error
         if not isinstance(index, dict):
             raise PhotochromError(f"{place_of(address, INDEX)} is torn (it holds no table): get it again")
@@ -305,7 +307,7 @@ class Shards:
             raise PhotochromError(f"{path} was changed, it no longer fits its checksum: get it again")
         try:
             return unpack(data, int(self.photos[shard]), self.size)
-        except (TarError, ValueError) as error:
+        except (TarError, ValueError, RecursionError) as error:
             promised = f"{self.photos[shard]:,} photos of {self.size}x{self.size} pixels"
             fault = f"{INDEX} promises {promised}, and that is not what is in it"
             raise PhotochromError(f"{path} does not fit its index ({fault}): get both again") from error
@@ -321,6 +323,7 @@ class Shards:
             "look_alikes": self.index.get("look_alikes"),
             "checksum": self.checksum,
             "bytes": sum(self.index["shards"]["bytes"]),
+            "feature_bytes": 0,  # of shards there is too much to keep any
             "shards": len(self.photos),
         }
 
@@ -358,6 +361,14 @@ def unpack(data: bytes, count: int, size: int) -> Shard:
     if last.name != f"{COLUMNS}.json":
         raise ValueError("another member")
     columns = json.loads(data[count * member + BLOCK :][: last.size])
+    kinds = {"origin": str, "label": int, "checksum": str}
+    if not isinstance(columns, dict) or any(
+        not isinstance(column := columns.get(name), list)
+        or len(column) != count
+        or not all(isinstance(each, kind) for each in column)
+        for name, kind in kinds.items()
+    ):
+        raise ValueError("other columns")
     return Shard(pixels.reshape(count, size, size, 3), columns)
 
 

@@ -8,14 +8,16 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from photochrom.config import Config
+from photochrom.data.pack import FEATURES, Pack
 from photochrom.diffusion.vgg16 import SHA256
 from photochrom.randomness import Indices
 
@@ -96,6 +98,23 @@ def keep(
                 os.fsync(file.fileno())
             part.replace(path)
     return Kept(path, shapes, count, device)
+
+
+def remove_unneeded(pack: Pack, models: Sequence[Config]) -> dict[str, int]:
+    """Delete the features beside a data set that none of these models is trained with; the files and their bytes.
+
+    What another process computes just now stays.
+    """
+    needed = {feature_key(each, pack.checksum) for each in models if each.data.checksum == pack.checksum}
+    removed = {}
+    for path in sorted(pack.folder.glob(FEATURES)):
+        if path.suffix == ".lock" or path.stem.removeprefix("features-") in needed:
+            continue
+        with suppress(Timeout), FileLock(path.with_suffix(".lock")).acquire(timeout=0):
+            removed[path.name] = path.stat().st_size
+            path.unlink()
+            path.with_suffix(".lock").unlink(missing_ok=True)
+    return removed
 
 
 def feature_key(config: Config, checksum: str) -> str:
