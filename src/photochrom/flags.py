@@ -151,7 +151,7 @@ def resolve(
     if source:
         for section in ("model", "diffusion", "data", "training"):
             old = getattr(source, section).model_dump(
-                mode="json", exclude={"precision"}
+                mode="json", exclude={"precision", "vgg_weights"}
             )  # which suits a machine
             values[section] = old | values.get(section, {})
     if preset is not None:
@@ -182,7 +182,7 @@ def train_command(config: Config, name: str, source: Config | None = None) -> st
         values = config.stages[0] if section == "stages" else getattr(config, section)
         for field, info in model.model_fields.items():
             value, unsaid = getattr(values, field), info.default
-            if source and section in ("data", "training") and field != "precision":
+            if source and section in ("data", "training") and field not in ("precision", "vgg_weights"):
                 unsaid = getattr(getattr(source, section), field)
             if f"{section}.{field}" in WITHOUT_FLAG or value in (unsaid, None):
                 continue

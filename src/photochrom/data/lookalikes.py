@@ -7,7 +7,7 @@ negated: E + O is the likeness of two photos, E - O that of one and the other's 
 cut to thirteen windows. Last the detail, which two pairs of trousers on one floor do not share, moved and zoomed a little
 to fit (Lucas and Kanade 1981), and the colours.
 
-How many it misses and how many it takes for what they are not: docs/lookalikes.md.
+How many it misses and how many it takes for what they are not: docs/measurements/lookalikes.md.
 """
 
 from __future__ import annotations
