@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.stats import t as student
 
 from pages import MEASUREMENTS, parser_for, written_by
-from photochrom.coloring.colorings import Samples, agreed
+from photochrom.coloring.colorings import Colorings, agreed
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.upsampling import lay_over
 from photochrom.data.demo import photographs
@@ -42,12 +42,12 @@ Table = dict[str, Array]  # measure -> (photos,), the mean over seeds
 class Drawn(NamedTuple):
     """The colourings of all photos at one working size."""
 
-    samples: list[Samples]
+    samples: list[Colorings]
     seconds: float  # of the processor, for each colouring
 
     def averaged(self) -> Drawn:
         """What each photo's colourings agree on, as `colorize --average` draws it."""
-        calm = [Samples(each.photo, each.seen, agreed(each.c[:, None])) for each in self.samples]
+        calm = [Colorings(each.photo, each.seen, agreed(each.c[:, None])) for each in self.samples]
         return Drawn(calm, self.seconds * len(self.samples[0]))
 
 
@@ -68,7 +68,7 @@ def draw(colorizer: Colorizer, photos: Sequence[Image.Image], side: int, seeds: 
     return Drawn(samples, (time.process_time() - started) / (seeds * len(photos)))
 
 
-def pictures(several: Samples, strength: float) -> Array:
+def pictures(several: Colorings, strength: float) -> Array:
     """All colourings of a photo, bolder or paler: (S,H,W,3) in [0,1]."""
     drawn = [lay_over(several.photo.luma, several.seen, strength * c[None]) for c in several.c]
     return np.stack([as_array(picture) for picture in drawn])

@@ -370,7 +370,7 @@ def test_colours_are_those_of_earlier_versions(name: str, monkeypatch: pytest.Mo
     bands = (photo, photo.point(lambda v: v // 2), photo.point(lambda v: 255 - v))
     pictures = {"LIKE": Image.merge("RGB", bands), "MASK": photo.point(lambda v: 255 * (v > 130))}
     options, expected = RECORDED[name]
-    given = {
+    given: dict[str, Any] = {
         key: pictures.get(value, value) if isinstance(value, str) else value for key, value in options.items()
     }
     coloured = Colorizer(config, network, "cpu")(photo, **given)

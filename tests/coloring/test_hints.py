@@ -15,7 +15,7 @@ from photochrom.coloring.options import Hint
 from photochrom.coloring.upsampling import View, view
 from photochrom.config import DiffusionConfig, ModelConfig, SamplerName
 from photochrom.diffusion import color
-from photochrom.diffusion.diffusion import Diffusion, Held, sample
+from photochrom.diffusion.diffusion import Diffusion, KnownChroma, sample
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
 
@@ -127,16 +127,16 @@ def test_what_is_held_comes_out_of_every_sampler(prediction: str, sampler: Sampl
     y = torch.rand(2, 1, 16, 16) * 2 - 1
     weight = torch.zeros(1, 1, 8, 8)
     weight[..., 2:5, 2:5] = 1
-    held = Held(torch.full((1, 2, 8, 8), 0.7), weight)
+    held = KnownChroma(torch.full((1, 2, 8, 8), 0.7), weight)
 
-    def draw(held: Held | None) -> Tensor:
+    def draw(held: KnownChroma | None) -> Tensor:
         generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
         return sample(network, diffusion, y, generators, 20, sampler, held=held)
 
     free, hinted = draw(None), draw(held)
     assert (hinted[..., 2:5, 2:5] - 0.7).abs().max() < 0.05
     assert (free[..., 2:5, 2:5] - 0.7).abs().max() > 0.3
-    torch.testing.assert_close(draw(Held(held.c, 0 * weight)), free, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(draw(KnownChroma(held.c, 0 * weight)), free, atol=1e-3, rtol=1e-3)
 
 
 def test_temperature_scales_the_first_noise() -> None:

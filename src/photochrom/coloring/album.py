@@ -11,7 +11,7 @@ from PIL import Image
 
 from photochrom import processes
 from photochrom.coloring import film, video
-from photochrom.coloring.colorings import Samples
+from photochrom.coloring.colorings import Colorings
 from photochrom.coloring.colorizer import BATCH, Colorizer
 from photochrom.coloring.manifest import Record, how_made
 from photochrom.coloring.options import Options
@@ -43,7 +43,7 @@ def files_for(output: Path, options: Options) -> list[Path]:
     return [output.with_name(name) for name in names]
 
 
-def pictures_for(samples: Samples, options: Options) -> Iterator[Image.Image]:
+def pictures_for(samples: Colorings, options: Options) -> Iterator[Image.Image]:
     """The pictures for `files_for`, one after the other, so that only one is in memory."""
     if options.samples > 1:
         columns = {"gray": [_small(samples.photo.luma)]}
@@ -241,7 +241,7 @@ def color_files(
             plan.record.save()
 
 
-def _write(plan: Plan, output: Path, samples: Samples, options: Options) -> Colored | None:
+def _write(plan: Plan, output: Path, samples: Colorings, options: Options) -> Colored | None:
     """Write one photo's files; None if it was refused."""
     photo, files = plan.jobs[output], files_for(output, options)
     ours = {file for file in files if plan.record and plan.record.is_ours(output, [file])}

@@ -15,18 +15,16 @@ from photochrom.diffusion.color import CHROMA_UNIT
 
 WIDEST = 0.15  # root mean square distance of (Cb,Cr) from their mean that an uncertainty map shows as white
 CHANCE = 0.1  # agreement (1: equal, 0: nothing in common) at which about half of the colour stays
-BOLDER = (
-    1.5  # times that what colourings agree on is made bolder, at most, since a mean is paler than its parts
-)
+BOLDER = 1.5  # largest factor that gives a mean, which is paler than its parts, their colourfulness back
 
 
 def agreed(c: Tensor) -> Tensor:
     """What N colourings c (N,B,2,h,w) of B photos agree on, as colourful as they are themselves: (B,2,h,w).
 
-    How alike they are at a place, is the mean product of two different ones over their mean square: 1 where all are equal,
-    0 where they have nothing in common. Where that is near CHANCE or below, their mean fades, so that colours of chance become
-    gray, not brown. Then each photo gets back the mean length that the chroma of its colourings has, by a
-    factor of BOLDER at most. docs/measurements/what-helped.md has the measurements.
+    Agreement at a place is the mean product of two different colourings over their mean square: 1 where all are equal, 0 where
+    they have nothing in common. Their mean fades where agreement is near CHANCE or below, so that chance makes gray, not
+    brown. Then a factor of BOLDER at most gives each photo the mean chroma length of its colourings back.
+    docs/measurements/what-helped.md has the measurements.
     """
     count = len(c)
     if count == 1:
@@ -40,10 +38,10 @@ def agreed(c: Tensor) -> Tensor:
     return kept * (wanted.mean(dim=0) / found.clamp(min=1e-9)).clamp(max=BOLDER)
 
 
-class Samples(Sequence[Image.Image]):
-    """Colourings of one photo. Kept as chroma at working size; a full picture is made each time one is asked for.
+class Colorings(Sequence[Image.Image]):
+    """Colourings of one photo. They take little memory: chroma at working size, of which a picture is made when it is read.
 
-    c: as the model drew them (N,2,h,w). finish: makes of such chroma (1,2,h,w) what is shown: its strength, palette and hints.
+    c: what the model drew (N,2,h,w). finish: applies strength, palette and hints to such chroma (1,2,h,w).
     """
 
     def __init__(
@@ -74,11 +72,11 @@ class Samples(Sequence[Image.Image]):
         return self._picture(self.c[place][None])
 
     def average(self) -> Image.Image:
-        """What all colourings agree on; where they do not, it is gray. See `agreed`."""
+        """What all colourings agree on, gray where they do not. See `agreed`."""
         return self._picture(agreed(self.c[:, None]))
 
     def uncertainty(self) -> Image.Image:
-        """Where the colourings disagree, of the photo's size, mode L: black where all are equal, so none is a guess.
+        """Where the colourings disagree: mode L, of the photo's size, black where all are equal.
 
         The root mean square distance of (Cb,Cr) from their mean, on a scale that is the same for all photos: white is
         0.15 or more (the whole range is -0.5 to 0.5).

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from photochrom import hub, model_folder
-from photochrom.coloring.colorings import Samples
+from photochrom.coloring.colorings import Colorings
 from photochrom.coloring.hints import Palette, gray_mask, held_places
 from photochrom.coloring.onnx import OnnxNetwork, read_onnx
 from photochrom.coloring.options import Options, chosen
@@ -21,7 +21,7 @@ from photochrom.coloring.photo import GrayPhoto, Photo, open_gray
 from photochrom.coloring.upsampling import View, view
 from photochrom.config import Config
 from photochrom.data.reading import KINDS, is_photo
-from photochrom.diffusion.diffusion import Diffusion, Held, sample
+from photochrom.diffusion.diffusion import Diffusion, KnownChroma, sample
 from photochrom.diffusion.encoder import Encoder
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import UsageError
@@ -133,7 +133,7 @@ class Colorizer:
                 "samples and uncertainty are more than one picture: call colorizer.samples(photo)"
             )
         drawn = self.samples(photos, options=options, progress=progress)
-        return drawn.average() if isinstance(drawn, Samples) else [each.average() for each in drawn]
+        return drawn.average() if isinstance(drawn, Colorings) else [each.average() for each in drawn]
 
     @overload
     def samples(
@@ -144,7 +144,7 @@ class Colorizer:
         *,
         progress: Progress | None = ...,
         **changes: Any,
-    ) -> Samples: ...
+    ) -> Colorings: ...
     @overload
     def samples(
         self,
@@ -154,7 +154,7 @@ class Colorizer:
         *,
         progress: Progress | None = ...,
         **changes: Any,
-    ) -> list[Samples]: ...
+    ) -> list[Colorings]: ...
 
     def samples(
         self,
@@ -164,7 +164,7 @@ class Colorizer:
         *,
         progress: Progress | None = None,
         **changes: Any,
-    ) -> Samples | list[Samples]:
+    ) -> Colorings | list[Colorings]:
         """Several colourings of each photo: number k is that of `seed` + k.
 
         count: how many, which is the option `samples`; without it `options.draws`. The others: see `__call__`.
@@ -180,7 +180,7 @@ class Colorizer:
 
     def _draw(
         self, photos: Sequence[Photo | GrayPhoto], options: Options, progress: Progress | None
-    ) -> list[Samples]:
+    ) -> list[Colorings]:
         options.check_count(len(photos))
         limits = (options.max_megapixels, options.truncated)
         grays = [open_gray(photo, *limits) for photo in photos]
@@ -210,7 +210,7 @@ class Colorizer:
             return held.over(c) if held else c
 
         return [
-            Samples(
+            Colorings(
                 gray,
                 seen,
                 torch.cat([drawn[i, k] for k in range(options.draws)]),
@@ -231,7 +231,7 @@ class Colorizer:
         seeds: Sequence[int],
         options: Options | None = None,
         *,
-        held: Held | None = None,
+        held: KnownChroma | None = None,
         callback: Callable[[int, Tensor], None] | None = None,
         **changes: Any,
     ) -> Tensor:

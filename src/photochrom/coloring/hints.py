@@ -18,7 +18,7 @@ from photochrom.coloring.upsampling import View
 from photochrom.data import reading
 from photochrom.data.reading import MAX_PIXELS
 from photochrom.diffusion import color
-from photochrom.diffusion.diffusion import Held
+from photochrom.diffusion.diffusion import KnownChroma
 from photochrom.errors import UsageError
 
 ALIKE = 0.3  # of luma in [-1,1]: how much it may change along a way before a hint fades
@@ -35,7 +35,7 @@ def held_places(
     seen: View,
     max_megapixels: float = MAX_PIXELS / 1e6,
     truncated: bool = False,
-) -> Held:
+) -> KnownChroma:
     """What is known of the chroma of a photo of `size` (width, height), at the size of its view.
 
     hints: places, or a transparent picture with strokes of colour. A hint holds its own place, and the more loosely what is
@@ -55,7 +55,7 @@ def held_places(
         gray = (color.luma_tensor(keep_gray.resize(inside, Image.Resampling.BOX)) + 1) / 2
         gray = F.pad(gray, (0, w - inside[0], 0, h - inside[1]), mode="replicate")
         c, weight = c * (1 - gray), torch.maximum(weight, gray)
-    return Held(c, weight)
+    return KnownChroma(c, weight)
 
 
 def _known(places: Pixels, seen: View, shape: tuple[int, int]) -> Tensor:

@@ -1,14 +1,14 @@
 """Between a photo's full size and the size at which the network works: luma goes down, chroma comes up.
 
-On its way up, chroma is guided by luma, so that it does not run over edges. Near a pixel, each chroma channel is taken to be
-a linear function of luma with slope a (the model of the guided filter, He, Sun & Tang 2013, equation 5). The guided filter
-would smooth what the network has drawn; so chroma is enlarged as it is, and only luma's detail, which is lost at the small
-size, is added with that slope, as pansharpening with a gain by regression does (Vivone et al. 2015):
+Luma guides chroma on its way up, so that colours stop at edges. Near a pixel, each chroma channel is a linear function of
+luma with slope a (the model of the guided filter, He, Sun & Tang 2013, equation 5). The guided filter would smooth what the
+network has drawn. So chroma is enlarged as it is, and luma's detail, which the small size has lost, is added with that slope,
+as pansharpening with a gain by regression does (Vivone et al. 2015):
 
     c = up(c) + up(a) (y - up(y)),   a = cov(y, c) / (var(y) + EPSILON)
 
-kept between the lowest and highest chroma around. docs/measurements/bleeding.md has the measurements. All of it runs in strips, so that
-memory does not grow with the photo.
+between the lowest and the highest chroma around. docs/measurements/bleeding.md has the measurements. It runs in strips, so
+that memory does not grow with the photo.
 """
 
 from __future__ import annotations

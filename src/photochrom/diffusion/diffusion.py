@@ -93,14 +93,13 @@ def noise_like(y: Tensor, scale: int, generators: Sequence[torch.Generator]) -> 
     return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(y.device)
 
 
-class Held(NamedTuple):
+class KnownChroma(NamedTuple):
     """Chroma that is known at some places: c (1,2,h,w), and weight (1,1,h,w) from 0 (free) to 1 (held).
 
-    In every step the network's x0 is replaced there, so that xt at these places is what noise makes of the known chroma,
-    and the network sees it and fits the rest to it. The replacement of RePaint (Lugmayr et al. 2022, equation 8) with the
-    sampler's own noise instead of fresh noise: so it works for samplers without any, and places far away keep the colours
-    they have without it. RePaint's jumps back in time spread a hint farther, but change the whole photo, at ten times the
-    cost.
+    Every step replaces the network's x0 there, so that xt at these places is the known chroma with noise; the network sees it
+    and fits the rest to it. RePaint (Lugmayr et al. 2022, equation 8) replaces with fresh noise; the sampler's own noise works
+    for samplers without any, and leaves colours far away as they are. RePaint's jumps back in time spread a hint farther, but
+    change the whole photo, at ten times the cost.
     """
 
     c: Tensor
@@ -151,7 +150,7 @@ def sample(
     callback: Callable[[int, Tensor], None] | None = None,
     *,
     temperature: float = 1.0,
-    held: Held | None = None,
+    held: KnownChroma | None = None,
     features: Sequence[Tensor] = (),
     guidance: float = 1.0,
 ) -> Tensor:
@@ -160,7 +159,7 @@ def sample(
     generators: one CPU generator per photo; nothing global is touched. callback(step, x0),
     if given, is called after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling.
     temperature: what x_T is multiplied by; not for "ddpm", which draws more noise in every step. held: see
-    `Held`. features: what the network's encoder sees in y, if it has one. guidance: see `guided_x0`; two evaluations a step
+    `KnownChroma`. features: what the network's encoder sees in y, if it has one. guidance: see `guided_x0`; two evaluations a step
     where it is not 1. Raises UsageError for more steps than the schedule has.
     """
     timesteps = diffusion.config.timesteps

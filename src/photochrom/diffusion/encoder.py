@@ -1,7 +1,7 @@
-"""Meaning for the network: what VGG16 or EfficientNet, which have learnt to name things, see in the gray photo.
+"""What VGG16 or EfficientNet, which have learnt to name things, see in the gray photo.
 
-A network that learns colours from scratch first has to learn what grass and skin are. The maps of a network that knows
-come in at the levels of the U that have their size (`ModelConfig.encoded`), once for all steps of a colouring.
+A network that learns colours from scratch must first learn what grass and skin are. The encoder knows: its maps enter the
+levels of the U-Net that have their size (`ModelConfig.encoded`), computed once for all steps of a colouring.
 """
 
 from __future__ import annotations

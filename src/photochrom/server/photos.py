@@ -28,7 +28,7 @@ from photochrom.data.reading import (
     undecoded,
 )
 from photochrom.diffusion.color import to_images
-from photochrom.diffusion.diffusion import Held
+from photochrom.diffusion.diffusion import KnownChroma
 from photochrom.errors import UsageError
 from photochrom.evaluation import metrics
 from photochrom.server.problems import Problem
@@ -95,7 +95,7 @@ class PreviewColorizer(Colorizer):
         seeds: Sequence[int],
         options: Options | None = None,
         *,
-        held: Held | None = None,
+        held: KnownChroma | None = None,
         callback: Callable[[int, Tensor], None] | None = None,
         **changes: Any,
     ) -> Tensor:
