@@ -26,7 +26,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from photochrom.data.pack import new_pack
-from photochrom.data.sources import LeftOut, checksum, open_photo
+from photochrom.data.reading import open_photo
+from photochrom.data.sources import LeftOut, checksum
 from photochrom.errors import PhotochromError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -261,9 +262,13 @@ def main() -> None:
             pool.map(partial(look, options.originals), names_below(options.originals), chunksize=64)
         )
         usable = [photo for photo in looked if photo.reason is None]
-        found = split(usable, grouped(usable), options.test, options.validation)
+        groups = grouped(usable)
+        found = split(usable, groups, options.test, options.validation)
         parts = {photo.name: part for photo, part in zip(usable, found, strict=True) if part}
-        columns: dict[str, list[object]] = {"split": [], "label": [], "origin": [], "checksum": []}
+        group_of = {photo.name: group for photo, group in zip(usable, groups, strict=True)}
+        names = ("split", "label", "origin", "checksum", "group")
+        columns: dict[str, list[object]] = {name: [] for name in names}
+        first: dict[int, int] = {}  # the first square of each group
         labels = {name: number for number, name in enumerate(SOURCES)}
         with new_pack(options.destination, options.size, overwrite=options.overwrite) as (file, index):
             squares = pool.map(
@@ -272,7 +277,8 @@ def main() -> None:
             for (name, part), several in zip(sorted(parts.items()), squares, strict=True):
                 for pixels in several:
                     file.write(pixels.tobytes())
-                    row = (part, labels[source_of(name)], name, checksum(pixels))
+                    group = first.setdefault(group_of[name], len(columns["group"]))
+                    row = (part, labels[source_of(name)], name, checksum(pixels), group)
                     for column, value in zip(columns.values(), row, strict=True):
                         column.append(value)
             left_out = [LeftOut(photo.name, photo.reason) for photo in looked if photo.reason]

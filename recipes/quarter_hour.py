@@ -91,7 +91,7 @@ def photos_of(part: Path) -> list[tuple[str, str, Pixels]]:
 
 def unpack(parts: Path, data_dir: Path) -> None:
     """All parts as one data set."""
-    columns: dict[str, list[object]] = {"split": [], "label": [], "origin": [], "checksum": []}
+    columns: dict[str, list[object]] = {name: [] for name in ("split", "label", "origin", "checksum")}
     found = sorted(parts.glob("part-*.zip"))
     with zipfile.ZipFile(found[0]) as first:
         size = Image.open(first.open(first.namelist()[0])).width
