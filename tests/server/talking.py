@@ -69,10 +69,9 @@ def create(client: TestClient, photos: int = 1, **fields: Any) -> Any:
 
 
 def events_of(text: str) -> list[tuple[str, Any]]:
-    found = [
-        re.fullmatch(r"event: (\w+)\ndata: (.*)", event, re.DOTALL) for event in text.split("\n\n") if event
-    ]
-    return [(match[1], json.loads(match[2])) for match in found if match]
+    """Names and data of the events of a stream, without its comments."""
+    events = [dict(re.findall(r"^(\w+): (.*)$", block, re.MULTILINE)) for block in text.split("\n\n")]
+    return [(event["event"], json.loads(event["data"])) for event in events if event]
 
 
 def problem(response: Any, status: int) -> str:

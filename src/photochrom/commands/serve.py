@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,6 +36,22 @@ def serve(
             envvar="PHOTOCHROM_API_KEY", help="Answer only those who know this key.", show_envvar=True
         ),
     ] = None,
+    allow_host: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="A name by which a proxy asks for this server; repeatable."),
+    ] = [],  # noqa: B006
+    allow_origin: Annotated[
+        list[str],
+        typer.Option(
+            metavar="URL", help="Another site whose pages may use this server: https://NAME; repeatable."
+        ),
+    ] = [],  # noqa: B006
+    root_path: Annotated[
+        str, typer.Option(metavar="/PATH", help="Path below which a proxy shows this server.")
+    ] = "",
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Say who asks for what, and how long it took.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
     max_megapixels: Annotated[
         float, typer.Option(min=0.01, max=178, help="Largest photo that is taken.")
@@ -59,6 +76,7 @@ def serve(
     [bold]Examples[/bold]
     $ photochrom serve
     $ photochrom serve --models models --port 9000
+    $ photochrom serve --allow-host photos.example --root-path /colours   behind a proxy
     $ PHOTOCHROM_API_KEY=secret photochrom serve --host 0.0.0.0
     """
     try:
@@ -74,22 +92,29 @@ def serve(
     pick_device(device)  # says now what is wrong with it, rather than to the first who asks
     if host not in LOOPBACK and not api_key:
         say(f"everyone who reaches {host} can use this server: --api-key asks for a key")
+    for origin in allow_origin:
+        if not re.fullmatch(r"https?://[^/\s]+", origin):
+            raise UsageError(f"--allow-origin {origin}: write https://NAME, without a path")
+    if root_path and not re.fullmatch(r"(/[^/\s?#]+)+", root_path):
+        raise UsageError(f"--root-path {root_path}: write /NAME, without a slash at the end")
     settings = Settings(
         models=models,
         reports=reports,
         device=device,
         api_key=api_key,
-        hosts=LOOPBACK if host in LOOPBACK else (),
+        hosts=(*LOOPBACK, *map(str.lower, allow_host)) if host in LOOPBACK or allow_host else (),
+        origins=tuple(allow_origin),
+        root_path=root_path,
         max_upload_bytes=max_upload * 2**20,
         max_pixels=int(max_megapixels * 1e6),
         queue_photos=queue,
         job_seconds=job_seconds,
         model_bytes=model_memory * 2**20,
     )
-    run(settings, host, port, grace)
+    run(settings, host, port, grace, access_log)
 
 
-def run(settings: Settings, host: str, port: int, grace: float) -> None:
+def run(settings: Settings, host: str, port: int, grace: float, access_log: bool) -> None:
     """Listen until SIGINT or SIGTERM; then finish what runs, for `grace` seconds at most."""
     import asyncio
     import logging
@@ -102,6 +127,7 @@ def run(settings: Settings, host: str, port: int, grace: float) -> None:
     import uvicorn
 
     from photochrom.server import create_app
+    from photochrom.server.access_log import AccessLog
     from photochrom.server.service import Service
 
     app = create_app(settings)
@@ -135,7 +161,7 @@ def run(settings: Settings, host: str, port: int, grace: float) -> None:
 
     logging.basicConfig(format="%(message)s")
     config = uvicorn.Config(
-        app,
+        AccessLog(app) if access_log else app,
         log_level="warning",
         access_log=False,
         server_header=False,

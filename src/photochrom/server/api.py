@@ -9,28 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Depends, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, Form, Header, Request, Security
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.responses import FileResponse, Response
+from fastapi.security import APIKeyCookie, APIKeyHeader
+from pydantic import BaseModel, Field
 
 from photochrom import __version__
 from photochrom.config import DEFAULT_MODEL
-from photochrom.server.guard import Route
-from photochrom.server.jobs import Job, task_status
-from photochrom.server.photos import MEDIA_TYPES, Choices, Painted, encode
+from photochrom.server.events import LAST, EventData, EventStream, TaskEvent, events
+from photochrom.server.forms import ColorizeForm, JobForm, refuse_repeated
+from photochrom.server.guard import KEY_COOKIE, KEY_HEADER, Route
+from photochrom.server.jobs import Job, JobStatus
+from photochrom.server.photos import MEDIA_TYPES, Measures, Painted, Timings
 from photochrom.server.problems import Problem
 from photochrom.server.service import Service, lifespan, the_service
 from photochrom.server.worker import GivenUp, Task
 
-ASK_SECONDS = 0.05  # between looks at whether there is something new
-MAX_MODELS = 2
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+Function = TypeVar("Function", bound=Callable[..., Any])
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
 )
@@ -41,29 +43,10 @@ Name = Annotated[str, InPath(description="A model's name.", examples=["model_v1"
 JobId = Annotated[str, InPath(description="What creating the job returned.", examples=["d1Zg0ZsVYnMJbWqV"])]
 
 
-class ProblemDetails(BaseModel):
-    """An error (RFC 9457)."""
-
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "example": {
-                "type": "about:blank",
-                "title": "Not Found",
-                "status": 404,
-                "detail": "there is no model 'model_v9'; there are: model_v1, model_v2",
-            }
-        },
-    )
-    type: str
-    title: str
-    status: int
-    detail: str
-
-
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What a route's description says of its errors."""
-    content = {"application/problem+json": {"schema": ProblemDetails.model_json_schema()}}
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}  # there as part of a job's status
+    content = {"application/problem+json": {"schema": schema}}
     reasons = {
         400: "The form cannot be read", 401: "No key, or a wrong one", 403: "Asked from another site's page, or by a wrong name",
         404: "There is no such thing", 408: "The body came in too slowly", 409: "The model has no weights yet",
@@ -77,66 +60,76 @@ PHOTO_PROBLEMS = problems(400, 404, 408, 409, 413, 415, 422, 500, 503, 504)
 router = APIRouter(prefix="/api", route_class=Route, lifespan=lifespan)
 
 
-class GuidedForm(Choices):
-    """How to colour, with pictures that say more."""
-
-    like: UploadFile | None = Field(None, description="A colour photo whose colours the result takes on.")
-    keep_gray: UploadFile | None = Field(
-        None, description="A picture of the photo's shape, white where the photo stays gray; for one photo."
-    )
+KEY = [
+    Security(APIKeyHeader(name=KEY_HEADER, auto_error=False, description="Where the server asks for a key.")),
+    Security(APIKeyCookie(name=KEY_COOKIE, auto_error=False, description="The same, percent-encoded.")),
+]
+keyed = APIRouter(route_class=Route, dependencies=KEY)  # `Route` looks at it; this is for the description
 
 
-class ColorizeForm(GuidedForm):
-    """One photo, and how to colour it."""
+def reading(on: APIRouter, path: str, **description: Any) -> Callable[[Function], Function]:
+    """A route for GET and, not described again, for HEAD."""
 
-    photo: UploadFile = Field(
-        description="JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF; colours in it are not looked at."
-    )
-    model: str | None = Field(
-        None,
-        description=f"A model's name (default: {DEFAULT_MODEL}, which comes along).",
-        examples=["model_v1"],
-    )
-    format: Literal["png", "jpeg", "json"] = Field(
-        "png", description="json: measures, timings and pictures (PNG in base64)."
-    )
+    def register(function: Function) -> Function:
+        on.add_api_route(path, function, methods=["HEAD"], include_in_schema=False, **description)
+        return on.get(path, **description)(function)
+
+    return register
 
 
-class JobForm(GuidedForm):
-    """Several photos by one or two models."""
+class Limits(BaseModel):
+    """What a server takes on."""
 
-    photo: list[UploadFile] = Field(min_length=1, description="The field may occur several times.")
-    model: list[str] = Field(
-        min_length=1,
-        max_length=MAX_MODELS,
-        description="One name, or two to compare.",
-        examples=[["model_v1"]],
-    )
+    upload_bytes: int
+    pixels: int
+    waiting_photos: int
+    seconds: float
 
 
-@router.get("/health", summary="Whether the server is well", tags=["server"], responses=problems(503))
-async def health(service: Here) -> dict[str, Any]:
+class Health(BaseModel):
+    """How busy a server is."""
+
+    status: Literal["ok"] = "ok"
+    version: str
+    waiting: int = Field(description="Photos in the queue.")
+    running: int = Field(description="Photos that are coloured right now.")
+    loaded_models: list[str]
+    key_needed: bool
+    limits: Limits
+
+
+class Colored(BaseModel):
+    """A coloured photo with all that is known of it."""
+
+    model: str
+    measures: list[Measures] = Field(description="Of each sample.")
+    timings: Timings
+    pictures: list[str] = Field(description="PNG in base64: each sample, and then the map of uncertainty.")
+
+
+@reading(router, "/health", summary="Whether the server is well", tags=["server"], responses=problems(503))
+async def health(service: Here) -> Health:
     """How busy it is, and what it takes on; 503 when no photo is coloured any more. Needs no key."""
     settings = service.settings
     if trouble := service.worker.trouble:
         raise Problem(503, trouble)
-    return {
-        "status": "ok",
-        "version": __version__,
-        "waiting": service.worker.waiting,
-        "running": service.worker.running,
-        "loaded_models": service.worker.models.names,
-        "key_needed": settings.api_key is not None,
-        "limits": {
-            "upload_bytes": settings.max_upload_bytes,
-            "pixels": settings.max_pixels,
-            "waiting_photos": settings.queue_photos,
-            "seconds": settings.job_seconds,
-        },
-    }
+    return Health(
+        version=__version__,
+        waiting=service.worker.waiting,
+        running=service.worker.running,
+        loaded_models=service.worker.models.names,
+        key_needed=settings.api_key is not None,
+        limits=Limits(
+            upload_bytes=settings.max_upload_bytes,
+            pixels=settings.max_pixels,
+            waiting_photos=settings.queue_photos,
+            seconds=settings.job_seconds,
+        ),
+    )
 
 
-@router.get(
+@reading(
+    keyed,
     "/metrics",
     summary="Numbers for Prometheus",
     tags=["server"],
@@ -153,21 +146,22 @@ async def prometheus(service: Here) -> Response:
     return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/models", summary="List the models", tags=["models"], responses=problems())
+@reading(keyed, "/models", summary="List the models", tags=["models"], responses=problems())
 def list_models(service: Here) -> list[dict[str, Any]]:
     """Those that come along, then the one changed last first. `usable` models can colour; `training` ones are being trained right now."""
     return service.catalogue.all()
 
 
-@router.get(
-    "/models/{name}", summary="All about one model", tags=["models"], responses=problems(404, 422, 500)
+@reading(
+    keyed, "/models/{name}", summary="All about one model", tags=["models"], responses=problems(404, 422, 500)
 )
 def model_details(name: Name, service: Here) -> dict[str, Any]:
     """Its configuration, the epochs of its sheets of samples, and the names of its evaluation reports."""
     return service.catalogue.details(name)
 
 
-@router.get(
+@reading(
+    keyed,
     "/models/{name}/history",
     summary="Every loss by epoch",
     tags=["models"],
@@ -178,12 +172,13 @@ def history(name: Name, service: Here) -> list[dict[str, Any]]:
     return service.catalogue.find(name).history
 
 
-@router.get(
+@reading(
+    keyed,
     "/models/{name}/samples/{epoch}",
     summary="The sheet of samples of an epoch",
     tags=["models"],
     response_class=FileResponse,
-    responses=problems(404, 422) | {200: {"content": {"image/png": {}}}},
+    responses=problems(404, 422) | {200: {"content": {"image/png": BINARY}}},
 )
 def samples(name: Name, epoch: int, service: Here) -> FileResponse:
     """PNG: gray, coloured, true."""
@@ -195,12 +190,13 @@ def samples(name: Name, epoch: int, service: Here) -> FileResponse:
     )
 
 
-@router.get(
+@reading(
+    keyed,
     "/models/{name}/reports/{report}",
     summary="An evaluation report",
     tags=["models"],
     response_class=FileResponse,
-    responses=problems(404, 422) | {200: {"content": {"text/html": {}}}},
+    responses=problems(404, 422) | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 def report(name: Name, report: str, service: Here) -> FileResponse:
     """The page that `photochrom evaluate` wrote. It carries no script, and may run none."""
@@ -211,7 +207,7 @@ def report(name: Name, report: str, service: Here) -> FileResponse:
     return FileResponse(reports[report] / "report.html", media_type="text/html", headers=headers)
 
 
-@router.post(
+@keyed.post(
     "/colorize",
     summary="Colour one photo",
     tags=["colour"],
@@ -220,7 +216,8 @@ def report(name: Name, report: str, service: Here) -> FileResponse:
     | {
         200: {
             "description": "The coloured photo",
-            "content": {"image/png": {}, "image/jpeg": {}, "application/json": {}},
+            "model": Colored,
+            "content": {"image/png": BINARY, "image/jpeg": BINARY},
         }
     },
 )
@@ -228,6 +225,7 @@ async def colorize(
     form: Annotated[ColorizeForm, Form(media_type="multipart/form-data")], request: Request, service: Here
 ) -> Response:
     """The answer is the picture. Going away before it comes gives the work up."""
+    await refuse_repeated(request, form)
     if (form.samples > 1 or form.uncertainty) and form.format != "json":
         raise Problem(
             422,
@@ -235,28 +233,34 @@ async def colorize(
         )
     model = service.catalogue.usable(form.model or DEFAULT_MODEL).name
     guides = await service.guides(like=form.like, keep_gray=form.keep_gray)
-    (task,) = await service.new_tasks(form.photo, [model], choices_of(form), guides)
+    (task,) = await service.new_tasks(form.photo, [model], form.choices(), guides)
     task.format = "jpeg" if form.format == "jpeg" else "png"
     service.worker.submit([task])
     painted = await outcome(task, request)
-    timing = ", ".join(f"{name};dur={1000 * seconds:.0f}" for name, seconds in painted.timings.items())
+    timing = ", ".join(f"{name};dur={1000 * seconds:.0f}" for name, seconds in painted.timings)
     if form.format == "json":
         pictures = [base64.b64encode(file).decode() for file in painted.files]
-        facts = {"model": model, "measures": painted.measures, "timings": painted.timings}
-        return JSONResponse(facts | {"pictures": pictures})
+        facts = Colored(model=model, measures=painted.measures, timings=painted.timings, pictures=pictures)
+        return Response(facts.model_dump_json(), media_type="application/json")
     return Response(painted.files[0], media_type=MEDIA_TYPES[task.format], headers={"Server-Timing": timing})
 
 
-@router.post(
-    "/jobs", summary="Colour several photos", tags=["colour"], status_code=202, responses=PHOTO_PROBLEMS
+@keyed.post(
+    "/jobs",
+    summary="Colour several photos",
+    tags=["colour"],
+    status_code=202,
+    response_model_exclude_none=True,
+    responses=PHOTO_PROBLEMS,
 )
 async def create_job(
     form: Annotated[JobForm, Form(media_type="multipart/form-data")],
     request: Request,
     response: Response,
     service: Here,
-) -> dict[str, Any]:
+) -> JobStatus:
     """Each photo by each model. Answers at once; ask for the job's status, or follow its events."""
+    await refuse_repeated(request, form)
     models = [service.catalogue.usable(name).name for name in dict.fromkeys(form.model)]
     wanted = len(form.photo) * len(models)
     if wanted > service.settings.queue_photos:
@@ -269,7 +273,7 @@ async def create_job(
     tasks = [
         task
         for photo in form.photo
-        for task in await service.new_tasks(photo, models, choices_of(form), guides)
+        for task in await service.new_tasks(photo, models, form.choices(), guides)
     ]
     for task in tasks:
         task.watched = True
@@ -277,16 +281,23 @@ async def create_job(
     job = Job(tasks)
     service.jobs.add(job)
     response.headers["Location"] = f"{request.url.path.rstrip('/')}/{job.id}"
-    return status_of(job)
+    return JobStatus.of(job)
 
 
-@router.get("/jobs/{id}", summary="How far a job is", tags=["colour"], responses=problems(404, 422))
-async def job_status(id: JobId, service: Here) -> dict[str, Any]:
+@reading(
+    keyed,
+    "/jobs/{id}",
+    summary="How far a job is",
+    tags=["colour"],
+    response_model_exclude_none=True,
+    responses=problems(404, 422),
+)
+async def job_status(id: JobId, service: Here) -> JobStatus:
     """Its state, and that of each of its tasks, with measures and timings of those done."""
-    return status_of(service.jobs.get(id))
+    return JobStatus.of(service.jobs.get(id))
 
 
-@router.delete(
+@keyed.delete(
     "/jobs/{id}", summary="Cancel a job", tags=["colour"], status_code=204, responses=problems(404, 422)
 )
 async def cancel_job(id: JobId, service: Here) -> None:
@@ -294,26 +305,41 @@ async def cancel_job(id: JobId, service: Here) -> None:
     service.jobs.remove(id)
 
 
-@router.get(
+@reading(
+    keyed,
     "/jobs/{id}/events",
     summary="Follow a job",
     tags=["colour"],
-    response_class=StreamingResponse,
-    responses=problems(404, 422) | {200: {"content": {"text/event-stream": {}}}},
+    response_class=EventData,
+    responses=problems(404, 422)
+    | {
+        200: {"description": "The `data` of each event", "model": TaskEvent | JobStatus},
+        204: {"description": "The client knows the end"},
+    },
 )
-async def job_events(id: JobId, service: Here) -> StreamingResponse:
-    """Server-sent events: `task` whenever a task has come further (with a small preview), `done` with the job's status at
-    the end. A job whose last open stream of events is left before the end is given up."""
+async def job_events(
+    id: JobId,
+    service: Here,
+    last_event_id: Annotated[str, Header(description="As EventSource sends it.")] = "",
+) -> Response:
+    """Server-sent events: `task` whenever a task has come further, `done` with the job's status at the end; comments in
+    between keep proxies from closing the stream. A job whose last stream is left before the end is given up, unless
+    somebody follows it again within a quarter of a minute: with Last-Event-ID, only what is new is told."""
     job = service.jobs.get(id)
-    return StreamingResponse(events(job), media_type="text/event-stream")
+    if last_event_id == LAST:
+        return Response(status_code=204)  # which ends EventSource's coming back
+    seen = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 16 else 0
+    headers = {"X-Accel-Buffering": "no"}  # nginx hands it on as it comes
+    return EventStream(events(job, service.settings, seen), headers=headers)
 
 
-@router.get(
+@reading(
+    keyed,
     "/jobs/{id}/tasks/{task}/pictures/{picture}",
     summary="Fetch a picture",
     tags=["colour"],
     response_class=Response,
-    responses=problems(404, 409, 422) | {200: {"content": {"image/png": {}}}},
+    responses=problems(404, 409, 422) | {200: {"content": {"image/png": BINARY}}},
 )
 async def job_picture(id: JobId, task: int, picture: int, service: Here) -> Response:
     """A finished picture, as PNG. Tasks and pictures are counted from 0, in the order of the job's status."""
@@ -326,11 +352,6 @@ async def job_picture(id: JobId, task: int, picture: int, service: Here) -> Resp
     if not 0 <= picture < len(files):
         raise Problem(404, f"the task has {len(files)} pictures, counted from 0, and no {picture}")
     return Response(files[picture], media_type="image/png")
-
-
-def choices_of(form: Choices) -> Choices:
-    """The part of a form that says how to colour."""
-    return Choices(**{name: getattr(form, name) for name in Choices.model_fields})
 
 
 async def outcome(task: Task, request: Request) -> Painted:
@@ -347,7 +368,7 @@ async def outcome(task: Task, request: Request) -> Painted:
     try:
         while not task.settled:
             with suppress(TimeoutError):
-                await asyncio.wait_for(finished.wait(), max(ASK_SECONDS, task.deadline - time.monotonic()))
+                await asyncio.wait_for(finished.wait(), max(0.05, task.deadline - time.monotonic()))
     finally:
         watcher.cancel()
         task.settle(GivenUp("the request was ended"))
@@ -357,41 +378,4 @@ async def outcome(task: Task, request: Request) -> Painted:
         raise Problem(503, str(error), {"Retry-After": "10"}) from None
 
 
-def status_of(job: Job) -> dict[str, Any]:
-    """What a client is told of a job."""
-    return {"id": job.id, "state": job.state, "tasks": [task_status(task) for task in job.tasks]}
-
-
-async def events(job: Job) -> AsyncIterator[str]:
-    """The text of the stream: what changed since the last look, until all is settled."""
-    seen = 0
-    job.watchers += 1
-    try:
-        while True:
-            settled = job.settled  # before looking, so that nothing that comes meanwhile is left out
-            news = [(task.changed, number) for number, task in enumerate(job.tasks) if task.changed > seen]
-            for changed, number in sorted(news):
-                seen, task = changed, job.tasks[number]
-                yield event("task", task_status(task) | {"task": number, "preview": preview_of(task)})
-            if settled:
-                yield event("done", status_of(job))
-                return
-            await asyncio.sleep(ASK_SECONDS)
-    finally:
-        job.watchers -= 1
-        if not job.watchers:
-            job.cancel()
-
-
-def preview_of(task: Task) -> str | None:
-    """What a running task looks like so far: a small PNG in base64."""
-    if task.settled or task.preview is None:
-        return None
-    small = task.preview.copy()
-    small.thumbnail((256, 256))
-    return base64.b64encode(encode(small, "png")).decode()
-
-
-def event(name: str, data: Any) -> str:
-    """One server-sent event."""
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+router.include_router(keyed)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import FastAPI, Request
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.types import Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from photochrom import __version__
 from photochrom.server.api import router
-from photochrom.server.guard import check_sender
+from photochrom.server.guard import KEY_HEADER, check_sender
 from photochrom.server.problems import HEADERS, as_response
 from photochrom.server.service import Service
 from photochrom.server.settings import Settings
@@ -33,6 +34,21 @@ class Page(StaticFiles):
         return response
 
 
+class Below:
+    """Middleware for an application that a proxy shows below a path, whether it takes that path off or hands it on."""
+
+    def __init__(self, app: ASGIApp, root_path: str) -> None:
+        self.app, self.root_path = app, root_path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            if not path.startswith(f"{self.root_path}/"):
+                path = self.root_path + path
+            scope = {**scope, "root_path": self.root_path, "path": path}
+        await self.app(scope, receive, send)
+
+
 def create_app(settings: Settings = Settings()) -> FastAPI:  # noqa: B008 (it is frozen)
     """The whole server as an ASGI application."""
     app = FastAPI(
@@ -46,6 +62,16 @@ def create_app(settings: Settings = Settings()) -> FastAPI:  # noqa: B008 (it is
     )
     app.state.photochrom_service = Service(settings)
     app.include_router(router)
+    if settings.root_path:
+        app.add_middleware(Below, root_path=settings.root_path)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=("GET", "HEAD", "POST", "DELETE"),
+            allow_headers=(KEY_HEADER, "Last-Event-ID"),
+            expose_headers=("Location", "Retry-After", "Server-Timing"),
+        )
     app.add_exception_handler(HTTPException, lambda request, error: as_response(error))
     app.router.default = Page(
         directory=Path(__file__).parent / "page", html=True

@@ -9,13 +9,13 @@ import asyncio
 import secrets
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from urllib.parse import unquote, urlsplit
 
 from fastapi import HTTPException, Request
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from fastapi.routing import APIRoute
-from starlette.datastructures import FormData
+from starlette.datastructures import FormData, Headers
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
@@ -43,6 +43,8 @@ class Route(APIRoute):
                 response = await handle(LimitedRequest(request, settings))
             except Exception as error:
                 return as_response(error)
+            if request.method == "HEAD" and isinstance(response, StreamingResponse):
+                response = Response(headers=dict(response.headers))  # or the job would be followed, and left
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
             return response
@@ -127,14 +129,10 @@ class LimitedRequest(Request):
         return self._parsed
 
     async def _multipart(self, **limits: int | float) -> FormData:
-        parser = _InMemory(self.headers, self.stream(), **limits)  # type: ignore[arg-type]
         try:
-            form = await parser.parse()
+            return await _InMemory(self.headers, self.stream(), **limits).parse()
         except MultiPartException as error:
             raise Problem(400, f"the form cannot be read: {error.message}") from None
-        if not parser.ended:
-            raise Problem(400, "the form is cut short: its last boundary is missing")
-        return form
 
     def _limited(self, receive: Receive) -> Receive:
         async def limited() -> Message:
@@ -158,11 +156,22 @@ class LimitedRequest(Request):
 
 
 class _InMemory(MultiPartParser):
-    spool_max_size = sys.maxsize  # the body's limit is the limit; nothing of it goes to the disk
+    """A form that is whole, of which nothing goes to the disk: the body's limit is the limit."""
+
+    spool_max_size = sys.maxsize
     ended = False
+
+    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], **limits: int | float) -> None:
+        super().__init__(headers, self._to_its_end(stream), **limits)  # type: ignore[arg-type]
 
     def on_end(self) -> None:
         self.ended = True
+
+    async def _to_its_end(self, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for chunk in stream:
+            yield chunk
+        if not self.ended:  # raised in here, so that the parser closes its files
+            raise MultiPartException("it is cut short, its last boundary is missing")
 
 
 def too_large(settings: Settings) -> Problem:

@@ -7,14 +7,58 @@ import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Self
 
-from photochrom.server.problems import Problem
+from pydantic import BaseModel, Field
+
+from photochrom.server.photos import Measures, Timings
+from photochrom.server.problems import Problem, ProblemDetails
 from photochrom.server.settings import Settings
-from photochrom.server.worker import GivenUp, Task
+from photochrom.server.worker import GivenUp, State, Task
 
 log = logging.getLogger("photochrom.server")
 PROCESS = secrets.token_hex(4)  # part of every id, so that a process knows those of another
+
+
+class TaskStatus(BaseModel):
+    """How far one photo is with one model."""
+
+    photo: str = Field(description="The name of its file.")
+    model: str
+    state: State
+    step: int
+    steps: int
+    problem: ProblemDetails | None = Field(None, description="Of a failed one: why.")
+    pictures: int | None = Field(None, description="Of a finished one: how many there are to fetch.")
+    measures: list[Measures] | None = Field(None, description="Of a finished one: those of each sample.")
+    timings: Timings | None = None
+
+    @classmethod
+    def of(cls, task: Task) -> Self:
+        """What is known of a task now."""
+        status = cls(photo=task.name, model=task.model, state=task.state, step=task.step, steps=task.steps)
+        if not task.settled:
+            return status
+        if error := task.outcome.exception():
+            status.problem = error.details() if isinstance(error, Problem) else None
+        else:
+            painted = task.outcome.result()
+            status.pictures, status.measures = len(painted.files), painted.measures
+            status.timings = painted.timings
+        return status
+
+
+class JobStatus(BaseModel):
+    """How far a job is. Its tasks stand in the order of the photos, for each photo in that of the models."""
+
+    id: str
+    state: State = Field(description="done: some tasks may have failed; failed: all have.")
+    tasks: list[TaskStatus]
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """What is known of a job now."""
+        return cls(id=job.id, state=job.state, tasks=[TaskStatus.of(task) for task in job.tasks])
 
 
 @dataclass
@@ -24,6 +68,7 @@ class Job:
     tasks: list[Task]
     id: str = field(default_factory=lambda: f"{PROCESS}.{secrets.token_urlsafe(12)}")
     watchers: int = 0  # open streams of events
+    left: int = 0  # how often the last of them was left
     settled_at: float | None = None
 
     @property
@@ -32,8 +77,8 @@ class Job:
         return all(task.settled for task in self.tasks)
 
     @property
-    def state(self) -> str:
-        """waiting, running, done (some may have failed), cancelled or failed (all have)."""
+    def state(self) -> State:
+        """See `JobStatus`."""
         states = {task.state for task in self.tasks}
         if not self.settled:
             return "running" if states - {"waiting"} else "waiting"
@@ -97,22 +142,3 @@ class Jobs:
 
     def _newest_first(self) -> Iterator[Job]:
         return iter(list(self._jobs.values())[::-1])
-
-
-def task_status(task: Task) -> dict[str, Any]:
-    """What a client is told of a task, without its pictures."""
-    status: dict[str, Any] = {
-        "photo": task.name,
-        "model": task.model,
-        "state": task.state,
-        "step": task.step,
-        "steps": task.steps,
-    }
-    if not task.settled:
-        return status
-    if error := task.outcome.exception():
-        status["problem"] = error.details() if isinstance(error, Problem) else None
-    else:
-        painted = task.outcome.result()
-        status |= {"pictures": len(painted.files), "measures": painted.measures, "timings": painted.timings}
-    return status

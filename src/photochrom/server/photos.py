@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 from torch import Tensor
 
 from photochrom.coloring.colorizer import Colorizer
@@ -168,6 +168,25 @@ def paint(
     return results
 
 
+class Timings(BaseModel):
+    """Seconds that a photo took."""
+
+    waited: float = Field(description="In the queue.")
+    sampled: float = Field(description="In the model; of photos coloured together, this one's share.")
+    finished: float = Field(description="For measuring and encoding.")
+
+
+class Measures(BaseModel):
+    """What came of a photo, of which pixels are dark that are almost black in the original (L* under 15)."""
+
+    colorfulness: float = Field(description="Hasler and Suesstrunk's.")
+    dark_share: float = Field(description="Dark pixels' share of the photo.")
+    dark_chroma: float = Field(description="Their mean C*.")
+    false_color: float = Field(
+        description="Share of them with C* over 15, where the original has less than 8."
+    )
+
+
 @dataclass
 class Painted:
     """One photo's colourings, and what is known of them; `finish` makes the files."""
@@ -179,7 +198,7 @@ class Painted:
     sampled: float  # seconds in the model; of a batch, this photo's share
     finished: float = 0.0  # seconds for measuring and encoding
     files: list[bytes] = field(default_factory=list)  # one for each picture
-    measures: list[dict[str, float]] = field(default_factory=list)  # one for each sample
+    measures: list[Measures] = field(default_factory=list)  # one for each sample
 
     def finish(self, format: Format, max_pixels: int) -> None:
         """Measure and encode the pictures, and let go of their pixels."""
@@ -192,13 +211,11 @@ class Painted:
         self.finished = time.monotonic() - begun
 
     @property
-    def timings(self) -> dict[str, float]:
+    def timings(self) -> Timings:
         """Seconds by part."""
-        return {
-            "waited": round(self.waited, 3),
-            "sampled": round(self.sampled, 3),
-            "finished": round(self.finished, 3),
-        }
+        return Timings(
+            waited=round(self.waited, 3), sampled=round(self.sampled, 3), finished=round(self.finished, 3)
+        )
 
 
 def thinned(photo: Image.Image) -> Pixels:
@@ -207,22 +224,18 @@ def thinned(photo: Image.Image) -> Pixels:
     return np.asarray(on_white(photo).convert("RGB"))[::step, ::step]
 
 
-def measure(picture: Pixels, original: Pixels) -> dict[str, float]:
-    """Colourfulness, and what happened to the pixels that are almost black (L* under 15) in the original; both are (h,w,3).
-
-    dark_share: their share of the photo; dark_chroma: their mean C*; false_color: the share of them with C* over 15
-    where the original has less than 8, which it has everywhere if it is gray.
-    """
+def measure(picture: Pixels, original: Pixels) -> Measures:
+    """What happened to a photo; both are (h,w,3). An original that is gray has no C* of 8 anywhere."""
     found, true = (pixels[None].astype(np.float32) / 255 for pixels in (picture, original))
     lab, true_lab = metrics.lab(found), metrics.lab(true)
     dark = {name: float(value[0]) for name, value in metrics.dark_sums(lab, true_lab, metrics.DARK).items()}
     pixels = dark["pixels"]
-    return {
-        "colorfulness": round(float(metrics.colorfulness(found)[0]), 2),
-        "dark_share": round(pixels / lab[0, ..., 0].size, 4),
-        "dark_chroma": round(dark["chroma"] / pixels, 2) if pixels else 0.0,
-        "false_color": round(dark["false_color"] / pixels, 4) if pixels else 0.0,
-    }
+    return Measures(
+        colorfulness=round(float(metrics.colorfulness(found)[0]), 2),
+        dark_share=round(pixels / lab[0, ..., 0].size, 4),
+        dark_chroma=round(dark["chroma"] / pixels, 2) if pixels else 0.0,
+        false_color=round(dark["false_color"] / pixels, 4) if pixels else 0.0,
+    )
 
 
 def encode(picture: Image.Image, format: Format) -> bytes:

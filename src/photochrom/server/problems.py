@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from http import HTTPStatus
-from typing import Any
 
 from fastapi import HTTPException
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
@@ -24,37 +24,62 @@ HEADERS = {
 }
 
 
+class Fault(BaseModel):
+    """One field of a form that cannot be as it is."""
+
+    field: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """An error (RFC 9457)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Not Found",
+                "status": 404,
+                "detail": "there is no model 'model_v9'; there are: model_v1, model_v2",
+            }
+        },
+    )
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = Field(description="What is wrong, and how to mend it.")
+    errors: list[Fault] | None = Field(None, description="Of a form: its fields that are wrong.")
+
+
 class Problem(HTTPException):
     """An error for the one who asked: a status, and a sentence that says what is wrong and how to mend it."""
 
     def __init__(
-        self, status: int, detail: str, headers: dict[str, str] | None = None, **members: Any
+        self,
+        status: int,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        errors: list[Fault] | None = None,
     ) -> None:
         super().__init__(status, detail, headers)
-        self.members = members
+        self.errors = errors
 
-    def details(self) -> dict[str, Any]:
-        """The members of the problem: type, title, status, detail and those of its own."""
+    def details(self) -> ProblemDetails:
+        """As clients are told."""
         title = HTTPStatus(self.status_code).phrase
-        return {
-            "type": "about:blank",
-            "title": title,
-            "status": self.status_code,
-            "detail": self.detail,
-        } | self.members
+        return ProblemDetails(title=title, status=self.status_code, detail=self.detail, errors=self.errors)
 
 
 def as_response(error: Exception) -> Response:
     """Any error as `application/problem+json`; one that nobody foresaw is logged, and its text kept from the client."""
     if isinstance(error, RequestValidationError):
         faults = [
-            {
-                "field": ".".join(map(str, fault["loc"][1:])),
-                "message": fault["msg"].removeprefix("Value error, "),
-            }
+            Fault(
+                field=".".join(map(str, fault["loc"][1:])), message=fault["msg"].removeprefix("Value error, ")
+            )
             for fault in error.errors()
         ]
-        text = "; ".join(f"{fault['field'] or 'body'}: {fault['message']}" for fault in faults)
+        text = "; ".join(f"{fault.field or 'body'}: {fault.message}" for fault in faults)
         problem = Problem(422, text, errors=faults)
     elif isinstance(error, Problem):
         problem = error
@@ -68,7 +93,7 @@ def as_response(error: Exception) -> Response:
         log.error("a request failed", exc_info=error)
         problem = Problem(500, "the server failed at this; its log says why")
     return JSONResponse(
-        problem.details(),
+        problem.details().model_dump(exclude_none=True),
         problem.status_code,
         HEADERS | dict(problem.headers or {}),
         media_type="application/problem+json",

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from PIL import Image
 
@@ -40,6 +40,7 @@ GATHER_SECONDS = 0.02  # to wait for the next photo: alone, the first one would 
 LONGEST_GATHERING = 0.3
 SMALL = 512 * 512  # pixels; with larger photos the network is not what takes the time
 STOP_SECONDS = 5.0  # that a step may take at the end
+State = Literal["waiting", "running", "done", "cancelled", "failed"]
 _changes = count(1)
 
 
@@ -96,8 +97,8 @@ class Task:
         return self._settled
 
     @property
-    def state(self) -> str:
-        """waiting, running, done, cancelled or failed."""
+    def state(self) -> State:
+        """How far it is."""
         if not self.settled:
             return "waiting" if self.waited is None else "running"
         error = self.outcome.exception()
