@@ -45,6 +45,7 @@ export const pause = (seconds, signal) => new Promise((resolve, reject) => {
 // Creates a job and follows it to its end; onTask hears of every step. Answers the job's status.
 export async function colour(form, onTask, signal) {
   const job = await get("jobs", { method: "POST", body: form, signal });
+  signal.addEventListener("abort", () => forget(job.id), { once: true }); // or the server would wait for us to come back
   let last = "";
   for (let broken = 0; broken < COME_BACK; broken += 1) {
     try {
