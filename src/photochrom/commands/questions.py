@@ -54,7 +54,7 @@ NETWORK = (
         "model",
         "encoder",
         "Encoder",
-        "vgg16x2 tells the network what a photo shows: better colours, and 0.3 MB of disk for each photo",
+        "lite0 or lite0x2 tells the network what a photo shows: better colours, at half as much time again",
     ),
     Question("model", "time_embedding", "Time embedding", "256 is right for nearly everybody"),
     Question("diffusion", "timesteps", "Timesteps", "steps from photo to noise; colouring takes 20 of them"),
