@@ -36,7 +36,9 @@ class Contest(Backward):
 
     def __init__(self, training: Training) -> None:
         options = training.config.training
-        super().__init__(training.network, training.arithmetic, options, training.batches.give_way)
+        super().__init__(
+            training.network, training.arithmetic, options, training.workers, training.batches.give_way
+        )
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             self.discriminator = PatchDiscriminator().to(training.device)

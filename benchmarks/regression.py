@@ -47,7 +47,9 @@ class Regression(Training):
 
     def __init__(self, config: Config, pack: Pack) -> None:
         super().__init__(config, pack)
-        self.backward = Distance(self.network, self.arithmetic, config.training, self.batches.give_way)
+        self.backward = Distance(
+            self.network, self.arithmetic, config.training, self.workers, self.batches.give_way
+        )
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:

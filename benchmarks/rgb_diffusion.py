@@ -59,9 +59,11 @@ class RgbDiffusion(Training):
         self.average = Average(self.network, options.ema_decay)
         weights = self.network.parameters()
         self.optimizer = torch.optim.AdamW(weights, weight_decay=options.weight_decay, fused=True)
-        self.batches = RgbBatches(self.config, pack, self.diffusion, self.arithmetic, self.average)
+        self.batches = RgbBatches(
+            self.config, pack, self.diffusion, self.arithmetic, self.average, self.workers
+        )
         self.batches.chroma_shape = (3, pack.size, pack.size)
-        self.backward = Backward(self.network, self.arithmetic, options, self.batches.give_way)
+        self.backward = Backward(self.network, self.arithmetic, options, self.workers, self.batches.give_way)
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:

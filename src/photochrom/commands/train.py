@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,10 +18,13 @@ from photochrom.config import PRESETS
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.flags import as_before, resolve, with_config_flags
 
+Tracker = Literal["tensorboard"]
+
 if TYPE_CHECKING:
     from photochrom.config import Config
     from photochrom.data.dataset import DataSet
     from photochrom.model_folder import ModelFolder
+    from photochrom.training.loop import Progress
 
 
 @with_config_flags
@@ -45,6 +50,9 @@ def train(
     ask: Annotated[
         bool, typer.Option("--ask", help="Tell time and memory, and ask before it begins.")
     ] = False,
+    tracker: Annotated[
+        Tracker | None, typer.Option(help="Also write losses, samples and settings for TensorBoard.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete a model of this name first.")
     ] = False,
@@ -80,7 +88,7 @@ def train(
         _confirm(asked.config, asked.pack, asked.folder)
     if asked.replacing:
         asked.remove_old()
-    epochs_done = _train(asked)
+    epochs_done = _train(asked, tracker)
     if processes.is_first():
         _tell(asked, epochs_done, models, data_dir)
 
@@ -105,7 +113,7 @@ def _check(
     config = folder.config if begun else None
     # Once a training has taken a step away from the model that it goes on from, that one may be deleted.
     needed = not (config and config.source and folder.has_checkpoint)
-    if config and not given - {"name", "models", "data_dir", "ask", "data__name"}:
+    if config and not given - {"name", "models", "data_dir", "ask", "tracker", "data__name"}:
         if flags["data__name"] is not None:
             config = config.model_copy(
                 update={"data": config.data.model_copy(update={"name": flags["data__name"]})}
@@ -170,15 +178,22 @@ class Asked:
         processes.from_first(self.folder.remove)
 
 
-def _train(asked: Asked) -> int:
+def _train(asked: Asked, tracker: Tracker | None) -> int:
     """Train, and show how it goes; returns how many epochs were done."""
     from photochrom.commands.terminal import TrainingDisplay, asked_to_stop
     from photochrom.training.loop import train
 
     if history := asked.folder.history:
         say(f"{asked.folder.path} has {len(history)} epochs already")
-    with TrainingDisplay() as display, asked_to_stop(display.say) as stop:
-        train(asked.config, asked.folder, asked.pack, display.report, stop, asked.origin)
+    with ExitStack() as stack:
+        display = stack.enter_context(TrainingDisplay())
+        stop = stack.enter_context(asked_to_stop(display.say))
+        report: Callable[[Progress], None] = display.report
+        if tracker and processes.is_first():
+            from photochrom.training.tracking import tensorboard
+
+            report = stack.enter_context(tensorboard(asked.folder, asked.config, report))
+        train(asked.config, asked.folder, asked.pack, report, stop, asked.origin)
     return display.epochs_done
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,22 @@ from photochrom.training.cuda_graph import Replayed
 from photochrom.training.distillation import Teacher
 from photochrom.training.losses import StageLoss
 from photochrom.training.noisy import Noisy
+from photochrom.training.workers import Workers
 
 
 class Backward:
     """Gives a network's weights their gradients; knows in how many parts, and whether a GPU replays its passes."""
 
     def __init__(
-        self, network: UNet, arithmetic: Arithmetic, options: TrainingConfig, make_room: Callable[[], None]
+        self,
+        network: UNet,
+        arithmetic: Arithmetic,
+        options: TrainingConfig,
+        workers: Workers,
+        make_room: Callable[[], None],
     ) -> None:
         """make_room: gives back memory that can be done without."""
+        self.workers = workers
         self.network, self.arithmetic, self.make_room = network, arithmetic, make_room
         self.batch_size = options.batch_size
         self.weights = list(network.parameters())  # to collect them takes a while, in every step
@@ -69,18 +77,32 @@ class Backward:
         The sums do not depend on the number of parts and processes, up to rounding. Two things do: dropout, and the
         discriminator's term, which is balanced in each part by itself.
         """
-        logs = []
-        for number in range(self.parts):
-            part = batch.only(slice(number, None, self.parts))
+
+        def loss_of(part: Noisy) -> tuple[Tensor, dict[str, float]]:
             output = self.answer(part)
             if teacher:
                 with self.arithmetic.autocast():
                     part = part._replace(target=teacher.target(part))
-            loss, log = losses(part, output, self.network.last_layer, step)
-            self.arithmetic.scaler.scale(loss).backward()
-            if self.replayed:
-                self.replayed.backward()
-            logs.append(log)
+            return losses(part, output, self.network.last_layer, step)
+
+        def gradients_of(part: slice) -> tuple[Sequence[Tensor | None], dict[str, float]]:
+            loss, log = loss_of(batch.only(part))
+            return torch.autograd.grad(loss, self.weights, allow_unused=True), log
+
+        logs = []
+        if self.side_by_side(losses):
+            for gradients, log in self.workers.map(gradients_of, self.workers.slices(len(batch.t))):
+                for weight, gradient in zip(self.weights, gradients, strict=True):
+                    if gradient is not None:
+                        weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+                logs.append(log)
+        else:
+            for number in range(self.parts):
+                loss, log = loss_of(batch.only(slice(number, None, self.parts)))
+                self.arithmetic.scaler.scale(loss).backward()
+                if self.replayed:
+                    self.replayed.backward()
+                logs.append(log)
         learnt = [weight.grad for weight in self.weights if weight.grad is not None]
         processes.add_up([*learnt, *losses.gradients()])
         sums = torch.tensor([sum(log[name] for log in logs) for name in log], dtype=torch.float64)
@@ -88,6 +110,14 @@ class Backward:
         if taught := losses.gradients():
             log["discriminator_gradient"] = nn.utils.get_total_norm(taught).item()
         return log
+
+    def side_by_side(self, losses: StageLoss) -> bool:
+        """Whether threads take parts of a batch; not where a discriminator learns from each in turn, or memory is short."""
+        return self.workers.parts > 1 and self.parts == 1 and not losses.discriminator
+
+    def sharing(self, losses: StageLoss) -> AbstractContextManager[None]:
+        """A block in which this thread takes its share of the processor, if others take theirs."""
+        return self.workers.sharing() if self.side_by_side(losses) else nullcontext()
 
     def answer(self, batch: Noisy) -> Tensor:
         """What the network says of a batch, (B,2,h,w), to be differentiated."""

@@ -25,6 +25,7 @@ from photochrom.training.distillation import Teacher
 from photochrom.training.features import Kept, feature_key, keep
 from photochrom.training.losses import StageLoss
 from photochrom.training.noisy import Noisy
+from photochrom.training.workers import Workers
 
 VALIDATION_BATCH = 64
 
@@ -47,10 +48,11 @@ class Batches:
         diffusion: Diffusion,
         arithmetic: Arithmetic,
         average: Average,
+        workers: Workers,
     ) -> None:
         """average: of the network, whose encoder is the one to ask if it learns along."""
         self.config, self.pack, self.diffusion, self.arithmetic = config, pack, diffusion, arithmetic
-        self.device = arithmetic.device
+        self.device, self.workers = arithmetic.device, workers
         self.learning_encoder = average.network.encoder
         encoder = None if self.learning_encoder else Encoder.of(config.model)
         self.encoder = encoder.to(self.device) if encoder else None
@@ -78,12 +80,20 @@ class Batches:
             y = color.in_levels((y + 1) / 2)  # as kept features have it, so that it is the same training
         return Batch(y, x0, self.seen(y) if look else ())
 
-    @torch.no_grad()
     def seen(self, y: Tensor) -> Sequence[Tensor]:
         """What the encoder sees in luma y, if there is one; of one that learns along, its average."""
         encoder = self.learning_encoder or self.encoder
-        with self.arithmetic.autocast():
-            return encoder(y) if encoder else ()
+        if not encoder:
+            return ()
+
+        @torch.no_grad()
+        def see(part: slice) -> list[Tensor]:
+            with self.arithmetic.autocast():
+                found: list[Tensor] = encoder(y[part])
+            return found
+
+        parts = self.workers.map(see, self.workers.slices(len(y)))
+        return [torch.cat(maps) for maps in zip(*parts, strict=True)]
 
     def of_step(self, step: int, losses: StageLoss, teacher: Teacher | None) -> tuple[Indices, Noisy]:
         """This process's share of a step's photos: their numbers, and what the network learns from.

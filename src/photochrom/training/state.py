@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from photochrom import model_folder
+from photochrom import model_folder, processes
 from photochrom.config import Config
 from photochrom.data.dataset import DataSet
 from photochrom.diffusion.diffusion import Diffusion
@@ -24,6 +24,7 @@ from photochrom.training.batches import Batches
 from photochrom.training.checks import refuse_data
 from photochrom.training.distillation import Teacher
 from photochrom.training.losses import StageLoss
+from photochrom.training.workers import Workers
 
 COUNTERS = (
     *("epoch", "step", "step_in_epoch", "sums", "seconds"),
@@ -62,8 +63,11 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             weight_groups(self.network), weight_decay=options.weight_decay, fused=True
         )
-        self.batches = Batches(config, pack, self.diffusion, self.arithmetic, self.average)
-        self.backward = Backward(self.network, self.arithmetic, options, self.batches.give_way)
+        # Dropout draws from one generator, and processes exchange sums within a part: both ask for parts one by one.
+        alone = self.device.type != "cpu" or processes.count() > 1 or config.model.dropout > 0
+        self.workers = Workers(options.batch_size, alone)
+        self.batches = Batches(config, pack, self.diffusion, self.arithmetic, self.average, self.workers)
+        self.backward = Backward(self.network, self.arithmetic, options, self.workers, self.batches.give_way)
         self.steps_per_epoch = math.ceil(
             (config.data.photos_per_epoch or pack.count("train")) / options.batch_size
         )

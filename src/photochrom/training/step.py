@@ -26,6 +26,11 @@ def train_step(training: Training) -> dict[str, float]:
 
     Raises PhotochromError if the numbers of two batches in a row are not finite.
     """
+    with training.backward.sharing(training.losses):
+        return _train_step(training)
+
+
+def _train_step(training: Training) -> dict[str, float]:
     options = training.config.training
     photos, batch = training.batches.of_step(training.step, training.losses, training.teacher)
     log = training.backward(batch, training.losses, training.teacher, training.step_in_stage)
@@ -72,4 +77,4 @@ def without_this_batch(training: Training, bad: list[str], photos: Indices) -> d
         )
     training.notes.append(f"{said}; going on with the next batch")
     training.step += 1
-    return train_step(training)
+    return _train_step(training)

@@ -17,26 +17,33 @@ from photochrom.errors import PhotochromError
 from photochrom.evaluation.metrics import colorfulness
 from photochrom.randomness import random_for
 from photochrom.training.memory import memory_mb
+from photochrom.training.noisy import Noisy
 from photochrom.training.state import Training
 
 SHEET_PHOTOS = 16
 
 
-@torch.no_grad()
 def validate(training: Training) -> dict[str, float]:
     """Losses of the averaged weights over fixed photos, time steps and noise, so that two epochs compare."""
-    found: dict[int, dict[str, Tensor]] = {}
-    for place, batch in training.batches.of_validation(training.teacher):
+
+    @torch.no_grad()
+    def judge(batch: Noisy) -> dict[str, Tensor]:
         with training.arithmetic.autocast():
             output = training.averaged(batch.xt, batch.t, batch.y, batch.features)
             target = training.teacher.target(batch) if training.teacher else None
         terms = training.losses.validation(batch._replace(target=target), output.float())
-        found[place] = {name: values.cpu() for name, values in terms.items()}
-    everywhere = {place: terms for share in processes.gather(found) for place, terms in share.items()}
-    batches = [everywhere[place] for place in sorted(everywhere)]
-    names = dict.fromkeys(name for terms in batches for name in terms)
+        return {name: values.cpu() for name, values in terms.items()}
+
+    found: dict[int, list[dict[str, Tensor]]] = {}
+    with training.workers.sharing():
+        for place, batch in training.batches.of_validation(training.teacher):
+            parts = [batch.only(part) for part in training.workers.slices(len(batch.t))]
+            found[place] = list(training.workers.map(judge, parts))
+    everywhere = {place: parts for share in processes.gather(found) for place, parts in share.items()}
+    judged = [terms for place in sorted(everywhere) for terms in everywhere[place]]
+    names = dict.fromkeys(name for terms in judged for name in terms)
     return {
-        name: torch.cat([terms[name] for terms in batches if name in terms]).mean().item() for name in names
+        name: torch.cat([terms[name] for terms in judged if name in terms]).mean().item() for name in names
     }
 
 
@@ -50,9 +57,14 @@ def sheet(training: Training) -> tuple[Image.Image, dict[str, Any]]:
     y, x0, features = training.batches.photos(training.batches.validation[:SHEET_PHOTOS])
     generators = [random_for(config.training.seed, 3, i) for i in range(len(y))]
     steps, guidance = config.steps_after(stage), config.guidance_after(stage)
-    c = sample(
-        training.averaged, training.diffusion, y, generators, steps, features=features, guidance=guidance
-    )
+
+    def coloured(part: slice) -> Tensor:
+        seen = [each[part] for each in features]
+        network, diffusion = training.averaged, training.diffusion
+        return sample(network, diffusion, y[part], generators[part], steps, features=seen, guidance=guidance)
+
+    with training.workers.sharing():
+        c = torch.cat(list(training.workers.map(coloured, training.workers.slices(len(y)))))
     columns = {
         "gray": color.to_images(y, torch.zeros_like(x0)),
         "coloured": color.to_images(y, c),
@@ -101,6 +113,7 @@ def record_of(training: Training, val: dict[str, float]) -> dict[str, Any]:
         "weights": weights | {"adversarial": stage.adversarial if stage.use_gan else 0.0},
         "learning_rate": training.optimizer.param_groups[0]["lr"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "workers": training.workers.count if training.backward.side_by_side(training.losses) else 1,
         "precision": training.arithmetic.precision,
         "photos": photos,
         "seconds": round(training.seconds, 2),
