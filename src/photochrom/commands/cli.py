@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -80,6 +81,11 @@ def _quit(number: int, frame: FrameType | None) -> NoReturn:
 @processes.ending()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `photochrom`: turns errors into one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # an old console does not know every letter of a file's name
     signal.signal(signal.SIGINT, _quit)
     signal.signal(signal.SIGTERM, _quit)
     try:

@@ -250,7 +250,6 @@ def _confirm(config: Config, pack: DataSet, folder: ModelFolder) -> None:
         say(
             f"  {stage.label}: {stage.epochs} epochs, noise {stage.noise:g}, perceptual {stage.perceptual:g}{gan}"
         )
-    say(
-        f"about {duration(seconds)} an epoch, {duration(seconds * epochs)} in all, {trial.memory_mb:,} MB of memory"
-    )
+    memory = f", {trial.memory_mb:,} MB of memory" if trial.memory_mb else ""
+    say(f"about {duration(seconds)} an epoch, {duration(seconds * epochs)} in all{memory}")
     processes.from_first(lambda: typer.confirm("Begin?", default=True, abort=True, err=True))

@@ -31,6 +31,7 @@ from photochrom.data.lookalikes import count_groups
 from photochrom.data.sources import LeftOut
 from photochrom.data.stratification import stratified
 from photochrom.errors import PhotochromError, UsageError
+from photochrom.files import sync_folder
 
 if TYPE_CHECKING:
     import torch
@@ -239,11 +240,11 @@ def _sweep(data_dir: Path) -> None:
 
 def _sync(path: Path) -> None:
     """Have a file, or a folder's list of files, on disk before what follows, should the power fail."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    if path.is_dir():
+        sync_folder(path)
+        return
+    with path.open("r+b") as file:  # Windows syncs only what can be written
+        os.fsync(file.fileno())
 
 
 def _write_header(file: BinaryIO, count: int, size: int) -> None:

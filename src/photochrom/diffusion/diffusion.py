@@ -48,15 +48,26 @@ class Diffusion:
         betas = {"linear": linear_betas, "cosine": cosine_betas}[config.schedule](config.timesteps)
         self.betas = with_zero_terminal_snr(betas) if config.zero_terminal_snr else betas  # (T,) float64
         self.alpha_bar = (1 - self.betas).cumprod(0)  # (T,) float64
+        self._tables: dict[torch.device, Tensor] = {}
+
+    def _table(self, device: torch.device) -> Tensor:
+        """alpha_bar, sqrt(alpha_bar) and sqrt(1 - alpha_bar), (3,T) float32, once on each device.
+
+        So no step has to wait for a GPU to tell its time steps.
+        """
+        if device not in self._tables:
+            rows = (self.alpha_bar, self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt())
+            self._tables[device] = torch.stack(rows).float().to(device)  # float32 first: MPS has no float64
+        return self._tables[device]
+
+    def signal_share(self, t: Tensor) -> Tensor:
+        """alpha_bar at steps t (B,), as (B,) float32 on t's device."""
+        return self._table(t.device)[0][t]
 
     def _roots(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar) at steps t (B,), as (B,1,1,1) float32 on t's device."""
-        alpha_bar = self.alpha_bar[t.cpu()][:, None, None, None]
-        signal, noise = (
-            alpha_bar.sqrt().float(),
-            (1 - alpha_bar).sqrt().float(),
-        )  # before MPS, which has no float64
-        return signal.to(t.device), noise.to(t.device)
+        _, signal, noise = self._table(t.device)
+        return signal[t][:, None, None, None], noise[t][:, None, None, None]
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """xt of x0 (B,2,h,w), noise eps (B,2,h,w) and steps t (B,). Source: Ho et al. 2020, equation 4."""

@@ -109,6 +109,7 @@ class Batches:
         photos = self.pack.photos_of_step(options.seed, step, options.batch_size, mine)
         flip = torch.rand(options.batch_size, generator=generator) < 0.5 if self.config.data.flip else None
         t = self.times(options.batch_size, generator, teacher)
+        whole = losses.whole(t)
         eps = torch.randn((options.batch_size, *self.chroma_shape), generator=generator)[mine].to(self.device)
         learns_to_see = self.learning_encoder is not None and not teacher  # a student learns to see nothing
         flipped = None if flip is None else flip[mine]
@@ -118,17 +119,16 @@ class Batches:
             kept = torch.rand(options.batch_size, generator=generator) >= options.encoder_dropout
             sighted *= kept[mine].to(self.device)
             features = [each * sighted[:, None, None, None] for each in features]
-        whole = losses.whole(t)
-        whole = whole._replace(compared=whole.compared[mine])
-        xt = self.diffusion.add_noise(x0, eps, t[mine])
-        batch = Noisy(y, x0, eps, t[mine], xt, features, whole)
+        whole = whole._replace(compared=whole.compared[mine].to(self.device))
+        t = t[mine].to(self.device)
+        batch = Noisy(y, x0, eps, t, self.diffusion.add_noise(x0, eps, t), features, whole)
         return photos, batch._replace(sighted=sighted) if learns_to_see else batch
 
     def of_validation(self, teacher: Teacher | None) -> Iterator[tuple[int, Noisy]]:
         """This process's share of the validation's batches, each with its place; photos, steps and noise are always the same."""
         generator = random_for(self.config.training.seed, 2)
         count = len(self.validation)
-        t = self.times(count, generator, teacher)
+        t = self.times(count, generator, teacher).to(self.device)
         for place, start in enumerate(range(0, count, VALIDATION_BATCH)):
             part = slice(start, min(start + VALIDATION_BATCH, count))
             eps = torch.randn((part.stop - start, *self.chroma_shape), generator=generator).to(self.device)
@@ -140,8 +140,8 @@ class Batches:
     def times(self, count: int, generator: torch.Generator, teacher: Teacher | None) -> Tensor:
         """Time steps for `count` photos, (count,) int64: of all there are, or of those that a student takes."""
         if teacher:
-            return teacher.times(count, generator).to(self.device)
-        return stratified_steps(count, self.config.diffusion.timesteps, generator).to(self.device)
+            return teacher.times(count, generator)
+        return stratified_steps(count, self.config.diffusion.timesteps, generator)
 
     def give_way(self) -> None:
         """Give back the GPU's memory that kept features hold."""

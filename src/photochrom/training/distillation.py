@@ -29,14 +29,15 @@ class Teacher:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.diffusion, self.guidance = diffusion, guidance
         path = levels(diffusion.alpha_bar.tolist(), STRIDE * steps)
-        self.t = torch.tensor([level.t for level in path])  # (STRIDE * steps + 1,)
-        self.alpha = torch.tensor([level.alpha for level in path])
-        self.sigma = torch.tensor([level.sigma for level in path])
+        device = next(network.parameters()).device
+        self.t = torch.tensor([level.t for level in path], device=device)  # (STRIDE * steps + 1,)
+        self.alpha = torch.tensor([level.alpha for level in path], device=device)
+        self.sigma = torch.tensor([level.sigma for level in path], device=device)
+        self.own = self.t[:-1:STRIDE].cpu()  # the student's, (steps,)
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
         """Time steps of the student for `count` photos, (count,) int64: each as often as the others."""
-        own = self.t[:-1:STRIDE]
-        return own[stratified_steps(count, len(own), generator)]
+        return self.own[stratified_steps(count, len(self.own), generator)]
 
     @torch.no_grad()
     def target(self, batch: Noisy) -> Tensor:
@@ -46,15 +47,12 @@ class Teacher:
         eps = (xt - alpha_t x0) / sigma_t; solved for x0, that is Salimans & Ho 2022, appendix G:
         x0 = (xs - sigma_s / sigma_t xt) / (alpha_s - sigma_s / sigma_t alpha_t).
         """
-        device = batch.xt.device
-        first = (self.t == batch.t.cpu()[:, None]).int().argmax(dim=1)  # (B,) places in the teacher's path
-        alpha, sigma = (
-            each[first[:, None] + torch.arange(STRIDE + 1)].to(device).T[..., None, None, None]
-            for each in (self.alpha, self.sigma)
-        )  # (STRIDE + 1, B, 1, 1, 1)
+        first = (self.t == batch.t[:, None]).int().argmax(dim=1)  # (B,) places in the teacher's path
+        places = first + torch.arange(STRIDE + 1, device=first.device)[:, None]  # (STRIDE + 1, B)
+        alpha, sigma = (each[places][..., None, None, None] for each in (self.alpha, self.sigma))
         xs = batch.xt
         for k, k_then in pairwise(range(STRIDE + 1)):
-            t = self.t[first + k].to(device)
+            t = self.t[places[k]]
             x0 = guided_x0(self.network, self.diffusion, xs, t, batch.y, batch.features, self.guidance)
             eps = (xs - alpha[k] * x0) / sigma[k]
             xs = alpha[k_then] * x0 + sigma[k_then] * eps

@@ -25,7 +25,7 @@ class Trial(NamedTuple):
     step_seconds: float
     photos: int  # in the training part
     epoch_end_seconds: float  # validation and files
-    memory_mb: int
+    memory_mb: int | None  # None where nobody counts it
 
     def epoch_seconds(self, config: Config) -> float:
         """How long an epoch will take."""

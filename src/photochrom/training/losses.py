@@ -97,7 +97,7 @@ class StageLoss:
         """
         if self.diffusion.config.prediction == "v":
             return torch.ones(len(t), device=t.device)
-        return self.diffusion.alpha_bar[t.cpu()].float().to(t.device)
+        return self.diffusion.signal_share(t)
 
     def target(self, batch: Noisy) -> Tensor:
         """What the network should say, (B,2,h,w)."""

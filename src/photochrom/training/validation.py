@@ -102,6 +102,7 @@ def record_of(training: Training, val: dict[str, float]) -> dict[str, Any]:
     means = {name: total / count for name, (total, count) in training.sums.items()}
     weights = {"noise": stage.noise, "perceptual": stage.perceptual}
     photos = training.step_in_epoch * training.config.training.batch_size
+    memory = memory_mb(device)
     return {
         "epoch": training.epoch + 1,
         "stage": stage.label,
@@ -118,5 +119,5 @@ def record_of(training: Training, val: dict[str, float]) -> dict[str, Any]:
         "photos": photos,
         "seconds": round(training.seconds, 2),
         "photos_per_second": round(photos / training.seconds, 2),
-        "memory_mb": memory_mb(device),
+        **({} if memory is None else {"memory_mb": memory}),
     }
