@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from photochrom.commands.serve import serve
+from photochrom.errors import UsageError
 from photochrom.model_folder import ModelFolder
 from tests.server.talking import (
     Values,
@@ -125,3 +127,34 @@ def test_a_port_that_is_taken_is_told() -> None:
     assert re.search(
         r"error: cannot listen on 127\.0\.0\.1:\d+: .*; choose another with --port\n$", done.stderr
     )
+
+
+def test_what_a_proxy_needs_is_a_flag_and_requests_are_logged(models: Path) -> None:
+    flags = ("--allow-host", "Photos.example", "--allow-origin", "https://site.example", "--root-path", "/c")
+    with Served(models, *flags, "--access-log") as served:
+        for host, status in (("photos.example", 200), ("localhost", 200), ("other.example", 403)):
+            line = served.ask(
+                "GET", "/c/api/health?a=%0Ab", None, {"Host": host, "Origin": "https://site.example"}
+            )
+            answer = line.getresponse()
+            assert answer.status == status
+            assert answer.headers["access-control-allow-origin"] == "https://site.example"
+            answer.read()
+            logged = served.errors.readline()
+            assert re.fullmatch(
+                rf"\S+Z? 127.0.0.1 GET /c/api/health {status} \d+ bytes \d+\.\d{{3}} s\n", logged
+            )
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"allow_origin": ["site.example"]}, "write https://NAME"),
+        ({"allow_origin": ["https://site.example/page"]}, "write https://NAME"),
+        ({"root_path": "colours"}, "write /NAME"),
+        ({"root_path": "/colours/"}, "write /NAME"),
+    ],
+)
+def test_flags_that_cannot_be_are_told(flags: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        serve(**flags)
