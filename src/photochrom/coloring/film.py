@@ -278,7 +278,7 @@ def track_for(stream: Any, made: Any, format: str, notes: list[str]) -> Track | 
         new = _aac(stream, made)
         notes.append(f"its sound{language} ({name}) is stored as AAC, which {format.upper()} can hold")
         track = _encoded(new, made)
-    elif name in TEXTS:
+    elif name in TEXTS and hasattr(made, "add_mux_stream"):  # earlier PyAVs have none
         new = made.add_mux_stream("mov_text")
         new.time_base = Fraction(1, 1000)
         track = _as_text(stream, new, made)
