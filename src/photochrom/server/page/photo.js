@@ -192,8 +192,7 @@ function stepWords(task, options) {
 }
 
 export const title = (result) => `${result.model}, ${result.calm ? "calm" : `seed ${result.seed}`}`;
-export const work = (result) => `${duration(result.seconds)} of work`;
 export const facts = (result) => [
   ...(result.calm ? [`what ${result.average} colourings agree on`] : []),
-  `${result.steps} steps`, work(result), `colourfulness ${result.measures.colorfulness.toFixed(0)}`,
+  `${result.steps} steps`, `${duration(result.seconds)} of work`, `colourfulness ${result.measures.colorfulness.toFixed(0)}`,
 ].join(", ");

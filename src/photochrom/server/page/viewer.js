@@ -1,10 +1,10 @@
 // The viewer: one photo on the stage, its toolbar, and the panel with all that can be done to it.
 import * as album from "./album.js";
 import { drawDark } from "./dark.js";
-import { $, h, percent, save, say, toast } from "./dom.js";
+import { $, duration, h, percent, save, say, toast } from "./dom.js";
 import { Hints, Mask } from "./marks.js";
 import { placeName } from "./palette.js";
-import { facts, title, work } from "./photo.js";
+import { facts, title } from "./photo.js";
 import { drawVeil, encoded } from "./pixels.js";
 import { set, value } from "./settings.js";
 import { Stage } from "./stage.js";
@@ -128,8 +128,8 @@ function update() {
   if (against && view === "colours") stage.before.show(against.url, photo.strength);
   else if (gray) stage.before.show(result.url, 0);
   else stage.before.show(photo.unseen ? null : photo.url);
-  say(stage.left, against && view === "colours" ? `${against.model} · ${work(against)}` : "Before");
-  say(stage.right, view === "guesses" ? "Guesses" : against ? `${result.model} · ${work(result)}` : "Coloured");
+  say(stage.left, against && view === "colours" ? `${against.model} · ${duration(against.seconds)}` : "Before");
+  say(stage.right, view === "guesses" ? "Guesses" : against ? `${result.model} · ${duration(result.seconds)}` : "Coloured");
   drawResults();
   drawHintList();
   drawLike();
