@@ -167,7 +167,7 @@ def test_version_is_data_and_goes_to_stdout(run: Run) -> None:
         ("train --minutes -1", "above 0"),
         ("train --name ../x", "'../x'"),
         ("data import . --name a/b", "'a/b'"),
-        ("colorize a.png b.png -o unknown.toml --model some", "unknown.toml is a file"),
+        ("colorize a.png b.png -o unknown.toml --model some", "unknown.toml is one file"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_2(run: Run, tmp_path: Path, arguments: str, said: str) -> None:
@@ -189,10 +189,10 @@ def test_unknown_option_is_wrong_usage(run: Run) -> None:
 
 
 def test_environment_errors_are_one_line_and_exit_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: object) -> None:
+    def full(*arguments: object, **named: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "data/demo")
 
-    monkeypatch.setattr("photochrom.data.pack.find", full)
+    monkeypatch.setattr("photochrom.data.dataset.find", full)
     result = run("data", "info", "demo")
     assert result.code == 1
     assert result.error == "photochrom: error: data/demo: No space left on device\n"

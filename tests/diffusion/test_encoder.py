@@ -178,8 +178,8 @@ def test_a_trained_model_can_be_guided_and_one_that_never_was_blind_is_refused(
     assert np.abs(pictures[1.0] - pictures[2.0]).max() > 1
     for colorizer, guidance, why in (
         (plain, 1.5, "guidance 1.5: this model was trained without an encoder, or without its dropout"),
-        (led, 0.5, "guidance 0.5: take 1"),
-        (led, 11.0, "guidance 11: take 1"),
+        (led, 0.5, "guidance = 0.5: Input should be greater"),
+        (led, 11.0, "guidance = 11.0: Input should be less"),
     ):
         with pytest.raises(UsageError, match=why):
             colorizer(photo, steps=2, guidance=guidance)
