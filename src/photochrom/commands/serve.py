@@ -156,8 +156,8 @@ def run(settings: Settings, host: str, port: int, grace: float, access_log: bool
         def stop(self, number: int, frame: FrameType | None) -> None:
             if self.should_exit:
                 os._exit(128 + number)  # nothing is half written, and unwinding would wait for what runs
+            self.should_exit = True  # first: a second signal may come as soon as the line can be read
             os.write(sys.stderr.fileno(), b"stopping: what runs is finished (once more: quit at once)\n")
-            self.should_exit = True
 
     logging.basicConfig(format="%(message)s")
     config = uvicorn.Config(
