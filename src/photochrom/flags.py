@@ -1,4 +1,4 @@
-"""Flags are made from pydantic fields: those of `train` from config.py, those of colouring from coloring/options.py.
+"""Flags are made from pydantic fields: here those of `train` from config.py, and what all such flags share.
 
 No flag is listed here. `resolve` makes a configuration of the flags that were given.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
 
-from photochrom.coloring.options import Options
 from photochrom.config import (
     PRESETS,
     Config,
@@ -51,23 +50,8 @@ def with_config_flags(command: Callable[..., None]) -> Callable[..., None]:
             if f"{section}.{name}" not in WITHOUT_FLAG:
                 typed = RENAMED.get(f"{section}.{name}", name.replace("_", "-"))
                 switch = f"--{typed}/--no-{typed}"  # a recipe may say either
-                flags.append(_flag(f"{section}__{name}", typed, field, field.default, panel, switch))
-    return _with(command, flags)
-
-
-def with_option_flags(
-    names: Iterable[str] = Options.model_fields, **defaults: Any
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace the `**flags` of a command by one for each option of colouring, of its name, None if not given.
-
-    defaults: those that the command has of its own, for its help.
-    """
-    flags = []
-    for name in names:
-        field, typed = Options.model_fields[name], name.replace("_", "-")
-        default = defaults.get(name, field.default)
-        flags.append(_flag(name, typed, field, default or None, "Colours", f"--{typed}"))
-    return lambda command: _with(command, flags)
+                flags.append(flag(f"{section}__{name}", typed, field, field.default, panel, switch))
+    return with_flags(command, flags)
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +59,8 @@ def given(flags: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def _with(command: Callable[..., None], flags: list[inspect.Parameter]) -> Callable[..., None]:
+def with_flags(command: Callable[..., None], flags: list[inspect.Parameter]) -> Callable[..., None]:
+    """The command with these parameters in place of its `**flags`."""
     own = [
         p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD
     ]
@@ -83,7 +68,7 @@ def _with(command: Callable[..., None], flags: list[inspect.Parameter]) -> Calla
     return command
 
 
-def _flag(
+def flag(
     parameter: str, typed: str, field: FieldInfo, default: Any, panel: str, switch: str
 ) -> inspect.Parameter:
     """The parameter of a command for a field; `switch` is what turns it on, and off, if it is true or false."""
@@ -163,8 +148,8 @@ def resolve(
             batch_size=chosen.batch_size, learning_rate=chosen.learning_rate
         )
     stages = values.setdefault("stages", [{}])
-    for flag, value in given(flags).items():
-        section, field = flag.split("__")
+    for name, value in given(flags).items():
+        section, field = name.split("__")
         if section == "stages" and len(stages) > 1:
             raise UsageError(f"--{field} is not clear: {recipe} has {len(stages)} stages; change it there")
         place = stages[0] if section == "stages" else values.setdefault(section, {})

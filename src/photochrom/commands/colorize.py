@@ -10,10 +10,11 @@ import typer
 
 from photochrom import processes
 from photochrom.coloring.options import Options
+from photochrom.commands.option_flags import with_option_flags
 from photochrom.commands.shared import MODELS, Json, Models, print_json, say
 from photochrom.config import DEFAULT_MODEL
 from photochrom.errors import UsageError
-from photochrom.flags import given, with_option_flags
+from photochrom.flags import given
 
 if TYPE_CHECKING:
     from photochrom.coloring.album import Colored, Plan

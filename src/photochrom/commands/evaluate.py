@@ -11,9 +11,10 @@ import typer
 from photochrom import processes
 from photochrom.coloring.options import EVALUATED_WHOLE, Options
 from photochrom.commands.colorize import CALM
+from photochrom.commands.option_flags import with_option_flags
 from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Json, print_json, say
 from photochrom.errors import Interrupted, PhotochromError, UsageError
-from photochrom.flags import given, with_option_flags
+from photochrom.flags import given
 
 if TYPE_CHECKING:
     from photochrom.evaluation.candidates import Candidate

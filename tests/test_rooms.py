@@ -1,0 +1,55 @@
+"""The rooms of the package: a room knows only the rooms below it, and no files import each other in a circle."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from pathlib import Path
+
+import photochrom
+
+ROOT = Path(photochrom.__file__).parent
+BASE = "base"  # the files that lie in no room
+ORDER = (BASE, "diffusion", "data", "coloring", "evaluation", "training", "server", "commands")
+MODULES = {
+    ".".join(("photochrom", *path.relative_to(ROOT).with_suffix("").parts)): path
+    for path in ROOT.rglob("*.py")
+    if path.name != "__init__.py"
+}
+
+
+def imports(path: Path, late: bool) -> set[str]:
+    """The package's modules that a file imports; late: also inside functions, but never for types alone."""
+    found = set()
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if isinstance(node, ast.FunctionDef) and not late:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("photochrom"):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & MODULES.keys() or {node.module} & MODULES.keys()
+        todo += ast.iter_child_nodes(node)
+    return found
+
+
+def room(module: str) -> int:
+    parts = module.split(".")
+    return ORDER.index(parts[1] if len(parts) > 2 else BASE)
+
+
+def test_a_room_knows_only_rooms_below_it() -> None:
+    wrong = [
+        f"{module} imports {other}"
+        for module, path in MODULES.items()
+        for other in imports(path, late=True)
+        if room(other) > room(module) and module != "photochrom.__main__"
+    ]
+    assert wrong == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = {module: imports(path, late=True) for module, path in MODULES.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
