@@ -289,6 +289,15 @@ class LearntFrom(Section):
     checksum: str | None = Field(None, description="of its photos and their split; None: not known")
 
 
+SECTIONS: dict[str, type[Section]] = {
+    "model": ModelConfig,
+    "diffusion": DiffusionConfig,
+    "data": DataConfig,
+    "training": TrainingConfig,
+    "stages": StageConfig,
+}
+
+
 class Config(Section):
     """A whole training, as saved in `config.json`."""
 
@@ -383,14 +392,7 @@ def refusal(error: ValidationError, known: Iterable[str]) -> UsageError:
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    sections: dict[str, type[Section]] = {
-        "model": ModelConfig,
-        "diffusion": DiffusionConfig,
-        "data": DataConfig,
-        "training": TrainingConfig,
-        "stages": StageConfig,
-    }
-    return list((sections[str(loc[0])] if len(loc) > 1 else Config).model_fields)
+    return list((SECTIONS[str(loc[0])] if len(loc) > 1 else Config).model_fields)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Interrupted(PhotochromError):
         self.exit_code = 128 + signal_number
 
 
-class Elsewhere(PhotochromError):
+class FailedElsewhere(PhotochromError):
     """The first of several processes has failed, and has said why; the others end with it, and with its exit code."""
 
     def __init__(self, exit_code: int) -> None:

@@ -16,13 +16,8 @@ from pydantic.fields import FieldInfo
 
 from photochrom.config import (
     PRESETS,
+    SECTIONS,
     Config,
-    DataConfig,
-    DiffusionConfig,
-    ModelConfig,
-    Section,
-    StageConfig,
-    TrainingConfig,
     build,
     read_recipe,
 )
@@ -31,13 +26,6 @@ from photochrom.errors import UsageError
 if TYPE_CHECKING:
     from photochrom.model_folder import ModelFolder
 
-SECTIONS: dict[str, tuple[str, type[Section]]] = {
-    "model": ("Model", ModelConfig),
-    "diffusion": ("Diffusion", DiffusionConfig),
-    "data": ("Data", DataConfig),
-    "training": ("Training", TrainingConfig),
-    "stages": ("Stage", StageConfig),
-}
 WITHOUT_FLAG = {"data.size", "data.checksum", "stages.name"}
 RENAMED = {"data.name": "data", "diffusion.zero_terminal_snr": "zero-snr"}
 
@@ -45,12 +33,21 @@ RENAMED = {"data.name": "data", "diffusion.zero_terminal_snr": "zero-snr"}
 def with_config_flags(command: Callable[..., None]) -> Callable[..., None]:
     """Replace the `**flags` of a command by an option for each field, named `section__field`, None if not given."""
     flags = []
-    for section, (panel, model) in SECTIONS.items():
+    for section, model in SECTIONS.items():
         for name, field in model.model_fields.items():
             if f"{section}.{name}" not in WITHOUT_FLAG:
                 typed = RENAMED.get(f"{section}.{name}", name.replace("_", "-"))
                 switch = f"--{typed}/--no-{typed}"  # a recipe may say either
-                flags.append(flag(f"{section}__{name}", typed, field, field.default, panel, switch))
+                flags.append(
+                    flag(
+                        f"{section}__{name}",
+                        typed,
+                        field,
+                        field.default,
+                        section.removesuffix("s").capitalize(),
+                        switch,
+                    )
+                )
     return with_flags(command, flags)
 
 
@@ -163,7 +160,7 @@ def train_command(config: Config, name: str, source: Config | None = None) -> st
     source: of the model that is gone on from, whose data and training are what they are where nothing is said.
     """
     words = ["photochrom", "train", "--name", name, *(["--from", config.source] if config.source else [])]
-    for section, (_, model) in SECTIONS.items():
+    for section, model in SECTIONS.items():
         values = config.stages[0] if section == "stages" else getattr(config, section)
         for field, info in model.model_fields.items():
             value, unsaid = getattr(values, field), info.default

@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from photochrom.errors import Elsewhere, PhotochromError, UsageError
+from photochrom.errors import FailedElsewhere, PhotochromError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,21 +109,21 @@ def largest(value: int) -> int:
         return int(numbers)
 
 
-class Trouble(Exception):
+class OtherProcessFailed(Exception):
     """Another process could not do its part, and has said so by `meet`."""
 
 
 def meet(trouble: bool = False) -> None:
-    """Wait for all processes. If one of them comes in trouble, the others get Trouble raised.
+    """Wait for all processes. If one of them comes in trouble, the others get OtherProcessFailed raised.
 
     Every exchange of sums begins with this, so that a process that is short of memory keeps nobody waiting.
     """
     if largest(int(trouble)) and not trouble:
-        raise Trouble
+        raise OtherProcessFailed
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of the processes' tensors, in the place of each. Raises Trouble, see `meet`."""
+    """The sum of the processes' tensors, in the place of each. Raises OtherProcessFailed, see `meet`."""
     if count() > 1:
         meet()
         with _together() as distributed:
@@ -183,6 +183,6 @@ def from_first(make: Callable[[], T]) -> T:
         with _together() as distributed:
             distributed.broadcast_object_list(box)
     if box[1] is not None:
-        raise Elsewhere(box[1])
+        raise FailedElsewhere(box[1])
     result: T = box[0]
     return result

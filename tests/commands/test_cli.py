@@ -27,7 +27,7 @@ import photochrom
 from photochrom import __version__, files, flags, model_folder
 from photochrom.commands import cli, demo_run
 from photochrom.commands.terminal import duration
-from photochrom.config import build
+from photochrom.config import SECTIONS, build
 from photochrom.data.pack import Pack
 from photochrom.model_folder import ModelFolder
 from photochrom.training import estimate
@@ -236,7 +236,7 @@ def test_durations_read_as_people_say_them() -> None:
 
 def test_every_field_of_the_configuration_is_a_flag(run: Run) -> None:
     shown = run("train", "--help").out
-    for section, (_, model) in flags.SECTIONS.items():
+    for section, model in SECTIONS.items():
         for field in model.model_fields:
             name = flags.RENAMED.get(f"{section}.{field}", field.replace("_", "-"))
             if f"{section}.{field}" not in flags.WITHOUT_FLAG:

@@ -22,7 +22,7 @@ from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import Interrupted
 from photochrom.model_folder import ModelFolder
 from photochrom.training import features
-from photochrom.training.features import LEVELS, Kept, keep
+from photochrom.training.features import LEVELS, KeptFeatures, keep
 from photochrom.training.loop import Progress, train
 from photochrom.training.state import Training
 from tests.commands.test_cli import call
@@ -82,7 +82,7 @@ def test_what_is_kept_may_be_larger_than_memory(tmp_path: Path) -> None:
         file.truncate(count * row)
         file.seek((count - 1) * row)
         file.write(bytes([255]) * row)
-    kept = Kept(path, [(1, 100, 100), (9, 100, 100)], count, CPU)
+    kept = KeptFeatures(path, [(1, 100, 100), (9, 100, 100)], count, CPU)
     y, (features,) = kept(np.array([0, count - 1]))
     assert y[:, 0, 0, 0].tolist() == [-1.0, 1.0]
     assert features[:, 0, 0, 0].tolist() == [0.0, 255 / LEVELS]

@@ -19,7 +19,7 @@ import typer
 from photochrom import __version__, processes
 from photochrom.commands import colorize, data, demo, evaluate, export, models, serve, train
 from photochrom.commands.shared import complain, say
-from photochrom.errors import Elsewhere, Interrupted, PhotochromError, UsageError
+from photochrom.errors import Interrupted, PhotochromError, UsageError
 
 app = typer.Typer(
     add_completion=False,
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _quit)
     try:
         app(arguments, prog_name="photochrom")
-    except Elsewhere as error:
+    except FailedElsewhere as error:
         sys.exit(error.exit_code)
     except Interrupted as error:
         say(f"photochrom: {error}")

@@ -52,7 +52,7 @@ class Backward:
         """
         try:
             return self.gradients(batch, losses, teacher, step)
-        except processes.Trouble:
+        except processes.OtherProcessFailed:
             pass
         except RuntimeError as error:
             # torch.OutOfMemoryError is one; on a processor it is a plain RuntimeError.

@@ -22,7 +22,7 @@ from photochrom.randomness import Indices, random_for, stratified_steps
 from photochrom.training.aging import aged_luma
 from photochrom.training.average import Average
 from photochrom.training.distillation import Teacher
-from photochrom.training.features import Kept, feature_key, keep
+from photochrom.training.features import KeptFeatures, feature_key, keep
 from photochrom.training.losses import StageLoss
 from photochrom.training.noisy import Noisy
 from photochrom.training.workers import Workers
@@ -56,7 +56,7 @@ class Batches:
         self.learning_encoder = average.network.encoder
         encoder = None if self.learning_encoder else Encoder.of(config.model)
         self.encoder = encoder.to(self.device) if encoder else None
-        self.kept: Kept | None = None
+        self.kept: KeptFeatures | None = None
         self.validation = pack.drawn("validation", config.data.validation_photos, config.training.seed)
         side = pack.size // config.model.chroma_scale
         self.chroma_shape: tuple[int, ...] = (CHROMA_CHANNELS, side, side)

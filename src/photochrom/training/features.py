@@ -29,7 +29,7 @@ COPIED_AT_ONCE = 1024
 SPARE = 1 << 30  # bytes of disk that are left free
 
 
-class Kept:
+class KeptFeatures:
     """All photos of a data set as the network sees them, luma and features, in bytes.
 
     To show a photo to the encoder once more would cost as much as a training step.
@@ -73,7 +73,7 @@ def keep(
     compute: Compute,
     progress: Progress,
     device: torch.device,
-) -> Kept:
+) -> KeptFeatures:
     """Write what the network sees in `count` photos to `path`, or go on where that was interrupted, and open it.
 
     compute: from numbers of photos (B,) to their luma and features. progress(done, total) is called every KEPT_AT_ONCE
@@ -97,7 +97,7 @@ def keep(
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-    return Kept(path, shapes, count, device)
+    return KeptFeatures(path, shapes, count, device)
 
 
 def remove_unneeded(pack: Pack, models: Sequence[Config]) -> dict[str, int]:

@@ -23,7 +23,7 @@ from photochrom.diffusion.vgg16 import VGG16
 from photochrom.model_folder import load_tensors
 from photochrom.training.balancing import balance
 from photochrom.training.discriminator import Discriminator, generator_loss
-from photochrom.training.noisy import Noisy, Whole
+from photochrom.training.noisy import Noisy, WholeBatch
 
 COMPARED = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 
@@ -83,11 +83,11 @@ class StageLoss:
         gate = self.stage.perceptual_from * self.diffusion.config.timesteps
         return (t >= gate).nonzero()[: math.ceil(share * len(t)), 0]
 
-    def whole(self, t: Tensor) -> Whole:
+    def whole(self, t: Tensor) -> WholeBatch:
         """A step with these time steps (B,)."""
         compared = torch.zeros(len(t), dtype=torch.bool, device=t.device)
         compared[self.chosen(t, self.stage.perceptual_share)] = True
-        return Whole(compared, len(t), int(compared.sum()))
+        return WholeBatch(compared, len(t), int(compared.sum()))
 
     def trust(self, t: Tensor) -> Tensor:
         """Weight of a photo's colours by its time step, (n,): 1 for v, whose x0 is the expected chroma at any noise.
@@ -112,7 +112,7 @@ class StageLoss:
         return y, lift_shadows(color.to_rgb(y, x0_hat), y), lift_shadows(color.to_rgb(y, batch.x0), y)
 
     def terms(
-        self, batch: Noisy, output: Tensor, whole: Whole, step: int
+        self, batch: Noisy, output: Tensor, whole: WholeBatch, step: int
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         """L_noise, L_perc and L_G, each as far as the stage has it, and what the discriminator says of its own lesson.
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Whole(NamedTuple):
+class WholeBatch(NamedTuple):
     """What a part of a step's photos has to know of the whole, so that the losses of all parts add up to the whole's."""
 
     compared: Tensor  # (B,) bool: which of the part's photos have their colours compared
@@ -25,7 +25,7 @@ class Noisy(NamedTuple):
     t: Tensor  # (B,) time steps
     xt: Tensor  # (B,2,h,w) noisy chroma
     features: Sequence[Tensor] = ()  # what the encoder sees in y, (B,C,h,w) each
-    whole: Whole | None = None  # that this batch is a part of, if it is one
+    whole: WholeBatch | None = None  # that this batch is a part of, if it is one
     target: Tensor | None = None  # (B,2,h,w) what the network should say, if a teacher says it
     sighted: Tensor | None = (
         None  # (B,) 1, or 0 for photos that are learnt from without the encoder that learns along
