@@ -19,7 +19,7 @@ import typer
 from photochrom import __version__, processes
 from photochrom.commands import colorize, data, demo, evaluate, export, models, serve, train
 from photochrom.commands.shared import complain, say
-from photochrom.errors import Interrupted, PhotochromError, UsageError
+from photochrom.errors import FailedElsewhere, Interrupted, PhotochromError, UsageError
 
 app = typer.Typer(
     add_completion=False,
