@@ -64,7 +64,9 @@ def train(
     """
     data = config.data.model_copy(update={"name": pack.place, "size": pack.size, "checksum": pack.checksum})
     config = config.model_copy(update={"data": data, "source": source.name if source else config.source})
-    if source:
+    if folder.exists and folder.has_checkpoint:  # the source may be gone, and is not needed any more
+        config = config.model_copy(update={"ancestors": folder.config.ancestors})
+    elif source:
         config = config.model_copy(update={"ancestors": learnt_from(source.config, source.path.parent)})
     processes.from_first(lambda: refuse(config, folder, pack, source))
     with ExitStack() as held:
