@@ -392,7 +392,8 @@ def refusal(error: ValidationError, known: Iterable[str]) -> UsageError:
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    return list((SECTIONS[str(loc[0])] if len(loc) > 1 else Config).model_fields)
+    inside: dict[str, type[Section]] = {**SECTIONS, "ancestors": LearntFrom}
+    return list((inside.get(str(loc[0]), Config) if len(loc) > 1 else Config).model_fields)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
