@@ -268,7 +268,7 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on(
 
 def test_what_fails_in_the_first_ends_all_and_only_the_first_says_why(told: list[dict[str, Any]]) -> None:
     assert told[0]["full"] == ["PhotochromError", "the disk is full", "1"]
-    assert told[1]["full"] == ["Elsewhere", "the first process has failed", "1"]
+    assert told[1]["full"] == ["FailedElsewhere", "the first process has failed", "1"]
 
 
 def test_two_processes_measure_what_one_does(told: list[dict[str, Any]], place: Path, pack: Pack) -> None:
