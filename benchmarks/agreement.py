@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from changes import SHOWN, number
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.coloring.colorings import agreed
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import Display
@@ -24,7 +24,6 @@ from photochrom.data.dataset import find
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Batch, Candidate, Painted, given_luma
 from photochrom.evaluation.photos import Packed
-from photochrom.files import write_bytes
 
 DRAWS, MIRRORED = 8, 2
 Way = Callable[
@@ -72,8 +71,8 @@ def candidate(name: str, way: Way, drawn: Drawn) -> Candidate:
     return Candidate(name, paint, {"chroma_scale": drawn.colorizer.config.model.chroma_scale})
 
 
-def page(report: dict[str, Any], model: str) -> str:
-    """docs/measurements/agreement.md."""
+def figures(report: dict[str, Any], model: str) -> str:
+    """The figures of docs/measurements/agreement.md."""
     data, rows, equal = report["data"], report["rows"], report["at_equal_colorfulness"]
     made = [f"| | colourfulness | FD-VGG16 | {' | '.join(SHOWN)} |", "|---|" + "---:|" * (2 + len(SHOWN))]
     at = [f"| | strength | {' | '.join(SHOWN)} |", "|---|" + "---:|" * (1 + len(SHOWN))]
@@ -92,22 +91,21 @@ def page(report: dict[str, Any], model: str) -> str:
         if found:
             cells = [number(found[measure]["at"]["85%"], digits) for measure, digits in SHOWN.values()]
             less.append(f"| {name} | {' | '.join(cells)} |")
-    return f"""# What colourings agree on
-
-{written_by(f"agreement.py {model} --data {data['name']}")}. {data["photos"]} photos of the {data["split"]} part of
-{data["name"]}, {data["size"]} pixels; every row is made of the same colourings of each photo.
-
-As made:
+    return f"""
+## As made
 
 {chr(10).join(made)}
 
-Where strength makes all 85 % as colourful as the true photos:
+## At 85 % of the true colourfulness
 
 {chr(10).join(at)}
 
-There, differences to one colouring, with 95 % intervals over photos; bold: more than photos' chance.
+Differences to one colouring there, with 95 % intervals over photos. Bold: chance of the photos does not explain it.
 
 {chr(10).join(less)}
+
+{written_by(f"agreement.py {model} --data {data['name']}")}, on {data["photos"]} photos of the
+{data["split"]} part of {data["name"]}, {data["size"]} pixels. All rows use the same colourings of each photo.
 """
 
 
@@ -129,7 +127,7 @@ def main() -> None:
             overwrite=True,
             progress=display.show,
         )
-    write_bytes(MEASUREMENTS / "agreement.md", page(report, options.model).encode())
+    write_figures(MEASUREMENTS / "agreement.md", figures(report, options.model))
 
 
 if __name__ == "__main__":

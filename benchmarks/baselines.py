@@ -33,8 +33,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from baselines_page import page
-from pages import MEASUREMENTS, parser_for
+from baselines_page import figures
+from pages import MEASUREMENTS, parser_for, write_figures
 from photochrom import files, model_folder, pictures
 from photochrom.commands.terminal import Display
 from photochrom.config import Config, StageConfig, build, read_recipe
@@ -226,12 +226,12 @@ def run(options: argparse.Namespace) -> str:
             candidates, Packed(pack, options.split, options.photos, options.seed), options.out / "report",
             overwrite=True, progress=display.show,
         )  # fmt: skip
-    text = page(result, budgets, config, options.steps)
+    text = figures(result, budgets, config, options.steps)
     files.write_bytes(
         options.out / "sheet.png",
         pictures.png(sheet(candidates, Packed(pack, options.split, SHEET_PHOTOS, options.seed))),
     )
-    files.write_bytes(options.doc, text.encode())
+    write_figures(options.doc, text)
     return text
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from pages import processor, written_by
+from pages import written_by
 from photochrom.config import Config
 from photochrom.evaluation import report
 from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
@@ -50,10 +49,10 @@ def said(difference: Mapping[str, Any], reached: bool) -> str:
     return str(difference["verdict"]) if reached else "never as colourful"
 
 
-def page(
+def figures(
     result: Mapping[str, Any], budgets: Mapping[str, Mapping[str, Any]], config: Config, steps: int
 ) -> str:
-    """docs/measurements/baselines.md."""
+    """The figures of docs/measurements/baselines.md."""
     data, first = result["data"], next(iter(budgets))
     made = {
         name: [
@@ -76,36 +75,33 @@ def page(
         for name, shown in result["at_equal_colorfulness"].items()
         if name != first
     }
-    return f"""# Baselines
-
-{written_by("baselines.py")}.
-
-- data set {data["name"]} (checksum {data["checksum"]}), {data["photos"]} photos of its part {data["split"]}, {data["size"]}x{data["size"]} pixels
-- network: features {", ".join(map(str, config.model.features))}; batches of {config.training.batch_size}, peak learning rate {config.training.learning_rate:g} (pix2pix: its paper's)
-- budget: processor minutes, all threads together, spent in training steps. Rows of models that were trained elsewhere:
-  photos seen (a V2's include those of the V1 that it goes on from), times the processor time that one costs on this machine
-- diffusion models are sampled with DDIM in {steps} steps
-- machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.system()}; Python {platform.python_version()}, PyTorch {torch.__version__}
-
-Small figures are 95 % bootstrap intervals over photos (FD-VGG16: jackknife). What the measures are says
-[metrics.py](../../src/photochrom/evaluation/metrics.py); FD-VGG16 is in thousands.
-
+    return f"""
 ## As made
 
-Errors alone mislead: they shrink as colours fade, and gray is hard to beat. ↓ lower is better, ≈ nearer to the true photos' is better.
+Errors alone mislead: they shrink as colours fade, and gray is hard to beat. ↓ lower is better, ↑ higher is better, ≈ nearer to
+the true photos is better. Small figures are 95 % bootstrap intervals over photos (FD-VGG16: jackknife). FD-VGG16 is in thousands.
 
 {table(["processor minutes", "photos seen", *titles(AS_MADE)], made)}
 
 ## At {SHARE.replace("%", " %")} of the true photos' colourfulness
 
-Each row's chroma is multiplied by the strength that makes its photos that colourful, at most by 2.5; beyond 1.5 nobody would
-use it. A dash: no strength does.
+A strength multiplies each row's chroma until its photos are that colourful. It is at most 2.5; beyond 1.5 nobody would use it.
+A dash: no strength suffices.
 
 {table(titles(EQUAL), equal)}
 
 ## Against {first}
 
-Verdicts at 70, 85 and 100 % of the true photos' colourfulness taken together: better or worse only if no interval includes 0.
+A verdict takes 70, 85 and 100 % of the true photos' colourfulness together: better or worse only if no interval includes 0.
 
 {table(titles(EQUAL[1:]), verdicts)}
+
+{written_by("baselines.py")}
+
+- data set: {data["name"]} (checksum {data["checksum"]}), {data["photos"]} photos of its {data["split"]} part, {data["size"]}x{data["size"]} pixels
+- network: features {", ".join(map(str, config.model.features))}; batches of {config.training.batch_size}, peak learning rate {config.training.learning_rate:g} (pix2pix: its paper's)
+- budget: processor minutes in training steps, all threads together. For models that were trained elsewhere: photos seen (a V2
+  counts those of its V1), times the processor time that a photo costs on this machine
+- diffusion models sample with DDIM in {steps} steps
+- {torch.get_num_threads()} threads, {platform.system()}, Python {platform.python_version()}
 """

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pages import MEASUREMENTS, parser_for
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.coloring.upsampling import View, cubic, guided, interpolation, linear, view
 from photochrom.data.reading import open_photo
 from photochrom.diffusion import color
@@ -152,11 +152,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = {side: [errors(photo, side) for photo in photos] for side in sides}
     sizes = ", ".join(f"{photo.width}x{photo.height}" for photo in photos)
     lines = [
-        "# Colours at edges",
-        "",
-        f"Written by `python benchmarks/bleeding.py`. {len(photos)} true photos ({sizes}); true chroma is brought to the",
-        f"working size (chroma at 1/{SCALE} of it) and back. Mean distance of (Cb,Cr) from the truth in levels of 255: within",
-        f"{NEAR} pixels of an edge of luma (the tenth of pixels with the largest gradient) / elsewhere. Less is better.",
+        f"True chroma is reduced to the working size (chroma at 1/{SCALE} of it) and enlarged again. Each cell shows the mean",
+        f"distance of (Cb, Cr) from the truth in levels of 255, within {NEAR} pixels of an edge of luma / elsewhere. Edges are the",
+        "tenth of pixels with the largest gradient. Less is better.",
         "",
         "| shorter side at work | " + " | ".join(map(str, sides)) + " |",
         "|---|" + "---|" * len(sides),
@@ -164,14 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in WAYS:
         cells = [np.mean([photo[name] for photo in results[side]], axis=0) for side in sides]
         lines.append(f"| {name} | " + " | ".join(f"{near:.2f} / {far:.2f}" for near, far in cells) + " |")
-    lines += [
-        "",
-        "The guided filter smooths what it is given, over windows that are large here: three chroma pixels of a small",
-        "picture. What it knows of edges is its slope, and that alone is what we take of it.",
-    ]
+    lines += ["", f"{written_by('bleeding.py')}. Photos: {len(photos)} ({sizes})."]
     text = "\n".join(lines) + "\n"
     print(text)
-    REPORT.write_text(text, encoding="utf-8")
+    write_figures(REPORT, text)
 
 
 def _place(package: str, file: str) -> Path:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import Display
 from photochrom.config import Config, build
@@ -36,7 +36,7 @@ from photochrom.evaluation import candidates, evaluate
 from photochrom.evaluation.candidates import Candidate, Painted, given_luma
 from photochrom.evaluation.photos import Packed
 from photochrom.evaluation.statistics import EQUAL
-from photochrom.files import write_bytes, write_json
+from photochrom.files import write_json
 from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.randomness import stratified_steps
 from photochrom.training import batches, loop
@@ -294,7 +294,7 @@ def line(row: str, report: dict[str, Any]) -> str:
 
 
 def write(out: Path) -> None:
-    """docs/measurements/changes.md."""
+    """The figures of docs/measurements/changes.md."""
     reports = measured(out)
     order = sorted(reports, key=lambda row: list(CHANGES).index(row.partition(" | ")[0]))
     plain = next(report for report in reports.values() if "base" in report["subjects"])
@@ -308,24 +308,23 @@ def write(out: Path) -> None:
     ]
     rows = [line(row, reports[row]) for row in order if not row.startswith("base")]
     data, training = plain["data"], BASE["training"]
-    text = f"""# One change at a time
-
-{written_by(f"changes.py evaluate --data {data['name']}")}. The base: V1 over {PHOTOS:,} photos of
-{data["name"]}, features {", ".join(map(str, SMALL))}, encoder vgg16, luma of 30 % aged, not mirrored, batches of {training["batch_size"]}, learning rate
-{training["learning_rate"]:g} falling to 0, {training["precision"]}, seed 0. Every other row differs from it in one thing, and was trained for the same processor time: where
-a step costs more, over fewer photos (paces measured in turns on one thread).
-
-{data["photos"]} validation photos, DDIM in 20 steps, one colouring each. Differences to the base with 95 % intervals over photos, where strength makes both
-85 % as colourful as the true photos ({plain["rows"]["true photos"]["colorfulness"]["value"]:.1f}); the last column as made. Bold: more than photos' chance. "another seed" shows what chance of
-training does; a difference not larger than that says nothing. These are young models (six minutes of one core): what pays
-in the long run may differ.
-
+    text = f"""
 {chr(10).join([*head, *rows])}
 
-`{GUIDANCE.strip()}`: the network's answer without the encoder is left behind by that factor (classifier-free guidance), for two evaluations
-a step. `{AGED}`: both models of that pair see the luma aged. "{FREE}" saw as many photos as the base, and was not timed.
+The base is a V1 over {PHOTOS:,} photos: features {", ".join(map(str, SMALL))}, encoder vgg16, luma of 30 % aged, not mirrored,
+batches of {training["batch_size"]}, learning rate {training["learning_rate"]:g} falling to 0, {training["precision"]}, seed 0. Every other row differs in one thing and was trained for
+the same processor time: where a step costs more, over fewer photos (paces measured in turns on one thread). "{FREE}" saw as
+many photos as the base, and was not timed.
+
+Differences to the base, with 95 % intervals over photos, where strength makes both 85 % as colourful as the true photos
+({plain["rows"]["true photos"]["colorfulness"]["value"]:.1f}); the last column as made. Bold: chance of the photos does not explain it. "another seed" shows what chance of
+the training does: a smaller difference says nothing. `{GUIDANCE.strip()}`: the answer moves away from the one without the encoder, by
+that factor; it takes two evaluations a step. `{AGED}`: both models of the pair see the luma aged.
+
+{written_by(f"changes.py evaluate --data {data['name']}")}, on {data["photos"]} validation photos of
+{data["name"]}; DDIM in 20 steps, one colouring each.
 """
-    write_bytes(MEASUREMENTS / "changes.md", text.encode())
+    write_figures(MEASUREMENTS / "changes.md", text)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import skimage
 from PIL import Image
 
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import DEFAULT_MODEL, PRESETS, build
@@ -115,26 +115,27 @@ def main() -> None:
             rates.append(f"| {how} | {' | '.join(f'{rate:.1f}' for rate in found)} |")
             print(rates[-1], flush=True)
     arithmetic = "bfloat16" if bfloat16_is_faster() else "float32"
-    text = f"""# What colouring costs
+    text = f"""
+## A file, with `photochrom colorize`
 
-{written_by("cost.py")}, convolutions in {arithmetic} (which `photochrom.precision` measured to be faster here). Preset
-`small`, 20 steps, and {DEFAULT_MODEL}, 4 steps. File to file with `photochrom colorize`, which draws four colourings,
-start-up included, the best of three.
+Four colourings, start-up included, the best of three.
 
 | photo | seconds | memory, MB | with the encoder vgg16: seconds | memory, MB | {DEFAULT_MODEL}: seconds | memory, MB |
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Photos of 64x64 per second in batches, one colouring each, from Python, the best of three:
+## Many small photos, from Python
+
+Photos of 64x64 per second in batches, one colouring each, the best of three.
 
 | convolutions | without encoder | with vgg16 | {DEFAULT_MODEL} |
 |---|---|---|---|
 {chr(10).join(rates)}
 
-With vgg16 a step takes two evaluations, since models with an encoder are guided where nothing is said (`--guidance 1` halves
-that); {DEFAULT_MODEL} has learnt what guidance does, and most of its time is its encoder's, which sees photos at twice their size.
+{written_by("cost.py")}, convolutions in {arithmetic}
+(`photochrom.precision` measured it to be faster here). Preset `small` takes 20 steps, {DEFAULT_MODEL} takes 4.
 """
-    files.write_bytes(REPORT, text.encode())
+    write_figures(REPORT, text)
 
 
 if __name__ == "__main__":

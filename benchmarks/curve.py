@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from changes import SHOWN, number
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.commands.terminal import Display
 from photochrom.config import PRESETS, Config, build
 from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import model_at_size
 from photochrom.evaluation.photos import Packed
-from photochrom.files import write_bytes
 from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.training import loop
 
-TWO_CORES = 123 * 60  # photos a minute, see docs/measurements/what-helped.md
+TWO_CORES = 123 * 60  # photos a minute, see docs/measurements/curve.md
 K, BATCH = 1_000, 256
 
 
@@ -101,7 +100,7 @@ def absolute(report: dict[str, Any], name: str) -> str:
 
 
 def text(reports: dict[str, dict[str, Any]], data: str, device: str, dearer: float) -> str:
-    """docs/measurements/curve.md, from a report for each model that others are held against.
+    """The figures of docs/measurements/curve.md, from a report for each model that others are held against.
 
     dearer: how much longer a photo took with the perceptual loss than without.
     """
@@ -121,16 +120,10 @@ def text(reports: dict[str, dict[str, Any]], data: str, device: str, dearer: flo
     gan = GOING_ON[others[-1]]
     steps = gan.epochs * -(-gan.photos // gan.epochs // BATCH)
     on = [f"| {name} | {differences(reports[noise], name)} |" for name in others]
-    return f"""# Longer trainings
-
-{written_by(f"curve.py evaluate --data {data}")}. Trained on {device}: the preset
-small, encoder vgg16x2 with guidance 1.5, luma of 30 % aged, mirrored, batches of {BATCH}, learning rate 1.2e-3 falling to 0, seed 0;
-each from nothing, where nothing else is said. {first["data"]["photos"]} validation photos, one colouring each, DDIM in 20 steps, where strength makes all 85 % as colourful as
-the true photos. Intervals: 95 % over photos. Bold: more than photos' chance. One training each: "another seed" shows what chance of training does.
-
+    return f"""
 ## Length
 
-Photos seen, and the hours of two cores that they would take (123 photos a second):
+Photos seen, and the hours that two cores would take for them (123 photos a second):
 
 | | {head}
 {chr(10).join(lengths)}
@@ -142,22 +135,26 @@ Differences of each to the one before:
 
 ## One change at a time, {CURVE[BASE].photos:,} photos
 
-Differences to the same without it:
+Differences to the same training without the change:
 
 | | {head}
 {chr(10).join(changes)}
 
-Here 0.9999 is the same as 0.999: the decay rises with the steps, (1 + n) / (10 + n), and gets to 0.992 in all of them.
-
 ## Two ways to go on
 
-From the model of {CURVE["600k"].photos:,} photos, learning rate 8e-4, seed 1. With the perceptual loss a photo took {dearer:.2f} times as long; 1.33 times would be equal
-time. Differences to `{noise}` ({absolute(reports[noise], noise).replace(" | ", ", ")}):
+From the model of {CURVE["600k"].photos:,} photos, learning rate 8e-4, seed 1. With the perceptual loss, a photo took {dearer:.2f} times as long; 150,000
+photos make equal time at 1.33. Differences to `{noise}` ({absolute(reports[noise], noise).replace(" | ", ", ")}):
 
 | | {head}
 {chr(10).join(on)}
 
-The discriminator learns alone for 500 steps (`--gan-delay`), and had a say in the last {steps - 500} of {steps} steps only, by a weight of 0.01.
+The discriminator learns alone for 500 steps (`--gan-delay`). It took part in the last {steps - 500} of {steps} steps only, with a weight of 0.01.
+
+{written_by(f"curve.py evaluate --data {data}")}. Trained on {device}:
+preset small, encoder vgg16x2 with guidance 1.5, luma of 30 % aged, mirrored, batches of {BATCH}, learning rate 1.2e-3 falling to 0,
+seed 0; from nothing, unless a row says otherwise. {first["data"]["photos"]} validation photos, one colouring each, DDIM in 20 steps, where strength
+makes all 85 % as colourful as the true photos. Intervals: 95 % over photos. Bold: chance of the photos does not explain it.
+"another seed" shows what chance of the training does.
 """
 
 
@@ -188,7 +185,7 @@ def evaluate_all(pack: DataSet, out: Path, photos: int) -> None:
         reports[first] = renamed(report, {folder_of(name, out).name: name for name in (first, *rest)})
     device = folder_of(BASE, out).history[-1].get("device", "another machine")
     paces = [folder_of(name, out).history[-1]["photos_per_second"] for name in (noise, others[0])]
-    write_bytes(MEASUREMENTS / "curve.md", text(reports, pack.name, device, paces[0] / paces[1]).encode())
+    write_figures(MEASUREMENTS / "curve.md", text(reports, pack.name, device, paces[0] / paces[1]))
 
 
 def renamed(report: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from scipy.stats import t as student
 
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.coloring.colorings import Colorings, agreed
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.upsampling import lay_over
@@ -180,33 +180,22 @@ def compare(drawn: dict[int, Drawn], true: Sequence[Array], trained: int) -> Com
     )
 
 
-def page(
+def figures(
     options: argparse.Namespace, steps: int, trained: int, names: Sequence[str], seconds: dict[int, float], one: Compared,
     mean: Compared, truth: float,
 ) -> str:  # fmt: skip
-    """docs/measurements/detail.md."""
+    """The figures of docs/measurements/detail.md."""
     costs = [
         f"| {side} | {spent:.2f} | {one.strengths[side]:.2f} | {mean.strengths[side]:.2f} |"
         for side, spent in seconds.items()
     ]
-    return f"""# Working size
-
-{written_by(f"detail.py {options.model}")}. The model was trained at {trained} pixels;
-`colorize --detail` shows it a photo with a shorter side of another length. {len(names)} free photographs
-({", ".join(names)}), whole, {options.seeds} seeds each, {steps} steps, measured at their own size
-(colourfulness of the true ones: {truth:.1f}).
-
+    return f"""
 At equal colourfulness, {findings(one.equal, trained)}. Of the mean of {options.seeds} colourings, {findings(mean.equal, trained)}.
 
-By default (`default_detail` in `colorizer.py`), models with an encoder see photos at twice the size of their training, as far as
-the photos have it, and others at that size.
-
-In brackets is the mean difference from {trained} pixels over the photos, each of them a mean over its seeds, with its 95 % interval
-(Student's t); bold where it excludes zero. {len(names)} photos are few: only large differences can show, photos of other kinds
-may answer otherwise, and of the {len(ERRORS) * (len(seconds) - 1)} comparisons in a table about one looks certain by chance. Almost black regions
-count in photos that have at least 1 % of them.
-
 ## Single colourings, as colourful as at {trained} pixels
+
+In brackets: the mean difference from {trained} pixels over the photos, with its 95 % interval (Student's t). Bold: the interval
+excludes zero.
 
 {table(one.equal, trained)}
 
@@ -224,7 +213,7 @@ Colour distance by photo:
 
 ## Cost
 
-Processor seconds for a single colouring, from a photo in memory to its picture at full size, and the strengths that made single
+Processor seconds for a single colouring, from a photo in memory to its picture at full size; and the strengths that made single
 colourings and means as colourful as at {trained} pixels.
 
 | shorter side | seconds | strength | of a mean |
@@ -234,6 +223,11 @@ colourings and means as colourful as at {trained} pixels.
 ![true, and coloured at each working size](detail.png)
 
 *The first seed of each, as made.*
+
+{written_by(f"detail.py {options.model}")}. The model was trained at {trained} pixels. {len(names)} free photographs
+({", ".join(names)}), whole, {options.seeds} seeds each, {steps} steps, measured at their own size
+(colourfulness of the true ones: {truth:.1f}). Each table has {len(ERRORS) * (len(seconds) - 1)} comparisons. Almost black regions count in photos that have at least
+1 % of them.
 """
 
 
@@ -259,8 +253,8 @@ def main() -> None:
     columns |= {str(side): [several[0] for several in each.samples] for side, each in drawn.items()}
     write_bytes(MEASUREMENTS / "detail.png", png(few_colors(sheet(columns, TILE))))
     seconds = {side: each.seconds for side, each in drawn.items()}
-    text = page(options, colorizer.config.steps, trained, list(photos), seconds, one, mean, truth)
-    write_bytes(MEASUREMENTS / "detail.md", text.encode())
+    text = figures(options, colorizer.config.steps, trained, list(photos), seconds, one, mean, truth)
+    write_figures(MEASUREMENTS / "detail.md", text)
     print(text)
 
 

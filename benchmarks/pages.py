@@ -11,8 +11,12 @@ from pathlib import Path
 
 import torch
 
+from photochrom.files import write_bytes
+
 DOCS = Path(__file__).parents[1] / "docs"
 MEASUREMENTS = DOCS / "measurements"
+BEGIN = "<!-- Figures: a script writes what follows. -->"
+END = "<!-- End of the figures. -->"
 
 
 def parser_for(about: str | None, data: str | None = None) -> argparse.ArgumentParser:
@@ -35,9 +39,20 @@ def processor() -> str:
 
 
 def written_by(command: str) -> str:
-    """How a page begins: its command, the day, the machine. command: the script and its arguments."""
+    """Who wrote the figures: the command, the day, the machine. command: the script and its arguments."""
     machine = f"{processor()}, {os.cpu_count()} cores, torch {torch.__version__}"
     return f"Written by `python benchmarks/{command}` on {datetime.now(UTC).date()}: {machine}"
+
+
+def write_figures(page: Path, figures: str) -> None:
+    """Put figures between the two marks of a page. The question, the answer and the limits around them stay.
+
+    A page without marks gets them at its end.
+    """
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    above, _, rest = text.partition(BEGIN)
+    _, _, below = rest.partition(END)
+    write_bytes(page, f"{above}{BEGIN}\n\n{figures.strip()}\n\n{END}{below or chr(10)}".encode())
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

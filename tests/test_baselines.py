@@ -153,10 +153,10 @@ def test_the_command_trains_evaluates_and_writes_the_page(
     ]  # fmt: skip
     compare.main([*common, "--minutes", "0.002"])
     text = page.read_text(encoding="utf-8")
-    assert capsys.readouterr().out.strip() == text.strip()
+    assert capsys.readouterr().out.strip() in text
     for name in ("model_v1", "Photochrom V1", "regression", "RGB diffusion", "pix2pix", "gray"):
         assert f"\n| {name} |" in text
-    assert "6 photos of its part validation" in text
+    assert "6 photos of its validation part" in text
     assert (tmp_path / "out" / "sheet.png").stat().st_size > 1000
     files = sorted((tmp_path / "out").glob("*.safetensors"))
     assert [file.stem for file in files] == ["pix2pix", "regression", "rgb-diffusion", "v1", "v2"]

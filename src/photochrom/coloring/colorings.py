@@ -24,7 +24,7 @@ def agreed(c: Tensor) -> Tensor:
     Agreement at a place is the mean product of two different colourings over their mean square: 1 where all are equal, 0 where
     they have nothing in common. Their mean fades where agreement is near CHANCE or below, so that chance makes gray, not
     brown. Then a factor of BOLDER at most gives each photo the mean chroma length of its colourings back.
-    docs/measurements/what-helped.md has the measurements.
+    docs/measurements/agreement.md has the measurements.
     """
     count = len(c)
     if count == 1:
