@@ -15,13 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.config import PRESETS, ModelConfig
 from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.diffusion.encoder import Encoder
-from photochrom.files import write_bytes
 from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
 GRID = 8
@@ -92,18 +91,19 @@ def main() -> None:
     assert isinstance(pack, Pack)
     names = [name for name in get_args(ModelConfig.model_fields["encoder"].annotation) if name != "none"]
     rows = [row(name, pack, options.train, options.validation) for name in names]
-    text = f"""# What each encoder sees
-
-{written_by(f"encoders.py --data {pack.name}")}. {options.train:,} training photos of {pack.name}, {pack.size} pixels,
-and {options.validation} validation photos of which it is asked: the share of the spread of chroma (on an 8 x 8 grid) that ridge regression
-explains from the encoder's maps at the same place, and the share of photos whose category, one of {len(pack.categories)}, it names from the deepest map.
-
+    text = f"""
 | encoder | maps | chroma explained | category named | ms for each photo |
 |---|---|---:|---:|---:|
 {chr(10).join(rows)}
+
+Chroma explained: the share of the spread of chroma (on an 8 x 8 grid) that ridge regression explains from the encoder's maps at
+the same place. Category named: the share of photos whose category, one of {len(pack.categories)}, it names from the deepest map.
+
+{written_by(f"encoders.py --data {pack.name}")}. It learns from {options.train:,} training photos of
+{pack.name}, {pack.size} pixels, and is asked about {options.validation} validation photos.
 """
     print(text)
-    write_bytes(MEASUREMENTS / "encoders.md", text.encode())
+    write_figures(MEASUREMENTS / "encoders.md", text)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from pages import MEASUREMENTS, parser_for, written_by
-from photochrom import files, model_folder
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
+from photochrom import model_folder
 from photochrom.coloring.onnx import read_onnx, write_onnx
 from photochrom.config import PRESETS, build
 from photochrom.diffusion.encoder import Encoder
@@ -99,18 +99,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         rows = [row for preset in ("small", "default") for row in measure(preset, Path(work))]
     chosen = "bfloat16" if bfloat16_is_faster() else "float32"
-    text = f"""# Engines
-
-{written_by("engines.py")}, one thread, onnxruntime {version("onnxruntime")}. Photos of {SIZE}x{SIZE} through the network with vgg16's features, per second:
-one evaluation each, of which a colouring takes 20. `Colorizer` convolves in {chosen} here, because a measurement found that
-faster (`photochrom.precision`); onnxruntime runs in float32. Medians of {ROUNDS} rounds in turns; factors are taken within each
-round, with their range, and above 1 onnxruntime is faster.
-
+    text = f"""
 | preset | batch | {TORCH} | torch, {chosen}, as chosen here | {ONNX} | {ONNX} / {TORCH} | {ONNX} / {CHOSEN} |
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
+
+{written_by("engines.py")}, onnxruntime {version("onnxruntime")}, one thread. Photos of
+{SIZE}x{SIZE} per second through the network with vgg16's features, one evaluation each; a colouring takes 20. `Colorizer` convolves in
+{chosen} here, because `photochrom.precision` measured it to be faster; onnxruntime runs in float32. Medians of {ROUNDS} rounds in turns.
+Factors come from within each round, with their range; above 1, onnxruntime is faster.
 """
-    files.write_bytes(REPORT, text.encode())
+    write_figures(REPORT, text)
 
 
 if __name__ == "__main__":

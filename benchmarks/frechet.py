@@ -8,12 +8,11 @@ it is measured for nested sets of photos and extrapolated along a line in 1 / N 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from pages import MEASUREMENTS, parser_for
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
 from photochrom.diffusion.vgg16 import VGG16
@@ -21,7 +20,6 @@ from photochrom.evaluation import metrics
 from photochrom.evaluation.candidates import Batch, Candidate, model_at_size, references, render
 from photochrom.evaluation.metrics import Array, Moments, frechet_distance
 from photochrom.evaluation.photos import Packed
-from photochrom.files import write_bytes
 
 COUNTS = (300, 400, 600, 800, 1200)  # of 256 channels; all photos are added to these
 BATCH = 50
@@ -45,8 +43,8 @@ def distances(found: Array, true: Array, counts: list[int]) -> list[float]:
     return values
 
 
-def page(rows: dict[str, list[float]], counts: list[int], data: str, command: str) -> str:
-    """docs/measurements/frechet.md; a row may be short of the last counts."""
+def figures(rows: dict[str, list[float]], counts: list[int], photos: str, command: str) -> str:
+    """The figures of docs/measurements/frechet.md; a row may be short of the last counts."""
     lines = [
         f"| | {' | '.join(f'{count:,} photos' for count in counts)} | for ever more |",
         "|---|" + "---:|" * (len(counts) + 1),
@@ -55,13 +53,12 @@ def page(rows: dict[str, list[float]], counts: list[int], data: str, command: st
         limit = np.polyfit(1 / np.array(counts[: len(values)]), values, 1)[1]
         cells = [f"{value:,.0f}" for value in values] + [""] * (len(counts) - len(values))
         lines.append(f"| {name} | {' | '.join(cells)} | {max(0.0, limit):,.0f} |")
-    return f"""# FD-VGG16 and the number of photos
-
-Written by `{command}` on {datetime.now(UTC).date()}. {data}. FD-VGG16 between coloured and true photos; below the full
-number the mean over disjoint parts; "for ever more": where a line in 1 / N through all of these ends. "{OTHERS}" are compared with as many
-that they share nothing with: what chance alone makes of that many photos. Colourings are of the very photos that they are compared with, so less of theirs is chance.
-
+    return f"""
 {chr(10).join(lines)}
+
+{written_by(command)}, on {photos}. FD-VGG16 between coloured and true
+photos, in thousands. Below the full number: the mean over disjoint parts. "for ever more": where a straight line in 1 / N through
+all of these ends.
 """
 
 
@@ -99,9 +96,9 @@ def main() -> None:
     half = len(true) // 2
     few = [count for count in counts if count <= half]
     rows[OTHERS] = distances(true[half : 2 * half], true[:half], few)
-    command = f"python benchmarks/frechet.py {' '.join(options.models)} --data {pack.name}"
-    data = f"The {len(true):,} photos of the {options.split} part of {pack.name}, {pack.size} pixels"
-    write_bytes(MEASUREMENTS / "frechet.md", page(rows, counts, data, command).encode())
+    command = f"frechet.py {' '.join(options.models)} --data {pack.name}"
+    photos = f"the {len(true):,} photos of the {options.split} part of {pack.name}, {pack.size} pixels"
+    write_figures(MEASUREMENTS / "frechet.md", figures(rows, counts, photos, command))
 
 
 if __name__ == "__main__":

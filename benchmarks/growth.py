@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from cost import make_model
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.importing import import_photos
@@ -302,41 +302,28 @@ def main() -> None:
         growths.append(colouring(work))
     attention = attention_rows()
     write_bytes(MEASUREMENTS / "growth.png", plot(growths))
-    text = f"""# How cost grows
-
-{written_by("growth.py")}, trainings in {for_training("auto")}, with {torch.get_num_threads()} threads, preset
-`small`, 64x64 where nothing else is said. Times are processor times of all threads, the shortest of several. The exponent is that of cost = a * work ** exponent;
-the work is the number of pixels, of photos, or (for width) of multiply-adds. 1 is ideal, less means that something
-fixed is in it; the last column is the exponent between the two largest, where that is least.
-Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; a busy machine has smaller caches to offer, which large sizes feel most.
-
-![cost against size](growth.png)
-
+    text = f"""
 | what | at | milliseconds | exponent | at the end |
 |---|---|---|---|---|
 {chr(10).join(line(growth) for growth in growths)}
 
-## What grew faster than the work, and was mended
-
-- Drawing a batch from a packed data set shuffled all photos anew in each step: 0.5 ms a step for 49,000 photos, 32 ms for a
-  million, 590 ms for ten million. A pass is now shuffled once, in the same order: 0.03 ms for ten million.
-- An import went through all files left out at each broken one, so with many of both it grew with the square. It counts now.
+The exponent is that of cost = a * work ** exponent. The work is the number of pixels, of photos, or (for width) of multiply-adds.
+1 is ideal; less means that something fixed is in it. The last column is the exponent between the two largest sizes, where the fixed
+part matters least. Times are processor times of all threads, the shortest of several.
 
 ## Attention
 
-Attention compares every place with every other, so it grows with the square of the pixels. The network has it at its two
-coarsest levels, where a map has (S/8)^2 and (S/16)^2 places. Its share of one evaluation, in multiply-adds and in time, with these
-two levels and with the coarsest alone (`--attention 1`):
+Its share of one evaluation, in multiply-adds and in time, at the two coarsest levels (the default) and at the coarsest alone
+(`--attention 1`):
 
 | photo | places | multiply-adds | time | `--attention 1`: multiply-adds | time | milliseconds |
 |---|---|---|---|---|---|---|
 {chr(10).join(attention)}
 
-Its memory does not grow with the square: torch computes it in blocks, without the matrix of all pairs. For training above 256
-pixels take `--attention 1`, or one more entry in `--features`: each halves the side of the largest map that attends, and takes
-attention down to less than a fifth. What that does to the colours was not measured.
+{written_by("growth.py")}, trainings in {for_training("auto")}, with {torch.get_num_threads()} threads, preset
+`small`, 64x64 unless a row says otherwise. Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.
 """
-    write_bytes(MEASUREMENTS / "growth.md", text.encode())
+    write_figures(MEASUREMENTS / "growth.md", text)
     print(text)
 
 

@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 
 from detail import as_array, few_colors
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.options import Hint
 from photochrom.data.demo import photographs
@@ -154,8 +154,8 @@ def marked(gray: Image.Image, case: Case) -> Image.Image:
     return picture
 
 
-def page(options: argparse.Namespace, found: dict[str, Found]) -> str:
-    """docs/measurements/hints.md."""
+def figures(options: argparse.Namespace, found: dict[str, Found]) -> str:
+    """The figures of docs/measurements/hints.md."""
     rows = [
         f"| {name} | {f.place[0]:.1f} → {f.place[1]:.1f} | {f.whole[0]:.1f} → {f.whole[1]:.1f} | {f.object:.1f} | {f.rest:.1f} "
         f"| {f.otherwise:.1f} |"
@@ -167,26 +167,20 @@ def page(options: argparse.Namespace, found: dict[str, Found]) -> str:
     moved, rest, otherwise = np.mean([(f.object, f.rest, f.otherwise) for f in found.values()], axis=0)
     halved = sum(f.whole[1] < f.whole[0] / 2 for f in found.values())
     held = sum(f.rest < NOTICED for f in found.values())
-    return f"""# Hints
-
-{written_by(f"hints.py {options.model}")}: one `--hint` on each of {len(found)} crops of free
-photographs, {options.seeds} seeds, the same with and without the hint. Places and outlines were chosen by hand before a
-result was seen; the outlines serve to measure alone. All distances are means of (a,b) in CIELAB, where {NOTICED} is a just
-noticeable difference. The hint's colour is its chroma laid over the photo's luma. What lies within {BORDER:.0%} of the shorter side
-around an outline counts as neither.
-
-![gray with the hint, coloured without it, coloured with it](hints.png)
-
-*The first seed.*
-
-The hint brings its object to less than half the distance from its colour on {halved} of {len(found)} pictures; the rest changes by less
-than is noticed on {held}. By design a hint fades within about a quarter of the shorter side (`REACH` in `hints.py`) and at edges of luma: a
-large object takes several.
+    return f"""
+The hint brings its object to less than half the distance from its colour on {halved} of {len(found)} pictures. The rest changes by less than is
+noticed on {held}.
 
 | picture | hinted place: distance from the hint's colour without → with it | the same over the whole object | the hint moves the object | the rest | another seed moves the rest |
 |---|---|---|---:|---:|---:|
 {chr(10).join(rows)}
 | **mean** | {place[0]:.1f} → {place[1]:.1f} | {whole[0]:.1f} → {whole[1]:.1f} | {moved:.1f} | {rest:.1f} | {otherwise:.1f} |
+
+All distances are means of (a,b) in CIELAB, where {NOTICED} is a just noticeable difference. The hint's colour is its chroma laid over
+the photo's luma. What lies within {BORDER:.0%} of the shorter side around an outline counts as neither object nor rest.
+
+{written_by(f"hints.py {options.model}")}: one `--hint` on each of {len(found)} crops of free photographs, {options.seeds}
+seeds, the same with and without the hint.
 """
 
 
@@ -212,7 +206,7 @@ def main() -> None:
             column.append(picture)
         print(case.name, found[case.name], flush=True)
     write_bytes(MEASUREMENTS / "hints.png", png(few_colors(sheet(columns, TILE, across=2))))
-    write_bytes(MEASUREMENTS / "hints.md", page(options, found).encode())
+    write_figures(MEASUREMENTS / "hints.md", figures(options, found))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pages import MEASUREMENTS, parser_for, processor, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.config import PRESETS, ModelConfig, build
 from photochrom.data.demo import make_demo
 from photochrom.data.pack import Pack
@@ -265,40 +265,32 @@ def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
     )
 
 
-def page(networks: str, convolutions: str, reading: str, batch: int, repetitions: int) -> str:
-    """docs/measurements/peers.md."""
+def figures(networks: str, convolutions: str, reading: str, batch: int, repetitions: int) -> str:
+    """The figures of docs/measurements/peers.md."""
     packages = ", ".join(
-        f"{name} {version(name)}" for name in ("torch", "diffusers", "denoising-diffusion-pytorch", "numpy")
+        f"{name} {version(name)}" for name in ("diffusers", "denoising-diffusion-pytorch", "numpy")
     )
-    return f"""# Benchmarks
-
-{written_by("peers.py")}.
-
-- machine: {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.system()}
-- versions: Python {platform.python_version()}, {packages}
-- all in one process, taking turns, {repetitions} rounds after a warm-up; medians, with the range in brackets; factors are
-  taken within each round
-
+    return f"""
 ## Training step
-
-Forward, backward and AdamW at features {", ".join(map(str, FEATURES))}, {SIZE}x{SIZE} photos, batches of {batch}.
-Ours predicts chroma from luma and noisy chroma; the others predict RGB from gray and noisy RGB, as is usual. In bfloat16 (autocast)
-`photochrom train` computes where a measurement finds convolutions faster in it; nothing chooses it for the others, so the last
-column is what a user gets who leaves it to the program. Factors of the column before it compare like with like.
 
 {networks}
 
+Forward, backward and AdamW at features {", ".join(map(str, FEATURES))}, {SIZE}x{SIZE} photos, batches of {batch}.
+
 ## Beside a bare convolution
 
-A training step of the small preset ({", ".join(map(str, PRESETS["small"].features))}), batches of {2 * batch}, and a 3x3 convolution of 64 channels over maps of {SIZE // 2}x{SIZE // 2},
-forward and backward: multiply-adds a second. What is lost goes into normalisation, activations, the optimiser, and
-convolutions of 32 channels, which are slower by themselves.
-
 {convolutions}
+
+Multiply-adds a second of a training step of the small preset ({", ".join(map(str, PRESETS["small"].features))}), batches of {2 * batch}, and of a 3x3 convolution of 64
+channels over maps of {SIZE // 2}x{SIZE // 2}, forward and backward.
 
 ## Reading
 
 {reading}
+
+{written_by("peers.py")}, {torch.get_num_threads()} threads, {platform.system()}, Python {platform.python_version()}, {packages}.
+All in one process and in turns, {repetitions} rounds after a warm-up; medians, with the range in brackets. Factors come from within
+each round.
 """
 
 
@@ -318,9 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         pack = Pack.open(options.data or make_demo(Path(scratch, "demo")).folder)
         reading = compare_reading(pack, options.batch, options.repetitions)
     print(networks, convolutions, reading, sep="\n\n")
-    options.output.write_text(
-        page(networks, convolutions, reading, options.batch, options.repetitions), encoding="utf-8"
-    )
+    text = figures(networks, convolutions, reading, options.batch, options.repetitions)
+    write_figures(options.output, text)
     say(f"written: {options.output}")
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pages import MEASUREMENTS, parser_for, written_by
-from photochrom import files, model_folder
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
+from photochrom import model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.data.dataset import find
 from photochrom.diffusion.encoder import Encoder
@@ -67,18 +67,17 @@ def main() -> None:
     ways = {"in float32": first, "in bfloat16": second, "in float32, another seed": other}
     table = [row(name, metrics.ab_distance(first, found)) for name, found in list(ways.items())[1:]]
     errors = [f"{metrics.ab_distance(found, true).mean():.2f} {name}" for name, found in ways.items()]
-    text = f"""# How far bfloat16 changes the colours
-
-{written_by(f"precision.py {options.model} --data {data.name} --photos {options.photos}")}: {len(photos)} validation photos, coloured once in float32, and
-again as the table says. Distances are in CIELAB (a,b), where 2.3 is a just noticeable difference.
-
+    text = f"""
 | coloured again | mean distance | 99.9 % of pixels are below | the worst photo's mean |
 |---|---|---|---|
 {chr(10).join(table)}
 
 Mean distance to the true colours: {", ".join(errors)}.
+
+{written_by(f"precision.py {options.model} --data {data.name} --photos {options.photos}")}: {len(photos)} validation photos, coloured
+once in float32, and again as the table says. Distances are in CIELAB (a,b), where 2.3 is a just noticeable difference.
 """
-    files.write_bytes(REPORT, text.encode())
+    write_figures(REPORT, text)
     print(text)
 
 

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.options import Options
 from photochrom.commands.terminal import Display
@@ -139,24 +139,21 @@ def main() -> None:
 
 
 def write(result: dict[str, Any], model: str, samplers: Sequence[str], slowest: str) -> None:
-    """docs/measurements/samplers.md and docs/measurements/samplers.png."""
+    """The figures of docs/measurements/samplers.md, and docs/measurements/samplers.png."""
     data = result["data"]
     rows = [f"{s} {n}" for s in samplers for n in EVALUATIONS] + [slowest]
-    text = f"""# Samplers and steps
+    text = f"""
+{table(result, rows)}
+
+Measures as made, at strength 1; in the last columns where strength makes all 85 % as colourful as the true photos
+({result["rows"]["true photos"]["colorfulness"]["value"]:.2f}). Bold: cannot be told apart from DDIM with 50 evaluations on the same photos with the same first noise (95 % interval of
+the difference, or less than the measure resolves). Heun takes two evaluations a step and leaves out what does not fit.
 
 {written_by(f"samplers.py --data {data['name']} --photos {data['photos']}")}: model {model}, {data["photos"]} validation
-photos of {data["name"]} (checksum {data["checksum"]}). Measures as made, at strength 1; errors shrink as colours fade, so they mean
-something only beside colourfulness (of the true photos: {result["rows"]["true photos"]["colorfulness"]["value"]:.2f}), or where
-strength makes all equally colourful (last columns, 85 % of the true photos'). Bold: cannot be told apart from DDIM with 50
-evaluations on the same photos with the same first noise (95 % interval of the difference, or less than the measure
-resolves). Heun takes two evaluations a step and leaves out what does not fit.
-
-![measures against evaluations](samplers.png)
-
-{table(result, rows)}
+photos of {data["name"]} (checksum {data["checksum"]}).
 """
     write_bytes(MEASUREMENTS / "samplers.png", plot(result, samplers, slowest))
-    write_bytes(MEASUREMENTS / "samplers.md", text.encode())
+    write_figures(MEASUREMENTS / "samplers.md", text)
 
 
 if __name__ == "__main__":

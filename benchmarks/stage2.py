@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pages import MEASUREMENTS, parser_for, processor
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.config import PRESETS, Config, StageConfig, build
 from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
@@ -98,21 +98,14 @@ def table(found: dict[str, list[float]]) -> list[str]:
 
 
 def report(sections: Sequence[tuple[str, list[str]]], rounds: int) -> str:
-    """The page."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    lines = [
-        "# What stage 2 costs",
-        "",
-        f"Made by `python benchmarks/stage2.py` on {device}, {torch.get_num_threads()} threads, PyTorch "
-        f"{torch.__version__}: {rounds} rounds in which all ways take one whole training step each in turn, photos of "
-        "64 pixels, chroma at half size.",
-        "",
-        f"V2 is the perceptual loss on at most {V2.perceptual_share:g} of a batch's photos, from noise level "
-        f"{V2.perceptual_from:g} on, at chroma's size. The rows below V2 + GAN are V2 with one of its savings taken out.",
+    """The figures of docs/measurements/stage2.md."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    lines = [line for title, rows in sections for line in (f"## {title}", "", *rows, "")]
+    lines += [
+        f"{written_by('stage2.py')}{gpu}, {torch.get_num_threads()} threads: {rounds} rounds in which all ways",
+        "take one whole training step each in turn, photos of 64 pixels, chroma at half size.",
     ]
-    for title, rows in sections:
-        lines += ["", f"## {title}", "", *rows]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -138,8 +131,7 @@ def main() -> None:
             rows = table(seconds(config, pack, arguments.rounds))
             sections.append((f"Preset {preset}, batch of {batch}", rows))
             print(f"\n{sections[-1][0]}\n", *rows, sep="\n", flush=True)
-    arguments.out.parent.mkdir(exist_ok=True)
-    arguments.out.write_text(report(sections, arguments.rounds), encoding="utf-8")
+    write_figures(arguments.out, report(sections, arguments.rounds))
     print(f"\nwritten to {arguments.out}")
 
 
