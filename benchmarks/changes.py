@@ -179,7 +179,7 @@ def pace(pack: Pack, out: Path) -> None:
     for name, change in differing.items():
         trainings[name] = Training(config(change), pack)
         trainings[name].batches.keep_features()
-        trainings[name].train_step()
+        train_step(trainings[name])
     ratios: dict[str, list[float]] = {name: [] for name in differing}
     for _ in range(ROUNDS):
         seconds = {}

@@ -26,7 +26,8 @@ from photochrom.config import PRESETS, Config, StageConfig, build
 from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
 from photochrom.diffusion import color
-from photochrom.training.losses import Noisy, StageLoss, lift_shadows
+from photochrom.training.losses import StageLoss, lift_shadows
+from photochrom.training.noisy import Noisy
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 

@@ -49,14 +49,15 @@ def pick_device(name: str | None = None) -> torch.device:
 class Colorizer:
     """A trained model that colours photos.
 
-    >>> from photochrom import Colorizer, Hint
-    >>> colorizer = Colorizer.load("my_model")  # a name under models/
-    >>> colorizer("old.jpg").save("coloured.png")
-    >>> one, two = colorizer(["old.jpg", "other.png"], steps=4, seed=7)
-    >>> red = colorizer("old.jpg", hints=[Hint(12, 8, (200, 40, 40))], strength=1.2)
-    >>> several = colorizer.samples("old.jpg", 3, steps=4)
-    >>> len(several), several[0].size == several.uncertainty().size
-    (3, True)
+    Examples:
+        >>> from photochrom import Colorizer, Hint
+        >>> colorizer = Colorizer.load("my_model")  # a name under models/
+        >>> colorizer("old.jpg").save("coloured.png")
+        >>> one, two = colorizer(["old.jpg", "other.png"], steps=4, seed=7)
+        >>> red = colorizer("old.jpg", hints=[Hint(12, 8, (200, 40, 40))], strength=1.2)
+        >>> several = colorizer.samples("old.jpg", 3, steps=4)
+        >>> len(several), several[0].size == several.uncertainty().size
+        (3, True)
     """
 
     def __init__(self, config: Config, network: UNet | OnnxNetwork, device: str | None = None) -> None:
