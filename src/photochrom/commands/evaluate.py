@@ -119,11 +119,11 @@ def evaluate(
 
         candidates: Sequence[Candidate]
         measured_on: Photos
+        learnt_from = [
+            each for model in folders for each in model_folder.learnt_from(model.config, models_dir)
+        ]
         if folder is None:
             pack = find(data or folders[0].config.data.name, data_dir, typed=data is not None)
-            learnt_from = [
-                each for model in folders for each in model_folder.learnt_from(model.config, models_dir)
-            ]
             measured_on = Packed(pack, split, count, options.seed, learnt_from, data_dir)
             if seen := measured_on.facts.get("seen"):
                 display.say(f"{seen} photos are left out: they look like photos that a model learnt from")
@@ -142,13 +142,20 @@ def evaluate(
         else:
             if "average" not in options.model_fields_set:
                 options = options.but(average=CALM)
-            candidates = [
-                model_at_full_size(each.path, models_dir, options, device=device) for each in folders
-            ]
-            measured_on = Folder(folder, tools, count, options.seed, at == "full", progress)
+            measured_on = Folder(
+                folder, tools, count, options.seed, at == "full", progress, learnt_from, data_dir
+            )
             for note in measured_on.notes():
                 display.say(note)
-            candidates = [*candidates, *measured_on.tool_candidates()]
+            candidates = [
+                *(
+                    model_at_full_size(
+                        each.path, models_dir, options, device=device, compared=measured_on.compared
+                    )
+                    for each in folders
+                ),
+                *measured_on.tool_candidates(),
+            ]
         report = run(
             candidates,
             measured_on,

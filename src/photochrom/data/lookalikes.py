@@ -32,6 +32,8 @@ KEPT, SEEN, FINE, CELLS = (
     4,
 )  # frequencies; sides of what patterns, detail and colours are taken from
 ROWS, COLUMNS, AT_ONCE = 512, 4096, 256
+VERSION = 1  # of `patterns`, which data sets keep in a file
+Progress = Callable[[int, int], None]  # (done, total)
 
 # Left, top and side of each window, as shares of the photo's side; the first is the whole.
 WINDOWS = [(0.0, 0.0, 1.0)] + [
@@ -40,12 +42,13 @@ WINDOWS = [(0.0, 0.0, 1.0)] + [
     for top in range(most + 1)
     for left in range(most + 1)
 ]
+SHAPE = (len(WINDOWS), KEPT * KEPT)  # of a photo's `patterns`
 SPANS = sorted({(start, side) for left, top, side in WINDOWS for start in (left, top)})
 ODD = np.tile(np.arange(KEPT) % 2 == 1, KEPT)  # horizontal frequencies of a pattern
 MIRROR = np.where(ODD, -1, 1).astype(np.float32)
 
 
-def look_alikes(photos: Photos, progress: Callable[[int, int], None] = lambda done, total: None) -> Indices:
+def look_alikes(photos: Photos, progress: Progress = lambda done, total: None) -> Indices:
     """The group of each photo, (N,): the lowest number among the photos that look like it, or like one of those.
 
     progress(done, total) counts photos. Among more than MOST photos nothing is sought, and each is its own group.
@@ -58,11 +61,11 @@ def look_alikes(photos: Photos, progress: Callable[[int, int], None] = lambda do
         return i
 
     if len(photos) <= MOST:
-        patterns = _patterns(photos)
+        all_patterns = patterns(photos)
         for start in range(0, len(photos), ROWS):
             progress(start, len(photos))
             rows = slice(start, start + ROWS)
-            for i, j in _pairs(photos, patterns, photos, patterns, rows, start):
+            for i, j in _pairs(photos, all_patterns, photos, all_patterns, rows, start):
                 a, b = sorted((first(i), first(j)))
                 group[b] = a
     return np.array([first(i) for i in range(len(group))], np.int64)
@@ -74,14 +77,46 @@ def count_groups(group: Indices) -> dict[str, int]:
     return {"groups": int((sizes > 1).sum()), "photos": int(sizes[sizes > 1].sum())}
 
 
-def seen_in(photos: Photos, others: Photos, among: Flags | None = None) -> Flags:
-    """Which photos look like one of `others`, of the same or another size: (N,). among: which of the others count."""
+def seen_in(
+    photos: Photos, others: Photos, among: Flags | None = None, theirs: Halves | None = None
+) -> Flags:
+    """Which photos look like one of `others`, of the same or another size: (N,).
+
+    among: which of the others count. theirs: the others' `patterns`, where they are known.
+    """
     seen = np.zeros(len(photos), bool)
-    patterns, theirs = _patterns(photos), _patterns(others)
+    mine = patterns(photos)
+    theirs = patterns(others) if theirs is None else theirs
     for start in range(0, len(photos), ROWS):
-        for i, j in _pairs(photos, patterns, others, theirs, slice(start, start + ROWS)):
+        for i, j in _pairs(photos, mine, others, theirs, slice(start, start + ROWS)):
             seen[i] |= among is None or bool(among[j])
     return seen
+
+
+def patterns(photos: Photos, progress: Progress = lambda done, total: None) -> Halves:
+    """The coarse pattern of luma in each window: (N, *SHAPE), of length 1, in half precision to save memory."""
+    side = photos.shape[1]
+    k, place = np.arange(KEPT), np.arange(SEEN)
+    cosines = np.cos((2 * place + 1) * k[:, None] * np.pi / (2 * SEEN)) * np.where(k, 1, 0.5**0.5)[:, None]
+    rows = np.concatenate([cosines @ _areas(side, start, share, SEEN) for start, share in SPANS])
+    rows = rows.astype(np.float32)  # (spans * 8, S)
+    weight = np.hypot(k, k[:, None]) ** 0.5
+    weight[0, 0] = 0
+    found = np.empty((len(photos), *SHAPE), np.float16)
+    at_once = max(1, AT_ONCE * 64**2 // side**2)
+    for start in range(0, len(photos), at_once):
+        progress(start, len(photos))
+        part = photos[start : start + at_once]
+        all_spans = rows @ _luma(part) @ rows.T  # (B, spans * 8, spans * 8)
+        for number, (left, top, share) in enumerate(WINDOWS):
+            v, h = (KEPT * SPANS.index((at, share)) for at in (top, left))
+            pattern = all_spans[:, v : v + KEPT, h : h + KEPT] * weight
+            pattern = pattern.reshape(len(part), -1)
+            length = np.linalg.norm(pattern, axis=1, keepdims=True)
+            found[start : start + len(part), number] = pattern / np.maximum(
+                length, 1
+            )  # a plain area has none
+    return found
 
 
 def _pairs(
@@ -157,31 +192,6 @@ def _shared_detail(a: Floats, b: Floats) -> Floats:
     product = causes @ wanted  # (P, 4, 1)
     explained = (np.linalg.solve(square, product) * product).sum((1, 2))
     return np.asarray(explained / ((wanted**2).sum((1, 2)) + 1e-3), np.float32)
-
-
-def _patterns(photos: Photos) -> Halves:
-    """The coarse pattern of luma in each window: (N, windows, 64), of length 1, in half precision to save memory."""
-    side = photos.shape[1]
-    k, place = np.arange(KEPT), np.arange(SEEN)
-    cosines = np.cos((2 * place + 1) * k[:, None] * np.pi / (2 * SEEN)) * np.where(k, 1, 0.5**0.5)[:, None]
-    rows = np.concatenate([cosines @ _areas(side, start, share, SEEN) for start, share in SPANS])
-    rows = rows.astype(np.float32)  # (spans * 8, S)
-    weight = np.hypot(k, k[:, None]) ** 0.5
-    weight[0, 0] = 0
-    found = np.empty((len(photos), len(WINDOWS), KEPT * KEPT), np.float16)
-    at_once = max(1, AT_ONCE * 64**2 // side**2)
-    for start in range(0, len(photos), at_once):
-        part = photos[start : start + at_once]
-        all_spans = rows @ _luma(part) @ rows.T  # (B, spans * 8, spans * 8)
-        for number, (left, top, share) in enumerate(WINDOWS):
-            v, h = (KEPT * SPANS.index((at, share)) for at in (top, left))
-            pattern = all_spans[:, v : v + KEPT, h : h + KEPT] * weight
-            pattern = pattern.reshape(len(part), -1)
-            length = np.linalg.norm(pattern, axis=1, keepdims=True)
-            found[start : start + len(part), number] = pattern / np.maximum(
-                length, 1
-            )  # a plain area has none
-    return found
 
 
 def _reduced(plane: Floats, window: int, side: int) -> Floats:

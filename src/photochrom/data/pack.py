@@ -27,11 +27,11 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 from PIL import Image, ImageDraw, ImageFont
 
-from photochrom.data.lookalikes import count_groups
+from photochrom.data import lookalikes
 from photochrom.data.sources import LeftOut
 from photochrom.data.stratification import stratified
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.files import sync_folder
+from photochrom.files import sync_folder, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +42,7 @@ FORMAT = 1
 SPLITS = ("train", "validation", "test")
 INDEX_FILES = ("index.json", "shards.json")  # what tells a data set from another folder: packed, in shards
 FEATURES = "features-*"  # what encoders saw of the photos, kept beside them by `training.features`
+PATTERNS = f"look-alikes-{lookalikes.VERSION}.npy"  # see `Pack.patterns`
 SCRATCH = ".import"  # how the folder ends in which a data set is built
 
 
@@ -138,6 +139,21 @@ class Pack:
         """The data set itself."""
         return self
 
+    def patterns(self, progress: lookalikes.Progress = lambda done, total: None) -> npt.NDArray[np.float16]:
+        """By what look-alikes of the photos are found, `lookalikes.patterns`, from a file beside the photos.
+
+        The first call works them out, and writes the file if the folder may be written to. progress(done, total) counts photos.
+        """
+        file = self.folder / PATTERNS
+        with suppress(OSError, ValueError, EOFError):  # not there, or torn
+            found = np.load(file, mmap_mode="r", allow_pickle=False)
+            if found.dtype == np.float16 and found.shape == (len(self.split), *lookalikes.SHAPE):
+                return np.asarray(found)
+        made = lookalikes.patterns(self.photos, progress)
+        with suppress(PhotochromError):
+            write_atomically(file, lambda stream: np.save(stream, made))
+        return made
+
     def summary(self) -> dict[str, Any]:
         """What there is to know of the data set, as numbers, strings and dicts; `bytes` is its size on disk."""
         labels = Counter(self.label.tolist())
@@ -150,7 +166,7 @@ class Pack:
             "counts": {split: self.count(split) for split in SPLITS},
             "categories": {name: labels[label] for label, name in enumerate(self.categories)},
             "left_out": dict(Counter(entry.reason for entry in self.left_out)),
-            "look_alikes": None if self.group is None else count_groups(self.group),
+            "look_alikes": None if self.group is None else lookalikes.count_groups(self.group),
             "checksum": self.checksum,
             "bytes": sum(file.stat().st_size for file in self.folder.iterdir()),
             "feature_bytes": sum(file.stat().st_size for file in self.folder.glob(FEATURES)),

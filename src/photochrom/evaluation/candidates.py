@@ -25,6 +25,7 @@ from photochrom.coloring.colorizer import BATCH, Colorizer
 from photochrom.coloring.options import EVALUATED, EVALUATED_WHOLE, Options, chosen
 from photochrom.coloring.photo import GrayPhoto, open_gray
 from photochrom.coloring.upsampling import lay_over
+from photochrom.config import Config
 from photochrom.data.dataset import DataSet
 from photochrom.data.reading import on_white, open_photo
 from photochrom.diffusion import color
@@ -147,11 +148,7 @@ def model_at_size(
     average = options.average
     facts = {
         "chroma_scale": config.model.chroma_scale,
-        "other_data": [
-            each.name
-            for each in model_folder.learnt_from(config, Path(models))
-            if each.checksum not in {pack.checksum, *compared}
-        ],
+        "other_data": _not_compared(config, models, {pack.checksum, *compared}),
         **known,
     }
 
@@ -166,6 +163,12 @@ def model_at_size(
         return Painted(y, torch.cat(parts))
 
     return Candidate(name, paint, facts)
+
+
+def _not_compared(config: Config, models: str | Path, compared: Collection[str]) -> list[str]:
+    """The data sets that a model learnt from and of which nobody can tell whether they show the photos that are measured on."""
+    learnt_from = model_folder.learnt_from(config, Path(models))
+    return [each.name for each in learnt_from if each.checksum not in compared]
 
 
 def model_facts(
@@ -272,10 +275,12 @@ def model_at_full_size(
     options: Options | None = None,
     *,
     device: str | None = None,
+    compared: Collection[str] = (),
     **changes: Any,
 ) -> Candidate:
     """A trained model, by name or path, that colours photos of any size as `photochrom colorize` does.
 
+    compared: checksums of data sets whose training photos are not among them (`Folder.compared`).
     options, or their fields as keyword arguments: how it colours; `EVALUATED_WHOLE` count. Raises PhotochromError if it is unknown.
     """
     options = chosen(options, changes)
@@ -285,6 +290,7 @@ def model_at_full_size(
     name, facts = model_facts(model, models, colorizer, options)
     more = options.model_fields_set - set(EVALUATED)
     facts |= {each: str(getattr(options, each)) for each in sorted(more)}
+    facts["other_data"] = _not_compared(colorizer.config, models, compared)
 
     def paint(batch: Batch) -> Iterator[Image.Image]:
         for group in _groups(batch.files):

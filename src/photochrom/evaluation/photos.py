@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from photochrom.config import LearntFrom
 from photochrom.data.dataset import DataSet
-from photochrom.data.reading import HEIC_SUFFIXES, SUFFIXES, is_gray, open_photo
+from photochrom.data.pack import Pack
+from photochrom.data.reading import HEIC_SUFFIXES, SUFFIXES, Pixels, is_gray, open_photo
 from photochrom.diffusion import color
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.evaluation.candidates import (
@@ -33,7 +35,7 @@ from photochrom.evaluation.candidates import (
     shrunk,
     tool,
 )
-from photochrom.evaluation.seen import seen_before
+from photochrom.evaluation.seen import learnt, still_here
 
 SIZE = 256  # pixels, the square in which the field measures
 SMALLEST = 16  # pixels that are left one after the four halvings of VGG16
@@ -42,6 +44,9 @@ LOOKED_AT = 32  # photos from which it is known whether a tool changed luma
 ALIKE = 0.7  # correlation of fine luma below which a file does not show the photo as it is
 SHAPE = 0.02  # by which the ratio of the sides may differ without a word
 EXAMPLES = 3  # names that a message lists
+LEARNT_AT = 64  # pixels at which look-alikes of training photos are sought
+LONG = 1.1  # times the shorter side: less than look-alikes differ in anyway
+TOGETHER = 512  # photos that are compared with training photos at a time
 
 
 class Photos(Protocol):
@@ -104,17 +109,22 @@ class Packed:
             )
         self.pack, self.seed = pack, seed
         self.indices = pack.drawn(split, None if learnt_from else count, 0)
-        seen = seen_before(learnt_from, pack, self.indices, data_dir)
-        self.compared = seen.compared
-        self.indices = self.indices[~np.isin(self.indices, seen.indices)][:count]
+        others: list[Pack] = []
+        seen = np.zeros(len(self.indices), bool)
+        if isinstance(pack, Pack):
+            others = still_here(learnt_from, data_dir, {pack.checksum})  # its own parts share no photo
+            for each in others:
+                seen |= learnt(pack.photos[self.indices], each)
+        self.compared = frozenset({pack.checksum, *(each.checksum for each in others)})
+        self.indices = self.indices[~seen][:count]
         if not len(self.indices):
             raise PhotochromError(
                 f"a model, or one before it, has learnt from all {split} photos of {pack.name!r}: take another --data"
             )
         self.facts: dict[str, Any] = {"name": pack.name, "checksum": pack.checksum, "split": split}
         self.facts |= {"size": pack.size, "photos": len(self.indices)}
-        if len(seen.indices):
-            self.facts["seen"] = len(seen.indices)
+        if seen.any():
+            self.facts["seen"] = int(seen.sum())
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -184,6 +194,19 @@ class Tool:
         return found
 
 
+class Looked(NamedTuple):
+    """A photo that can be measured on, before it is known whether a model has learnt from it.
+
+    mean_chroma: (2,). squares: (N,64,64,3), see `squares`. beside: how each tool's file fits, see `Folder._look_at_tool`.
+    """
+
+    file: Path
+    size: tuple[int, int]
+    mean_chroma: npt.NDArray[np.float64]
+    squares: Pixels
+    beside: list[tuple[str, float, bytes]]
+
+
 class Folder:
     """Photos of any size, measured when squeezed into a square; and what other tools have made of them."""
 
@@ -197,8 +220,11 @@ class Folder:
         seed: int = 0,
         at_full: bool = False,
         progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+        learnt_from: Iterable[LearntFrom] = (),
+        data_dir: Path = Path("data"),
     ) -> None:
         """tools: folders of coloured files by the name of who made them. count: how many photos, in a fixed order (None: all).
+        learnt_from: data sets whose training photos, and what looks like them, are left out, as far as they are in `data_dir`.
 
         Raises PhotochromError for a folder without colour photos, and for a tool's folder that fits none of them.
         """
@@ -212,29 +238,27 @@ class Folder:
         self.files: list[Path] = []
         self.left_out: list[LeftOut] = []
         self._shapes: list[float] = []
+        training_sets = still_here(learnt_from, data_dir)
+        self.compared = frozenset(each.checksum for each in training_sets)
         digest, chroma = hashlib.blake2b(digest_size=8), np.zeros(2)
-        order = np.random.default_rng(0).permutation(len(files))
-        for done, place in enumerate(order):
-            progress(done, len(files), f"looking at {done + 1:,} of {len(files):,} photos")
-            file = files[place]
-            name = file.relative_to(folder).as_posix()
-            try:
-                small, size = _look(file)
-                beside = [self._look_at_tool(each, file, small, size) for each in self.tools]
-            except PhotochromError as error:
-                self.left_out.append(LeftOut(name, str(error)))
-                continue
-            for each, (kind, change, content) in zip(self.tools, beside, strict=True):
-                each.sizes[kind] += 1
-                each.digest.update(content)
-                if len(each.luma_changes) < LOOKED_AT:
-                    each.luma_changes.append(change)
-            digest.update(repr((name, _digest(file))).encode())
-            chroma += color.from_rgb(small)[1].mean(dim=(0, 2, 3)).double().numpy()
-            self.files.append(file)
-            self._shapes.append(round(size[0] / size[1], 4))
-            if count is not None and len(self.files) == count:
-                break
+        looked = self._looked(files, progress)
+        missing = len(files) if count is None else count
+        while part := list(islice(looked, min(missing, TOGETHER))):
+            for photo, name in zip(part, self._sets_that_show(part, training_sets, progress), strict=True):
+                if name:
+                    reason = f"it looks like a training photo of {name}, from which a model learnt: take photos that none has seen"
+                    self.left_out.append(LeftOut(self._name(photo.file), reason))
+                    continue
+                for each, (kind, change, content) in zip(self.tools, photo.beside, strict=True):
+                    each.sizes[kind] += 1
+                    each.digest.update(content)
+                    if len(each.luma_changes) < LOOKED_AT:
+                        each.luma_changes.append(change)
+                digest.update(repr((self._name(photo.file), _digest(photo.file))).encode())
+                chroma += photo.mean_chroma
+                self.files.append(photo.file)
+                self._shapes.append(round(photo.size[0] / photo.size[1], 4))
+                missing -= 1
         if not self.files:
             raise PhotochromError(
                 f"{folder} has no photo to measure on, of {len(files)} files. {self.left_out[0].photo}: "
@@ -253,6 +277,41 @@ class Folder:
     def __len__(self) -> int:
         return len(self.files)
 
+    def _name(self, file: Path) -> str:
+        return file.relative_to(self.folder).as_posix()
+
+    def _looked(self, files: Sequence[Path], progress: Callable[[int, int, str], None]) -> Iterator[Looked]:
+        """The files that are colour photos with a file of each tool, in a fixed order; the others are left out."""
+        for done, place in enumerate(np.random.default_rng(0).permutation(len(files))):
+            progress(done, len(files), f"looking at {done + 1:,} of {len(files):,} photos")
+            file = files[place]
+            try:
+                picture, small = _look(file)
+                beside = [self._look_at_tool(each, file, small, picture.size) for each in self.tools]
+            except PhotochromError as error:
+                self.left_out.append(LeftOut(self._name(file), str(error)))
+                continue
+            mean = color.from_rgb(small)[1].mean(dim=(0, 2, 3)).double().numpy()
+            yield Looked(file, picture.size, mean, squares(picture), beside)
+
+    def _sets_that_show(
+        self, photos: Sequence[Looked], sets: Sequence[Pack], progress: Callable[[int, int, str], None]
+    ) -> list[str | None]:
+        """The first of the data sets that has each photo in its training part."""
+        found: list[str | None] = [None] * len(photos)
+        if not sets:
+            return found
+        whose = np.repeat(np.arange(len(photos)), [len(each.squares) for each in photos])
+        parts = np.concatenate([each.squares for each in photos])
+        for pack in sets:
+
+            def looking(done: int, total: int, name: str = pack.name) -> None:
+                progress(done, total, f"looking at the photos of {name}")
+
+            for place in whose[learnt(parts, pack, looking)]:
+                found[place] = found[place] or pack.name
+        return found
+
     def _look_at_tool(
         self, other: Tool, file: Path, small: torch.Tensor, size: tuple[int, int]
     ) -> tuple[str, float, bytes]:
@@ -260,7 +319,8 @@ class Folder:
         if file not in other.found:
             raise PhotochromError(f"{other.name} has no file of this name")
         found = other.found[file]
-        made, made_size = _look(found, gray=True)
+        picture, made = _look(found, gray=True)
+        made_size = picture.size
         luma, made_luma = (255 * color.luma(rgb)[0, 0].numpy() for rgb in (small, made))
         change = float(np.abs(made_luma - luma).mean())
         if change > SAME_LUMA and alike(luma, made_luma) < ALIKE:
@@ -284,7 +344,7 @@ class Folder:
 
     def origins(self) -> list[str]:
         """See `Photos`."""
-        return [file.relative_to(self.folder).as_posix() for file in self.files]
+        return [self._name(file) for file in self.files]
 
     def references(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """See `Photos`; the mean colour is that of these very photos, and a ceiling what a model's size of chroma lets through."""
@@ -375,13 +435,21 @@ def match(photos: Mapping[Path, str], name: str, folder: Path) -> dict[Path, Pat
     return found
 
 
-def _look(file: Path, gray: bool = False) -> tuple[torch.Tensor, tuple[int, int]]:
-    """A file at the size of measuring (1,3,S,S) in [0,1], and its own size. Raises PhotochromError if it is gray, unless it may be."""
+def _look(file: Path, gray: bool = False) -> tuple[Image.Image, torch.Tensor]:
+    """A file, and the same at the size of measuring (1,3,S,S) in [0,1]. Raises PhotochromError if it is gray, unless it may be."""
     picture = open_photo(file)
     small = shrunk(picture, SIZE)
     if not gray and is_gray((small[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()):
         raise PhotochromError("it is gray itself")
-    return small, picture.size
+    return picture, small
+
+
+def squares(picture: Image.Image) -> Pixels:
+    """Squares that a data set may have cut from a photo: its middle and, of a long one, both ends; (N,64,64,3)."""
+    size = (LEARNT_AT, LEARNT_AT)
+    places = (0.5,) if max(picture.size) <= LONG * min(picture.size) else (0.5, 0.0, 1.0)
+    fitted = [ImageOps.fit(picture, size, Image.Resampling.LANCZOS, centering=(at, at)) for at in places]
+    return np.stack([np.asarray(each.convert("RGB")) for each in fitted])
 
 
 def _digest(file: Path) -> bytes:

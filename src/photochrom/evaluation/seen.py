@@ -1,46 +1,41 @@
-"""Which photos of a data set a model may have learnt from: its own, or a model before it, on another data set or split."""
+"""Which photos a model may have learnt from: those that look like a training photo of its data set, or of one before it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from PIL import Image
 
 from photochrom.config import LearntFrom
-from photochrom.data.dataset import DataSet, find, names
-from photochrom.data.lookalikes import MOST, seen_in
+from photochrom.data.dataset import find, names
+from photochrom.data.lookalikes import MOST, Flags, Photos, Progress, seen_in
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError
 
 
-class Seen(NamedTuple):
-    """What is known of the photos that are to be measured on."""
+def still_here(learnt_from: Iterable[LearntFrom], data_dir: Path, known: Collection[str] = ()) -> list[Pack]:
+    """Those of the data sets that are under `data_dir` and in which look-alikes can be sought, each once.
 
-    indices: npt.NDArray[np.int64]  # photos that look like one that was learnt from
-    compared: frozenset[str]  # checksums of the data sets that were looked through
-
-
-def seen_before(
-    learnt_from: Iterable[LearntFrom], pack: DataSet, indices: npt.NDArray[np.int64], data_dir: Path
-) -> Seen:
-    """Which of a data set's photos look like a training photo of one of these data sets, if they are still here.
-
-    A data set is the same if its checksum is, wherever it lies; the very one that is measured on keeps its parts apart.
+    A data set is the same if its checksum is, whatever its name. known: checksums of those that need not be looked through.
     """
-    seen = np.zeros(len(indices), bool)
-    compared = {pack.checksum}
+    found: dict[str, Pack] = {}
     for each in learnt_from:
-        if each.checksum is None or each.checksum in compared:
+        if each.checksum is None or each.checksum in found or each.checksum in known:
             continue
-        other = _with_checksum(each.checksum, each.name, data_dir)
-        if other is None or not isinstance(pack, Pack) or len(other.split) > MOST:
-            continue
-        seen |= seen_in(pack.photos[indices], other.photos, other.split == "train")
-        compared.add(each.checksum)
-    return Seen(indices[seen], frozenset(compared))
+        pack = _with_checksum(each.checksum, each.name, data_dir)
+        if pack is not None and len(pack.split) <= MOST:
+            found[each.checksum] = pack
+    return list(found.values())
+
+
+def learnt(photos: Photos, pack: Pack, progress: Progress = lambda done, total: None) -> Flags:
+    """Which photos (N,S,S,3) look like a training photo of a data set: (N,). progress: see `Pack.patterns`."""
+    if pack.size < photos.shape[1]:  # detail that the data set has not kept would tell them apart
+        smaller = (Image.fromarray(photo).resize((pack.size, pack.size)) for photo in photos)
+        photos = np.stack([np.asarray(each) for each in smaller])
+    return seen_in(photos, pack.photos, pack.split == "train", pack.patterns(progress))
 
 
 def _with_checksum(checksum: str, name: str, data_dir: Path) -> Pack | None:
