@@ -1,11 +1,13 @@
-"""The table of docs/measurements/full-size.md, from reports of `photochrom evaluate --photos` on the same photos.
+"""The figures of docs/measurements/full-size.md, from reports of `photochrom evaluate --photos` on the same photos.
 
-    photochrom evaluate photochrom-fast --photos real-test --count 500 -o reports/four
-    photochrom evaluate photochrom-fast --photos real-test --count 500 --average 1 -o reports/one
+    python benchmarks/baselines_full_size.py real-test coloured --data tiny-imagenet-200 --minutes 6
+    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 500 -o reports/four \\
+        --with regression=coloured/regression --with pix2pix=coloured/pix2pix
+    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 500 --average 1 -o reports/one
     python benchmarks/full_size.py reports/four reports/one
 
-The first report is what the others are held against, photo by photo, which also says how many photos a verdict needs.
-Replaces what stands below the mark in the page.
+The first candidate of the first report is what all others are held against, photo by photo. Verdicts are those of each report,
+against its own first candidate.
 """
 
 from __future__ import annotations
@@ -19,16 +21,17 @@ from typing import Any
 
 import numpy as np
 
+from pages import MEASUREMENTS, write_figures
 from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
 from photochrom.evaluation.report import interval, number
-from photochrom.files import write_bytes
 
-PAGE = Path(__file__).parents[1] / "docs" / "measurements" / "full-size.md"
-MARK = "<!-- From here on written by benchmarks/full_size.py. -->\n"
+PAGE = MEASUREMENTS / "full-size.md"
 ALL = MEASURES | SET_MEASURES
 MADE = ("colorfulness", "ciede2000", "ab", "psnr", "dark_error", "false_color", "fd_vgg16")
 EQUAL = ("strength", "ciede2000", "ab", "psnr", "dark_error", "false_color")
+TOLD = EQUAL[1:]  # measures of which there are verdicts
 SHARES = ("70%", "85%", "100%")
+SHOWN = "85%"  # the share at which differences are shown; a verdict counts all three
 TELLING = (0.1, 0.2, 0.5, 1.0)  # differences of CIEDE2000
 
 
@@ -65,56 +68,87 @@ def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def spread(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """How far two candidates differ from photo to photo, and how many photos tell them apart."""
-    (one, *_), (two, *_) = first["subjects"], other["subjects"]
-    pairs = zip(other["by_photo"][two]["ciede2000"], first["by_photo"][one]["ciede2000"], strict=True)
-    differences = np.array([a - b for a, b in pairs])
-    deviation = float(differences.std(ddof=1))
-    needed = ", ".join(f"{(1.96 * deviation / d) ** 2:,.0f} for {d:g}" for d in TELLING)
-    return (
-        f"{named(other, two)} against {named(first, one)}, as made: CIEDE2000 {differences.mean():+.2f} ± "
-        f"{1.96 * deviation / len(differences) ** 0.5:.2f}. From photo to photo the difference has a standard deviation of "
-        f"{deviation:.2f}, so a verdict needs this many photos by the size of the difference: {needed}."
-    )
+def against_first(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """How far each candidate is from the first one photo by photo, and how many photos tell them apart."""
+    values = {
+        named(report, name): np.array(report["by_photo"][name]["ciede2000"])
+        for report in reports
+        for name in report["subjects"]
+    }
+    first, *others = values
+    rows = {}
+    for name in others:
+        differences = values[name] - values[first]
+        deviation = float(differences.std(ddof=1))
+        reach = 1.96 * deviation / len(differences) ** 0.5
+        needed = [f"{(1.96 * deviation / d) ** 2:,.0f}" for d in TELLING]
+        rows[name] = [f"{differences.mean():+.2f} ± {reach:.2f}", f"{deviation:.2f}", *needed]
+    return rows
 
 
-def page(reports: Sequence[Mapping[str, Any]], command: str) -> str:
-    """What stands below the mark."""
+def verdicts(report: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What a report says of each candidate against its first, at equal colourfulness."""
+    told = {(each["model"], each["measure"]): each for each in report["differences"] if each["at"]}
+
+    def said(name: str, measure: str) -> str:
+        found = told[name, measure]
+        shown = found["at"][SHOWN]
+        if shown["value"] is None:
+            return "never as colourful"
+        return f"{found['verdict']}<br><small>{number(shown['value'], measure, '+')} ({interval(shown, measure)})</small>"
+
+    others = list(report["subjects"])[1:]
+    return {named(report, name): [said(name, measure) for measure in TOLD] for name in others}
+
+
+def figures(reports: Sequence[Mapping[str, Any]], command: str) -> str:
+    """The tables; ends the program if the reports are of different photos."""
     first = reports[0]
-    vgg = min(first["vgg_photos"], first["data"]["photos"])
+    data = first["data"]
+    vgg = min(min(report["vgg_photos"], data["photos"]) for report in reports)
     columns = MADE if vgg else MADE[:-1]
     made: dict[str, list[str]] = {}
     equal: dict[str, list[str]] = {}
+    references: dict[str, list[str]] = {}
     for report in reports:
-        if report["data"]["checksum"] != first["data"]["checksum"]:
+        if report["data"]["checksum"] != data["checksum"]:
             sys.exit("these reports are of different photos")
+        for name, row in report["rows"].items():
+            rows = made if name in report["subjects"] else references
+            rows.setdefault(named(report, name), [cell(row.get(key), key) for key in columns])
         for name in report["subjects"]:
-            made[named(report, name)] = [cell(report["rows"][name].get(key), key) for key in columns]
             for share in SHARES:
                 found = report["at_equal_colorfulness"][name][share]
                 label = f"{named(report, name)} at {share.replace('%', ' %')}"
                 equal[label] = [cell(found.get(key), key) for key in EQUAL]
-    for name, row in first["rows"].items():
-        if name not in first["subjects"]:
-            made[name] = [cell(row.get(key), key) for key in columns]
-    left_out = len(first["data"]["left_out"])
-    notes = "\n\n".join(spread(first, other) for other in reports[1:])
-    return f"""
-## Where we stand
+    told = "\n\n".join(
+        f"Against {named(report, next(iter(report['subjects'])))}, at equal colourfulness (the difference at {SHOWN.replace('%', ' %')}):\n\n"
+        + table(TOLD, rows)
+        for report in reports
+        if (rows := verdicts(report))
+    )
+    apart = ""
+    if rows := against_first(reports):
+        needed = [f"photos for {d:g}" for d in TELLING]
+        apart = f"""Photo by photo against {next(iter(made))}, as made: the difference of CIEDE2000, its standard deviation from photo to photo, and how
+many photos tell a difference of that size:
 
-`{command}`, Photochrom {first["photochrom"]}. {first["data"]["photos"]} photos of the folder {first["data"]["name"]} (checksum {first["data"]["checksum"]}; {left_out} others left out), coloured
-at their own size and measured at {first["data"]["size"]} x {first["data"]["size"]}, seed {first["seed"]}. Beneath each value: 95 % interval over photos. ↓ lower is better, ↑ higher, ≈ nearer to
-the truth's. {f"FD-VGG16 of the first {vgg} photos, in thousands." if vgg else "VGG16 did not judge here."}
+{table(["difference", "deviation", *needed], rows)}"""
+    return f"""## Where we stand
 
-{table(columns, made)}
+`{command}`, Photochrom {first["photochrom"]}. {data["photos"]} photos of the folder {data["name"]} (checksum {data["checksum"]}; {len(data["left_out"])} others left out), coloured
+at their own size and measured at {data["size"]} x {data["size"]}, seed {first["seed"]}. Beneath each value: 95 % interval over photos. ↓ lower is better, ↑ higher, ≈ nearer to
+the truth's. {f"The Fréchet distance is FD-VGG16 of {vgg} photos, in thousands." if vgg else "VGG16 did not judge here."}
+
+{table(columns, made | references)}
 
 At equal colourfulness, in shares of the truth's (a strength above 1.5 is more than anybody would use):
 
 {table(EQUAL, equal)}
 
-{notes}
-"""
+{told}
+
+{apart}"""
 
 
 def main() -> None:
@@ -123,9 +157,8 @@ def main() -> None:
     parser.add_argument("reports", type=Path, nargs="+", help="folders of reports")
     options = parser.parse_args()
     command = f"python benchmarks/full_size.py {' '.join(path.name for path in options.reports)}"
-    above, _, _ = PAGE.read_text(encoding="utf-8").partition(MARK)
-    text = page([read(path) for path in options.reports], command)
-    write_bytes(PAGE, (above + MARK + text.rstrip() + "\n").encode())
+    text = figures([read(path) for path in options.reports], command)
+    write_figures(PAGE, text)
     print(text)
 
 
