@@ -234,6 +234,8 @@ def histogram(result: Mapping[str, Any], name: str) -> Markup:
 def tables(result: Mapping[str, Any]) -> list[Table]:
     """The report for a terminal of 80 columns: values over intervals, then models at equal colourfulness, then verdicts."""
     rows, models = result["rows"], list(result["subjects"])
+    judged = min(result["data"]["photos"], result["vgg_photos"])
+    seen = f", and what VGG16 sees in {judged:,} photos" if judged else ""
     first = ("colorfulness", "ab", "ciede2000", "psnr", "ssim")
     second = ("dark_error", "false_color", "dim_error", "pd_vgg16", "fd_vgg16")
     found = [
@@ -242,7 +244,7 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
             names,
             [(name, [_cell(row[n], n) if n in row else "" for n in names]) for name, row in rows.items()],
         )
-        for title, names in (("As made: colours", first), ("As made: shadows, and what VGG16 sees", second))
+        for title, names in (("As made: colours", first), (f"As made: shadows{seen}", second))
     ]
     columns = ("strength", "ab", "ciede2000", "dark_error", "false_color")
     lines = [
