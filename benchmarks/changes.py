@@ -41,7 +41,7 @@ from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.randomness import stratified_steps
 from photochrom.training import batches, loop
 from photochrom.training.aging import aged_luma
-from photochrom.training.batches import Batch, Batches
+from photochrom.training.inputs import Inputs, Photos
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 
@@ -65,7 +65,7 @@ SHOWN = {
     "false colour, %": ("false_color", 1),
 }
 Patch = Callable[[], AbstractContextManager[None]]
-Seen = Callable[[Sequence[Tensor], Batches], Sequence[Tensor]]
+Shown = Callable[[Sequence[Tensor], Inputs], Sequence[Tensor]]
 
 
 @contextmanager
@@ -79,19 +79,19 @@ def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
         setattr(owner, name, old)
 
 
-def seen(features_seen: Seen) -> Patch:
-    """While training, the network sees other features."""
-    real = Batches.photos
+def shows(features_shown: Shown) -> Patch:
+    """Training shows the network other features."""
+    real = Inputs.of
 
-    def photos(self: Batches, *arguments: Any, **named: Any) -> Batch:
+    def photos(self: Inputs, *arguments: Any, **named: Any) -> Photos:
         found = real(self, *arguments, **named)
-        return found._replace(features=features_seen(found.features, self))
+        return found._replace(features=features_shown(found.features, self))
 
-    return lambda: replaced(Batches, "photos", photos)
+    return lambda: replaced(Inputs, "of", photos)
 
 
-def masked(*keep: int) -> Seen:
-    """Some of the encoder's layers are dark."""
+def masked(*keep: int) -> Shown:
+    """Hide some of the encoder's layers: those with 0 in `keep`."""
     return lambda features, _: [k * f for k, f in zip(keep, features, strict=True)]
 
 
@@ -131,8 +131,8 @@ CHANGES: dict[str, Change] = {
     "base": Change(),
     "another seed": Change({"training": {"seed": 1}}),
     "no encoder": Change({"model": {"encoder": "none"}}),
-    "relu5_3 alone": Change(patch=seen(masked(0, 0, 1)), keep=(0, 0, 1)),
-    "relu4_3 and relu5_3": Change(patch=seen(masked(0, 1, 1)), keep=(0, 1, 1)),
+    "relu5_3 alone": Change(patch=shows(masked(0, 0, 1)), keep=(0, 0, 1)),
+    "relu4_3 and relu5_3": Change(patch=shows(masked(0, 1, 1)), keep=(0, 1, 1)),
     "learning rate doubled": Change({"training": {"learning_rate": 1.6e-3}}),
     "learning rate halved": Change({"training": {"learning_rate": 4e-4}}),
     "epsilon instead of v": Change({"diffusion": {"prediction": "epsilon"}}),
@@ -178,7 +178,7 @@ def pace(pack: Pack, out: Path) -> None:
     trainings = {}
     for name, change in differing.items():
         trainings[name] = Training(config(change), pack)
-        trainings[name].batches.keep_features()
+        trainings[name].inputs.keep_features()
         train_step(trainings[name])
     ratios: dict[str, list[float]] = {name: [] for name in differing}
     for _ in range(ROUNDS):

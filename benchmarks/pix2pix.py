@@ -37,7 +37,7 @@ class Contest(Backward):
     def __init__(self, training: Training) -> None:
         options = training.config.training
         super().__init__(
-            training.network, training.arithmetic, options, training.workers, training.batches.give_way
+            training.network, training.arithmetic, options, training.workers, training.inputs.free_memory
         )
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)

@@ -48,7 +48,7 @@ class Regression(Training):
     def __init__(self, config: Config, pack: Pack) -> None:
         super().__init__(config, pack)
         self.backward = Distance(
-            self.network, self.arithmetic, config.training, self.workers, self.batches.give_way
+            self.network, self.arithmetic, config.training, self.workers, self.inputs.free_memory
         )
 
     @torch.inference_mode()

@@ -19,7 +19,8 @@ from photochrom.evaluation.candidates import given_luma
 from photochrom.randomness import Indices
 from photochrom.training.average import Average
 from photochrom.training.backward import Backward
-from photochrom.training.batches import Batch, Batches
+from photochrom.training.batches import Batches
+from photochrom.training.inputs import Inputs, Photos
 from photochrom.training.state import Training
 
 
@@ -30,15 +31,15 @@ def classic(config: Config) -> Config:
     return config.model_copy(update={"model": model, "diffusion": diffusion})
 
 
-class RgbBatches(Batches):
-    """Photos whose RGB in [-1,1], (B,3,S,S), is noisy instead of their chroma."""
+class RgbInputs(Inputs):
+    """Photos with RGB in the place of chroma."""
 
-    def photos(
-        self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0, look: bool = True
-    ) -> Batch:
+    def of(
+        self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0, encode: bool = True
+    ) -> Photos:
         """Luma (B,1,S,S) and RGB (B,3,S,S), both in [-1,1]."""
-        y, c, features = super().photos(photos, flip, aged, look)  # at full size
-        return Batch(y, 2 * color.to_rgb(y, c) - 1, features)
+        y, c, features = super().of(photos, flip, aged, encode)  # at full size
+        return Photos(y, 2 * color.to_rgb(y, c) - 1, features)
 
 
 class RgbDiffusion(Training):
@@ -59,11 +60,12 @@ class RgbDiffusion(Training):
         self.average = Average(self.network, options.ema_decay)
         weights = self.network.parameters()
         self.optimizer = torch.optim.AdamW(weights, weight_decay=options.weight_decay, fused=True)
-        self.batches = RgbBatches(
-            self.config, pack, self.diffusion, self.arithmetic, self.average, self.workers
-        )
+        self.inputs = RgbInputs(self.config, pack, self.arithmetic, self.workers, self.averaged.encoder)
+        self.batches = Batches(self.config, pack, self.diffusion, self.inputs)
         self.batches.chroma_shape = (3, pack.size, pack.size)
-        self.backward = Backward(self.network, self.arithmetic, options, self.workers, self.batches.give_way)
+        self.backward = Backward(
+            self.network, self.arithmetic, options, self.workers, self.inputs.free_memory
+        )
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:

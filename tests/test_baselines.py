@@ -66,7 +66,7 @@ def test_training_lowers_what_a_row_minimises(
 def test_rows_without_noise_do_not_look_at_it(
     compare: Any, method: str, pack: Pack, values: dict[str, Any]
 ) -> None:
-    y, x0, _ = tiny(compare, method, pack, values).batches.photos(np.arange(8))
+    y, x0, _ = tiny(compare, method, pack, values).inputs.of(np.arange(8))
     found = []
     for seed in (1, 2):
         training = tiny(compare, method, pack, values)

@@ -240,8 +240,8 @@ def test_two_processes_train_as_one_does(
 
 def test_a_process_short_of_memory_makes_all_take_smaller_parts(told: list[dict[str, Any]]) -> None:
     (ours,), (theirs,) = ([note for note in each["memory"] if "memory" in note] for each in told)
-    assert ours.startswith("out of memory: batches go through in parts of 2, the batch size of 5 is kept")
-    assert theirs.startswith("out of memory: batches go through in parts of 1, the batch size of 5 is kept")
+    assert ours.startswith("out of memory: processing batches in parts of 2; the batch size stays 5")
+    assert theirs.startswith("out of memory: processing batches in parts of 1; the batch size stays 5")
 
 
 def test_what_is_no_number_for_one_is_left_out_by_all(
@@ -252,7 +252,7 @@ def test_what_is_no_number_for_one_is_left_out_by_all(
         train(POISONED, expected, pack)
     assert_equal_training(ModelFolder(place / "poisoned"), expected, 2e-5)
     for each in told:
-        assert re.match(r"step 1: .*noise.* not finite; the step was not taken", each["poisoned"][0])
+        assert re.match(r"step 1: .*noise.* not finite; skipped this batch", each["poisoned"][0])
 
 
 def test_a_signal_to_one_stops_all_and_one_process_goes_on(
@@ -360,7 +360,7 @@ def second_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_batches_that_do_not_go_round_are_refused(second_of_two: None, pack: Pack) -> None:
-    with pytest.raises(UsageError, match="batch size 1 is below the number of processes, 2"):
+    with pytest.raises(UsageError, match="a batch of 1 has no photo for each of 2 processes"):
         Training(config(V1, batch_size=1), pack)
 
 

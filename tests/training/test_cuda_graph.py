@@ -95,7 +95,7 @@ def test_dropout_is_drawn_anew_in_each_replay(pack: Pack, values: Values) -> Non
     training = Training(build(values), pack)
     steps(training, 4)  # after which the blocks are no longer the zeros that they begin with
     photos = pack.photos_of_step(0, 0, 8)
-    y, x0, features = training.batches.photos(photos)
+    y, x0, features = training.inputs.of(photos)
     t = torch.full((8,), 25, device=training.device)
     assert training.backward.replayed is not None
     seen = (x0, t, y, features)
@@ -125,14 +125,14 @@ def test_what_is_kept_lies_in_the_memory_of_the_gpu(pack: Pack, values: Values, 
     own = Pack.open(Path(shutil.copytree(pack.folder, tmp_path / "photos")))
     values["model"] |= {"features": (8, 16), "encoder": "vgg16"}
     training = Training(build(values), own)
-    training.batches.keep_features()
-    assert training.batches.kept is not None
-    assert training.batches.kept.near is not None
+    training.inputs.keep_features()
+    assert training.inputs.kept is not None
+    assert training.inputs.kept.near is not None
     near = steps(training, 2)
     far = Training(build(values), own)
-    far.batches.keep_features()
-    assert far.batches.kept is not None
-    far.batches.kept.give_way()
+    far.inputs.keep_features()
+    assert far.inputs.kept is not None
+    far.inputs.kept.free_gpu_memory()
     for found, wanted in zip(near, steps(far, 2), strict=True):
         assert found == pytest.approx(wanted, rel=5e-2, abs=5e-2)
 

@@ -258,7 +258,9 @@ def test_a_student_that_is_to_teach_guided_is_refused(
     teacher, student = ModelFolder(tmp_path / "teacher"), ModelFolder(tmp_path / "student")
     train(build({**values, "stages": [{"epochs": 1, "perceptual": 0}]}), teacher, sepia_pack)
     train(build(distilling(values, 1)), student, sepia_pack, source=teacher)
-    with pytest.raises(UsageError, match="student was distilled and cannot be guided while it teaches: take"):
+    with pytest.raises(
+        UsageError, match="student was distilled, so guidance cannot lead it as a teacher: give"
+    ):
         train(build(distilling(values, 1)), ModelFolder(tmp_path / "third"), sepia_pack, source=student)
     values["training"] |= {"guidance": 1.0}
     train(build(distilling(values, 1)), ModelFolder(tmp_path / "third"), sepia_pack, source=student)

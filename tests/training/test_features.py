@@ -134,15 +134,15 @@ def test_kept_features_are_those_of_the_photo_as_it_is_shown(own_pack: Pack, see
     """Mirrored or not, aged or not: to what VGG16 sees in a mirrored photo, its mirrored maps come not near."""
     seeing["data"] = {"aged": 0.5}
     training = Training(build(seeing), own_pack)
-    training.batches.keep_features()
+    training.inputs.keep_features()
     photos = own_pack.indices("train")
     flip = torch.arange(len(photos)) % 2 == 0
     anew = Training(build(seeing), own_pack)  # which has kept nothing
     for shown, flipped, aged in ((photos, flip, 0.5), (training.batches.validation, None, 0.0)):
-        y, x0, (kept,) = training.batches.photos(shown, flipped, aged)
+        y, x0, (kept,) = training.inputs.of(shown, flipped, aged)
         (seen,) = Encoder(training.config.model)(y)
         assert (kept - seen).abs().max() <= 0.5 / LEVELS + 1e-3
-        exact = anew.batches.photos(shown, flipped, aged)
+        exact = anew.inputs.of(shown, flipped, aged)
         assert (y - exact.y).abs().max() <= 1e-6
         assert torch.equal(x0, exact.x0)
 
@@ -158,7 +158,7 @@ def test_without_room_it_says_so_and_computes_in_every_step(
         def refuse(*arguments: Any) -> None:
             raise PermissionError(errno.EACCES, "Permission denied")
 
-        monkeypatch.setattr("photochrom.training.batches.keep", refuse)
+        monkeypatch.setattr("photochrom.training.inputs.keep", refuse)
     notes: list[str] = []
     seen: list[Progress] = []
 
@@ -167,7 +167,7 @@ def test_without_room_it_says_so_and_computes_in_every_step(
         seen.append(progress)
 
     train(build(seeing), ModelFolder(tmp_path / "model"), own_pack, report)
-    assert any("it is computed in every step" in note for note in notes)
+    assert any("every step computes them again" in note for note in notes)
     assert any(("are needed" if reason == "full" else "Permission denied") in note for note in notes)
     assert not list(own_pack.folder.glob("features-*.bytes"))
     assert seen[-1].record is not None

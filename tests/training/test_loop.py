@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from photochrom.model_folder import ModelFolder
 from photochrom.randomness import photos_of_step, random_for, stratified_steps
 from photochrom.training.loop import Progress, train
 from photochrom.training.state import Training
-from photochrom.training.step import learning_rate, train_step
+from photochrom.training.step import train_step
 from photochrom.training.validation import validate
 
 Values = dict[str, Any]
@@ -179,7 +178,7 @@ def test_all_differences_are_shown(pack: Pack, values: Values, tmp_path: Path) -
     with pytest.raises(Interrupted):
         train(build(values), folder, pack, signal_received=signal_at(1))
     values["training"] |= {"seed": 1, "batch_size": 4}
-    said = r"with training\.batch_size = 8, not 4; training\.seed = 0, not 1: take another"
+    said = r"with training\.batch_size = 8, not 4; training\.seed = 0, not 1: give another"
     with pytest.raises(PhotochromError, match=said):
         train(build(values), folder, pack)
     values["training"] |= {
@@ -189,7 +188,7 @@ def test_all_differences_are_shown(pack: Pack, values: Values, tmp_path: Path) -
         "warmup_steps": 7,
         "learning_rate": 1,
     }
-    with pytest.raises(PhotochromError, match=r"; and 2 more: take another"):
+    with pytest.raises(PhotochromError, match=r"; and 2 more: give another"):
         train(build(values), folder, pack)
 
 
@@ -230,7 +229,7 @@ def test_an_untrained_network_loses_the_targets_own_size(pack: Pack, values: Val
     """It answers 0, so the first noise loss is the mean square of v over the batch."""
     training = Training(build(values), pack)
     generator = random_for(0, 1, 0)
-    _, x0, _ = training.batches.photos(
+    _, x0, _ = training.inputs.of(
         training.pack.photos_of_step(0, 0, 8), torch.rand(8, generator=generator) < 0.5
     )
     t = stratified_steps(8, 50, generator)
@@ -273,7 +272,7 @@ def test_averaged_weights_follow_the_formula(pack: Pack, values: Values) -> None
 
 def test_mirrored_photos(pack: Pack, values: Values) -> None:
     training = Training(build(values), pack)
-    y, c, _ = training.batches.photos(np.array([3, 4]), torch.tensor([False, True]))
+    y, c, _ = training.inputs.of(np.array([3, 4]), torch.tensor([False, True]))
     plain_y, plain_c = color.from_rgb(pack.rgb([3, 4]), 2)
     torch.testing.assert_close(y, torch.stack([plain_y[0], plain_y[1].flip(-1)]))
     torch.testing.assert_close(c, torch.stack([plain_c[0], plain_c[1].flip(-1)]))
@@ -293,39 +292,6 @@ def test_early_stopping(pack: Pack, values: Values, tmp_path: Path) -> None:
 
 
 # --- Functions of (seed, step) ----------------------------------------------------------------------------------------
-
-
-def test_learning_rate_rises_and_falls() -> None:
-    rates = [learning_rate(1e-3, step, 1000, 100) for step in range(1000)]
-    assert rates[0] == pytest.approx(1e-5)
-    assert rates[49] == pytest.approx(5e-4)
-    assert rates[99] == rates[100] == pytest.approx(1e-3)
-    assert rates[550] == pytest.approx(5e-4)
-    assert rates[100 + 300] == pytest.approx(1e-3 * (1 + math.cos(math.pi / 3)) / 2)
-    assert np.all(np.diff(rates[:100]) > 0)
-    assert np.all(np.diff(rates[100:]) < 0)
-    assert 0 < rates[-1] < 1e-8
-    assert learning_rate(1e-3, 1000, 1000, 100) == 0
-
-
-def test_without_annealing_the_learning_rate_stays() -> None:
-    rates = [learning_rate(2.0, step, 100, 5, anneal=False) for step in range(100)]
-    assert rates[:5] == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0])
-    assert set(rates[5:]) == {2.0}
-
-
-def test_a_short_training_warms_up_over_a_tenth_of_it() -> None:
-    assert learning_rate(1.0, 0, 50, 200) == pytest.approx(0.2)
-    assert learning_rate(1.0, 4, 50, 200) == pytest.approx(1.0)
-    assert learning_rate(1.0, 0, 1, 200) == 1.0
-
-
-def test_the_optimiser_gets_that_rate(pack: Pack, values: Values, tmp_path: Path) -> None:
-    values["stages"][0]["epochs"] = 8
-    config = build(values)
-    train(config, ModelFolder(tmp_path / "model"), pack)
-    found = [record["learning_rate"] for record in ModelFolder(tmp_path / "model").history]
-    assert found == pytest.approx([learning_rate(3e-3, step, 24, 2) for step in range(2, 24, 3)])
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 32])

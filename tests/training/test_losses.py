@@ -620,7 +620,7 @@ def test_it_takes_no_step_that_is_not_wanted(pack: Pack, values: Values) -> None
     output = network(batch.xt, batch.t, batch.y) * torch.nan
     _, log = loss(batch, output, network.last_layer, 1)
     assert np.isnan([log["discriminator"], torch.nn.utils.get_total_norm(loss.gradients()).item()]).all()
-    loss.forget()
+    loss.clear_gradients()
     loss.learn()
     assert all(map(torch.equal, loss.discriminator.network.parameters(), before))
 

@@ -375,7 +375,7 @@ def test_a_batch_that_is_not_a_number_is_left_out(
     assert training.step == 3
     (note,) = training.notes
     assert note.startswith("step 1: noise")
-    assert "not finite; the step was not taken" in note
+    assert "not finite; skipped this batch" in note
     assert "going on with the next batch" in note
     other.step += 1  # the batch that the first one left out
     train_step(other)
@@ -474,8 +474,8 @@ def test_out_of_memory_halves_the_batch_and_not_the_effect(
         train(config, parts, pack, lambda progress: notes.extend(progress.notes))
     assert seen == [8, 4, *[2] * 4 * 6]
     assert [note for note in notes if "memory" in note] == [
-        "out of memory: batches go through in parts of 4, the batch size of 8 is kept",
-        "out of memory: batches go through in parts of 2, the batch size of 8 is kept",
+        "out of memory: processing batches in parts of 4; the batch size stays 8",
+        "out of memory: processing batches in parts of 2; the batch size stays 8",
     ]
     ours, theirs = last(parts), last(whole)
     for key in ("model_state_dict", "ema_state_dict"):
@@ -588,7 +588,7 @@ def judged(true: float, coloured: float, **more: Any) -> list[Values]:
 def test_a_discriminator_that_wins_is_noticed() -> None:
     (said,) = faults(judged(0.99, 0.98, adversarial=1.2), STAGES["gan"])
     assert said.startswith(
-        "the discriminator knows 98% of patches and teaches nothing: lower --adversarial to 0.005"
+        "the discriminator recognises 98% of patches and teaches nothing: lower --adversarial to 0.005"
     )
     assert faults(judged(0.99, 0.98), STAGES["gan"]) == []  # while it learns alone
     assert faults(judged(0.99, 0.9, adversarial=1.2), STAGES["gan"]) == []
@@ -596,7 +596,7 @@ def test_a_discriminator_that_wins_is_noticed() -> None:
 
 def test_a_discriminator_that_loses_is_noticed() -> None:
     (said,) = faults(judged(0.01, 0.4, adversarial=1.2), STAGES["gan"])
-    assert said == "the discriminator has lost: lower --adversarial to 0.005"
+    assert said == "the discriminator no longer tells true from coloured: lower --adversarial to 0.005"
     assert len(faults(judged(0.4, 0.01, adversarial=1.2), STAGES["gan"])) == 1
     assert len(faults(judged(0.0, 0.0, adversarial=1.2), STAGES["gan"])) == 1
     for true, coloured in ((0.5, 0.5), (0.4, 0.3), (0.2, 0.8)):
@@ -605,7 +605,7 @@ def test_a_discriminator_that_loses_is_noticed() -> None:
 
 def test_one_tint_over_all_samples_is_noticed() -> None:
     (said,) = faults(records(0.3, spread={"samples": 0.01, "data": 0.2}), STAGES["v1"])
-    assert said.startswith("all samples have nearly one tint: train longer")
+    assert said.startswith("all samples have nearly the same tint: train longer")
     assert faults(records(0.3, spread={"samples": 0.1, "data": 0.2}), STAGES["v1"]) == []
     assert faults(records(0.3), STAGES["v1"]) == []  # an epoch without samples
 

@@ -21,7 +21,8 @@ from photochrom.errors import PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
 from photochrom.training import warm_start
 from photochrom.training.loop import Progress, train
-from photochrom.training.state import SHARES, Training
+from photochrom.training.optimizer import SHARES
+from photochrom.training.state import Training
 from photochrom.training.step import train_step
 
 Values = dict[str, Any]
@@ -71,7 +72,7 @@ def test_with_the_same_encoder_its_projections_stay() -> None:
 
 
 def test_coarser_luma_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"^m has chroma_scale = 2, and 1 cannot be made of it"):
+    with pytest.raises(UsageError, match=r"^m has chroma_scale = 2, which cannot shrink to 1"):
         warm_start.refuse_coarser("m", OLD, OLD.model_copy(update={"chroma_scale": 1}))
 
 
@@ -92,7 +93,8 @@ def test_a_training_tells_what_it_takes_over_and_goes_on_with_it(
     config = as_config(values, encoder="lite0", chroma_scale=4, train_encoder=True)
     train(config, folder, pack, listen, source=source)
     assert told[0] == (
-        "all of old is taken over but this: its luma is 2 times finer, the encoder lite0 begins unheard, the encoder learns along"
+        "took over all of old, with these changes: its luma is 2 times finer, the encoder lite0 is new, "
+        "the encoder is trained too"
     )
     # What it shares is enough to colour with: its own encoder is in it.
     _, tensors = model_folder.read_weights(folder / model_folder.WEIGHTS)

@@ -80,7 +80,7 @@ def test_parts_add_up_to_the_whole(many: Values, pack_of_32: Pack) -> None:
         torch.nn.init.normal_(training.network.last_layer, generator=torch.Generator().manual_seed(0))
         _, batch = training.batches.of_step(0, training.losses, None)
         log = training.backward(batch, training.losses, None, 0)
-        assert training.backward.side_by_side(training.losses) is not alone
+        assert training.backward.parallel(training.losses) is not alone
         gradients.append((log, [weight.grad for weight in training.network.parameters()]))
     assert gradients[0][0]["loss"] == pytest.approx(gradients[1][0]["loss"], rel=1e-5)
     for part, whole in zip(gradients[0][1], gradients[1][1], strict=True):
@@ -140,7 +140,7 @@ def test_a_discriminator_and_dropout_see_the_batch_at_once(many: Values, pack_of
     many["stages"] = [{"epochs": 1, "perceptual": 0.0, "gan": True, "gan_delay": 0}]
     many["model"] |= {"chroma_scale": 2, "encoder": "none"}
     training = Training(build(many), pack_of_32)
-    assert not training.backward.side_by_side(training.losses)
+    assert not training.backward.parallel(training.losses)
     many["stages"] = [{"epochs": 1, "perceptual": 0.0}]
     many["model"] |= {"dropout": 0.1}
     assert Training(build(many), pack_of_32).workers.parts == 1

@@ -1,1 +1,1 @@
-"""Teaching a model: losses, the loop, checkpoints, and what a training refuses."""
+"""Training a model: losses, the loop, checkpoints, and the checks before it starts."""

@@ -1,6 +1,7 @@
-"""Old photographs: luma as film, years and bad scans leave it, so that a network has seen such photos before.
+"""Old photographs: ages luma as film, years and bad scans do, so that the network learns from such photos.
 
-Photos to learn from are in colour, so they are young: sharp, clean and of full contrast. Boxes of old ones are not.
+The photos that a model learns from are in colour, hence young: sharp, clean and rich in contrast. Old ones
+are not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from photochrom.diffusion.color import LUMA_WEIGHTS
 
-ORTHOCHROMATIC = (0.05, 0.35, 0.6)  # film before about 1930 hardly saw red: skies white, lips dark
+ORTHOCHROMATIC = (0.05, 0.35, 0.6)  # film before about 1930 hardly recorded red: white skies, dark lips
 STREAM = 4  # of random numbers
 Array = npt.NDArray[np.float64]
 
@@ -23,8 +24,8 @@ Array = npt.NDArray[np.float64]
 def aged_luma(rgb: Tensor, y: Tensor, photos: npt.NDArray[np.int64], share: float) -> Tensor:
     """Luma y (B,1,H,W) in [-1,1], with a share of the photos aged.
 
-    rgb: the same photos, (B,3,H,W) in [0,1]; photos: their numbers (B,), which alone decide which photos are aged, and how:
-    the same in every epoch, so that what an encoder sees in them can be kept.
+    rgb: the same photos, (B,3,H,W) in [0,1]. photos: their numbers (B,), which alone decide which photos age,
+    and how. So a photo looks the same in every epoch, and an encoder's features of it can be kept.
     """
     y = y.clone()
     for place, photo in enumerate(photos):
@@ -35,9 +36,9 @@ def aged_luma(rgb: Tensor, y: Tensor, photos: npt.NDArray[np.int64], share: floa
 
 
 def age(rgb: Array, random: np.random.Generator) -> Array:
-    """What is left of a photo rgb (3,H,W) in [0,1] after film, lens, paper, years and scan: luma (H,W) in [0,1].
+    """A photo rgb (3,H,W) in [0,1] after film, lens, paper, years and scan: its luma (H,W) in [0,1].
 
-    Each of the six happens to every second photo.
+    Each of six changes happens to every second photo.
     """
     happens = iter(random.random(6) < 0.5)
     weights = np.array(LUMA_WEIGHTS)
@@ -66,5 +67,5 @@ def to_image(Y: Array) -> Image.Image:
 
 
 def from_image(image: Image.Image) -> Array:
-    """The reverse of `to_image`."""
+    """The inverse of `to_image`."""
     return np.asarray(image, dtype=np.float64) / 255

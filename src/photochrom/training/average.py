@@ -1,4 +1,4 @@
-"""The averaged weights: what a training is judged by, and what colours in the end."""
+"""The averaged weights: validation measures them, and colouring uses them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ from photochrom.diffusion.unet import UNet
 
 
 class Average:
-    """An exponential average of a network's weights over the steps of its training."""
+    """Exponential moving average (EMA) of a network's weights over its training steps."""
 
     def __init__(self, network: UNet, decay: float) -> None:
-        """Begin with the weights as they are now. decay: per step, once the beginning is forgotten."""
+        """Start from the current weights. decay: per step, once the first updates are past."""
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay, self.updates = decay, 0
-        # To collect them takes a while, and every step needs them.
+        # Collected once: it takes a while, and every step needs them.
         self._averaged, self._current = list(self.network.parameters()), list(network.parameters())
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the current weights in, with a decay of min(decay, (1 + n) / (10 + n)) after n updates.
+        """Average the current weights in, with decay min(decay, (1 + n) / (10 + n)) after n updates.
 
-        Source: the `num_updates` rule of TensorFlow's ExponentialMovingAverage, which soon forgets the beginning.
+        Source: `num_updates` in TensorFlow's ExponentialMovingAverage. The average soon forgets its first
+        weights.
         """
         n = self.updates
         decay = min(self.decay, (1 + n) / (10 + n)) if n else 0.0

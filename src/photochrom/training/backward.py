@@ -1,4 +1,4 @@
-"""From a batch to gradients: through network and losses in as many parts as memory asks for, added up over processes."""
+"""From a batch to gradients: in as many parts as memory requires, summed over processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from photochrom.training.workers import Workers
 
 
 class Backward:
-    """Gives a network's weights their gradients; knows in how many parts, and whether a GPU replays its passes."""
+    """Computes the gradients of a network's weights.
+
+    Splits batches into parts if need be; replays recorded passes on a GPU.
+    """
 
     def __init__(
         self,
@@ -29,57 +32,59 @@ class Backward:
         arithmetic: Arithmetic,
         options: TrainingConfig,
         workers: Workers,
-        make_room: Callable[[], None],
+        free_memory: Callable[[], None],
     ) -> None:
-        """make_room: gives back memory that can be done without."""
+        """free_memory: called when memory runs out, to free what training can do without."""
         self.workers = workers
-        self.network, self.arithmetic, self.make_room = network, arithmetic, make_room
+        self.network, self.arithmetic, self.free_memory = network, arithmetic, free_memory
         self.batch_size = options.batch_size
-        self.weights = list(network.parameters())  # to collect them takes a while, in every step
+        self.weights = list(network.parameters())  # collected once: it takes a while
         self.most_parts = options.batch_size // processes.count()  # of one photo each
         self.parts = min(options.accumulate, self.most_parts)
-        # Parts add up their gradients, for which a graph has no room.
+        # A recorded graph overwrites gradients; parts have to add them up.
         replays = arithmetic.device.type == "cuda" and self.parts == 1 and not network.encoder
         self.replayed = Replayed(network, arithmetic.dtype) if replays else None
-        self.notes: list[str] = []  # for the person who waits
+        self.notes: list[str] = []  # for the user
 
     def __call__(
         self, batch: Noisy, losses: StageLoss, teacher: Teacher | None, step: int
     ) -> dict[str, float]:
-        """Gradients of one batch, and its losses. If any process is short of memory, batches go through all in more parts.
+        """Set the gradients of one batch. Returns its losses by name.
 
-        step: how many this stage has taken.
+        If any process runs out of memory, all of them split this and later batches into more parts. step:
+        number of steps done in this stage.
         """
         try:
             return self.gradients(batch, losses, teacher, step)
         except processes.OtherProcessFailed:
             pass
         except RuntimeError as error:
-            # torch.OutOfMemoryError is one; on a processor it is a plain RuntimeError.
+            # torch.OutOfMemoryError is a RuntimeError; on a processor torch raises a plain one.
             if "memory" not in str(error).lower() or self.parts == self.most_parts:
                 raise
             processes.meet(trouble=True)
-        self.forget(losses)
+        self.clear_gradients(losses)
         self.parts = min(2 * self.parts, self.most_parts)
-        self.replayed = None  # parts do without it, and its memory may be what lacks
-        self.make_room()
+        self.replayed = None  # parts cannot use it, and its memory may be the memory that is missing
+        self.free_memory()
         self.notes.append(
-            f"out of memory: batches go through in parts of {math.ceil(len(batch.t) / self.parts)}, "
-            f"the batch size of {self.batch_size} is kept"
+            f"out of memory: processing batches in parts of {math.ceil(len(batch.t) / self.parts)}; "
+            f"the batch size stays {self.batch_size}"
         )
         return self(batch, losses, teacher, step)
 
     def gradients(
         self, batch: Noisy, losses: StageLoss, teacher: Teacher | None, step: int
     ) -> dict[str, float]:
-        """Add up gradients and losses over parts and processes; a method of its own, so that failing frees its memory.
+        """Sum gradients and losses over parts and processes.
 
-        The sums do not depend on the number of parts and processes, up to rounding. Two things do: dropout, and the
-        discriminator's term, which is balanced in each part by itself.
+        A method of its own, so that failing frees its memory. Up to rounding, the sums do not depend on the
+        number of parts and processes, with two exceptions: dropout, and the discriminator's term, which each
+        part balances by itself.
         """
 
         def loss_of(part: Noisy) -> tuple[Tensor, dict[str, float]]:
-            output = self.answer(part)
+            output = self.output(part)
             if teacher:
                 with self.arithmetic.autocast():
                     part = part._replace(target=teacher.target(part))
@@ -90,7 +95,7 @@ class Backward:
             return torch.autograd.grad(loss, self.weights, allow_unused=True), log
 
         logs = []
-        if self.side_by_side(losses):
+        if self.parallel(losses):
             for gradients, log in self.workers.map(gradients_of, self.workers.slices(len(batch.t))):
                 for weight, gradient in zip(self.weights, gradients, strict=True):
                     if gradient is not None:
@@ -103,42 +108,42 @@ class Backward:
                 if self.replayed:
                     self.replayed.backward()
                 logs.append(log)
-        learnt = [weight.grad for weight in self.weights if weight.grad is not None]
-        processes.add_up([*learnt, *losses.gradients()])
+        own = [weight.grad for weight in self.weights if weight.grad is not None]
+        processes.add_up([*own, *losses.gradients()])
         sums = torch.tensor([sum(log[name] for log in logs) for name in log], dtype=torch.float64)
         log = dict(zip(log, processes.total(sums.to(processes.connect())).tolist(), strict=True))
-        if taught := losses.gradients():
-            log["discriminator_gradient"] = nn.utils.get_total_norm(taught).item()
+        if discriminator := losses.gradients():
+            log["discriminator_gradient"] = nn.utils.get_total_norm(discriminator).item()
         return log
 
-    def side_by_side(self, losses: StageLoss) -> bool:
-        """Whether threads take parts of a batch; not where a discriminator learns from each in turn, or memory is short."""
+    def parallel(self, losses: StageLoss) -> bool:
+        """Whether threads share a batch. A discriminator learns part by part; short memory needs parts too."""
         return self.workers.parts > 1 and self.parts == 1 and not losses.discriminator
 
     def sharing(self, losses: StageLoss) -> AbstractContextManager[None]:
-        """A block in which this thread takes its share of the processor, if others take theirs."""
-        return self.workers.sharing() if self.side_by_side(losses) else nullcontext()
+        """A block in which this thread leaves its workers their share of the processor."""
+        return self.workers.sharing() if self.parallel(losses) else nullcontext()
 
-    def answer(self, batch: Noisy) -> Tensor:
-        """What the network says of a batch, (B,2,h,w), to be differentiated."""
+    def output(self, batch: Noisy) -> Tensor:
+        """The network's output for a batch, (B,2,h,w), with its graph of gradients."""
         features = batch.features
-        if self.network.encoder and batch.sighted is not None:
+        if self.network.encoder and batch.feature_mask is not None:
             with self.arithmetic.autocast():
-                seen_now = self.network.encoder(batch.y)
-                features = [each * batch.sighted[:, None, None, None] for each in seen_now]
-        seen = (batch.xt, batch.t, batch.y, features)
-        trunk = self.replayed.forward(*seen) if self.replayed else None
+                encoded = self.network.encoder(batch.y)
+                features = [each * batch.feature_mask[:, None, None, None] for each in encoded]
+        inputs = (batch.xt, batch.t, batch.y, features)
+        trunk = self.replayed.forward(*inputs) if self.replayed else None
         with self.arithmetic.autocast():
-            answer: Tensor = self.network(*seen) if trunk is None else self.network.head(trunk)
-        return answer.float()
+            output: Tensor = self.network(*inputs) if trunk is None else self.network.head(trunk)
+        return output.float()
 
     def clip(self, optimizer: torch.optim.Optimizer, longest: float) -> float:
-        """Shorten the gradient of all weights to this norm; returns its norm before."""
+        """Scale all gradients down to a norm of at most `longest`. Returns the norm before."""
         self.arithmetic.scaler.unscale_(optimizer)
         return float(nn.utils.clip_grad_norm_(self.weights, longest))
 
-    def forget(self, losses: StageLoss) -> None:
-        """Give up all gradients."""
+    def clear_gradients(self, losses: StageLoss) -> None:
+        """Clear the gradients of the network and of the discriminator."""
         for weight in self.weights:
             weight.grad = None
-        losses.forget()
+        losses.clear_gradients()

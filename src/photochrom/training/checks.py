@@ -1,4 +1,4 @@
-"""What a training refuses before it begins, each with the value and the mend."""
+"""What stops a training before it begins. Each message names the value and the mend."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from photochrom.errors import PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
 from photochrom.training.warm_start import CHANGEABLE, refuse_coarser
 
-# Pixels of chroma that leave at least one place after the strides of these networks.
+# Pixels of chroma; with fewer, nothing is left after the strides of these networks.
 SMALLEST_FOR_VGG, SMALLEST_FOR_GAN = 8, 12
 
 
 def refuse(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFolder | None) -> None:
-    """Raise PhotochromError if this cannot be trained in this folder, before anything is made."""
+    """Raise PhotochromError if this configuration cannot train in this folder. Writes nothing."""
     refuse_data(config, pack)
     if folder.exists:
-        as_begun(config, folder)
+        as_started(config, folder)
     if not folder.has_checkpoint:
         refuse_teacher(config, source)
         if source:
             refuse_other_network(config, source)
 
 
-def as_begun(config: Config, folder: ModelFolder) -> Config:
-    """The configuration with what the folder's training began on top of; raises PhotochromError if it is another one."""
+def as_started(config: Config, folder: ModelFolder) -> Config:
+    """The configuration with the first epoch and ancestors of the folder's training.
+
+    Raises PhotochromError if that is a training with other settings.
+    """
     old = folder.config
     config = config.model_copy(update={"first_epoch": old.first_epoch, "ancestors": old.ancestors})
     refuse_another(config, folder)
@@ -35,23 +38,23 @@ def as_begun(config: Config, folder: ModelFolder) -> Config:
 
 
 def refuse_data(config: Config, pack: DataSet) -> None:
-    """Raise PhotochromError if a training cannot be done on these photos, by these processes."""
+    """Raise PhotochromError if these processes cannot train on these photos."""
     photos = pack.count("train")
     if not photos or not pack.count("validation"):
         missing = "validation" if photos else "training"
         raise PhotochromError(
-            f"data set {pack.name!r} has no {missing} photos; import it again with more photos"
+            f"data set {pack.name!r} has no {missing} photos: import it again with more photos"
         )
     refuse_size(config, pack.size)
     batch_size, count = config.training.batch_size, processes.count()
     if batch_size < count:
         raise UsageError(
-            f"batch size {batch_size} is below the number of processes, {count}: take a larger one"
+            f"a batch of {batch_size} has no photo for each of {count} processes: take a larger --batch-size"
         )
 
 
 def refuse_size(config: Config, size: int) -> None:
-    """Raise UsageError if photos of this many pixels do not fit the network, or the networks that are to judge it."""
+    """Raise UsageError if photos of `size` pixels do not fit the network, or are too small for the losses."""
     if size % config.model.multiple:
         raise UsageError(
             f"photos of {size} pixels do not fit {len(config.model.features)} levels at chroma scale "
@@ -63,16 +66,17 @@ def refuse_size(config: Config, size: int) -> None:
         needed = SMALLEST_FOR_GAN if stage.use_gan else SMALLEST_FOR_VGG if stage.perceptual else 1
         if side < needed:
             raise UsageError(
-                f"stage {stage.label} needs chroma of at least {needed} pixels, these photos have {side}: import them "
-                f"larger (data import --size), or leave out {'--gan' if stage.use_gan else '--perceptual'}"
+                f"stage {stage.label} needs at least {needed} pixels of chroma, these photos have {side}: "
+                f"import them larger (data import --size), or leave out "
+                f"{'--gan' if stage.use_gan else '--perceptual'}"
             )
 
 
 def refuse_another(config: Config, folder: ModelFolder) -> None:
-    """Raise PhotochromError if the folder was trained with other settings than these, showing the differences.
+    """Raise PhotochromError, showing the differences, if the folder was trained with other settings.
 
-    Epochs of the last stage, patience, how often sheets are made, in how many parts batches go through the network, in
-    which arithmetic, and whether features are kept may change between two runs of one training.
+    Two runs of one training may differ in the epochs of the last stage, patience, the interval of sample
+    sheets, the number of parts of a batch, precision, and in whether features are kept.
     """
 
     def comparable(config: Config) -> dict[str, Any]:
@@ -95,13 +99,13 @@ def refuse_another(config: Config, folder: ModelFolder) -> None:
         differences = "; ".join(f"{key} = {old.get(key)}, not {new.get(key)}" for key in keys[:5])
         more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
         raise PhotochromError(
-            f"{folder.path} holds a training with {differences}{more}: take another --name, the same settings to go "
-            f"on, or --overwrite to begin anew"
+            f"{folder.path} holds a training with {differences}{more}: give another --name, the same settings "
+            "to go on, or --overwrite to start again"
         )
 
 
 def refuse_other_network(config: Config, source: ModelFolder) -> None:
-    """Raise UsageError if the source's network or noise is not the one that is to go on, or one that can be fitted to it."""
+    """Raise UsageError if the source's network or noise differs in other ways than `warm_start` can fit."""
     refuse_coarser(source.name, source.config.model, config.model)
     for part in ("model", "diffusion"):
         old, new = getattr(source.config, part).model_dump(), getattr(config, part).model_dump()
@@ -113,12 +117,12 @@ def refuse_other_network(config: Config, source: ModelFolder) -> None:
 
 
 def refuse_teacher(config: Config, source: ModelFolder | None) -> None:
-    """Raise UsageError if nobody is there to teach, or the source is to teach guided and never did without its encoder."""
+    """Raise UsageError if the first stage distils without a teacher, or with one that cannot be guided."""
     stage = config.stages[0]
     if stage.distill and source is None:
         raise UsageError(
-            f"--distill {stage.distill} makes a trained model faster: add --from MODEL, or a stage before it"
+            f"--distill {stage.distill} makes a trained model faster: add --from MODEL, or a stage before"
         )
     if source and stage.distill and config.taught_guidance(stage) != 1 and not source.config.can_be_guided:
         how = "was distilled" if source.config.stages[-1].distill else "was trained with encoder_dropout = 0"
-        raise UsageError(f"{source.name} {how} and cannot be guided while it teaches: take --guidance 1")
+        raise UsageError(f"{source.name} {how}, so guidance cannot lead it as a teacher: give --guidance 1")

@@ -1,7 +1,7 @@
-"""The network on a GPU: its passes forward and backward, recorded at the first step and replayed in all others.
+"""Recorded passes on a GPU: records the forward and backward pass once, and replays them in every step.
 
-The kernels of a small network are done sooner than a processor can ask for the next one. A CUDA graph asks for all at once.
-docs/measurements/gpu.md has what it brings.
+A GPU finishes the kernels of a small network faster than a processor can launch them. A CUDA graph launches
+all of them at once. docs/measurements/gpu.md says how much faster that is.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from torch import Tensor
 
 from photochrom.diffusion.unet import UNet
 
-WARM_UP = 3  # passes before recording: libraries choose and load their kernels at the first
+WARM_UP = 3  # passes before recording, in which libraries choose and load their kernels
 
 
 class Replayed:
-    """`UNet.trunk` and its gradients, for batches of the shape of the first one that it sees.
+    """`UNet.trunk` and its gradients, for batches of the first batch's shape.
 
-    The head stays outside: losses ask for the gradient of its weight alone, which would take a whole pass backward here.
+    The head stays outside: losses ask for the gradient of its weight alone, which would cost a whole backward
+    pass here.
     """
 
     def __init__(self, network: UNet, dtype: torch.dtype | None) -> None:
-        """dtype: of 16 bits, for the passes' arithmetic; None is float32."""
+        """dtype: a 16-bit type for the arithmetic of the passes, or None for float32."""
         self.network, self.dtype = network, dtype
         self.recorded: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
 
     def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor]) -> Tensor:
-        """See `UNet.trunk`. The result lies where the next one will, and `backward` begins with its gradient."""
+        """See `UNet.trunk`. The next call overwrites the result; `backward` reads its gradient."""
         batch = (xt, t, y, *features)
         forward, _ = self.recorded or self._record(batch)
         for place, tensor in zip(self.batch, batch, strict=True):
@@ -38,7 +39,7 @@ class Replayed:
         return self.result
 
     def backward(self) -> None:
-        """Give the weights their gradients, which lie where the next ones will; any that they have are lost."""
+        """Set the gradients of the weights, overwriting any. The next call overwrites them in turn."""
         assert self.recorded is not None
         assert self.result.grad is not None
         self.gradient.copy_(self.result.grad)
@@ -52,7 +53,7 @@ class Replayed:
         self.weights = [weight for name, weight in weights if not name.startswith("head.")]
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
-        # A training that goes on records in another step: what dropout draws must not depend on that.
+        # A resumed training records in another step; what dropout draws must not depend on that.
         with torch.random.fork_rng(devices=[self.batch[0].device]), torch.cuda.stream(aside):
             for _ in range(WARM_UP):
                 found = self._trunk()
@@ -60,7 +61,7 @@ class Replayed:
             del found
         torch.cuda.current_stream().wait_stream(aside)
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        # Not "global", which is an error where another thread, such as the watchdog of NCCL, asks the GPU for something.
+        # With "global", recording fails if another thread, such as the watchdog of NCCL, calls the GPU.
         with torch.cuda.graph(forward, capture_error_mode="thread_local"):
             self.found = self._trunk()
         self.gradient = torch.zeros_like(self.found)
@@ -71,6 +72,6 @@ class Replayed:
 
     def _trunk(self) -> Tensor:
         xt, t, y, *features = self.batch
-        # A cache of rounded weights would be filled while recording, and never again.
+        # A cache would hold the weights as rounded while recording, and never be updated.
         with torch.autocast("cuda", self.dtype, enabled=self.dtype is not None, cache_enabled=False):
             return self.network.trunk(xt, t, y, features)

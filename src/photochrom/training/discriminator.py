@@ -1,7 +1,7 @@
 """PatchGAN: a small network that tells true from predicted colours, patch by patch.
 
-Source of the patches: Isola et al. 2017 (pix2pix), section 3.2.2; of the hinge loss: Lim & Ye 2017, Miyato et al. 2018.
-How much it may say is in `balancing`.
+Source of the patches: Isola et al. 2017 (pix2pix), section 3.2.2; of the hinge loss: Lim & Ye 2017, Miyato et
+al. 2018. `balancing` decides how much weight it gets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 class PatchDiscriminator(nn.Module):
     """(luma, RGB) -> one score per overlapping patch of 34x34 pixels; above 0 means "true".
 
-    Runs at chroma's size, where 34 pixels are 68 of a photo at chroma scale 2 (pix2pix's patches have 70).
+    It judges at chroma's size. At chroma scale 2, 34 pixels are 68 pixels of the photo (pix2pix's patches
+    have 70).
     """
 
     def __init__(self, channels: int = 64) -> None:
@@ -32,23 +33,26 @@ class PatchDiscriminator(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, y: Tensor, rgb: Tensor) -> Tensor:
-        """y (B,1,H,W) in [-1,1], rgb (B,3,H,W), 0 to 1 -> scores (B,1,H/4-2,W/4-2)."""
+        """y (B,1,H,W) in [-1,1], rgb (B,3,H,W) in [0,1] -> scores (B,1,H/4-2,W/4-2)."""
         scores: Tensor = self.layers(torch.cat([y, 2 * rgb - 1], dim=1))
         return scores
 
 
 def discriminator_loss(true: Tensor, coloured: Tensor) -> Tensor:
-    """Hinge loss (mean max(0, 1 - D(true)) + mean max(0, 1 + D(coloured))) / 2 of scores (B, ...), per photo: (B,)."""
+    """Hinge loss of scores (B, ...) per photo, (B,).
+
+    (mean max(0, 1 - D(true)) + mean max(0, 1 + D(coloured))) / 2
+    """
     return (F.relu(1 - true).flatten(1).mean(dim=1) + F.relu(1 + coloured).flatten(1).mean(dim=1)) / 2
 
 
 def generator_loss(coloured: Tensor) -> Tensor:
-    """-mean D(coloured) of scores (B, ...), per photo: (B,)."""
+    """-mean D(coloured) per photo, (B,), of scores (B, ...)."""
     return -coloured.flatten(1).mean(dim=1)
 
 
 class Discriminator:
-    """The network that judges, and its own optimiser; it learns in the same steps as the network that it judges."""
+    """The discriminator and its optimiser. It learns in the same steps as the network that it judges."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         with torch.random.fork_rng():
@@ -57,16 +61,17 @@ class Discriminator:
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=2e-4, betas=(0.5, 0.999))
 
     def judge(self, y: Tensor, rgb: Tensor) -> Tensor:
-        """Scores of luma y (n,1,h,w) and colours rgb (n,3,h,w), through which its own weights do not learn."""
+        """Scores of luma y (n,1,h,w) and colours rgb (n,3,h,w), without gradients for its own weights."""
         self.network.requires_grad_(False)
         scores: Tensor = self.network(y, rgb)
         self.network.requires_grad_(True)
         return scores
 
     def teach(self, y: Tensor, rgb_hat: Tensor, rgb: Tensor, photos: int) -> dict[str, float]:
-        """Add up its gradients for luma y (n,1,h,w), predicted and true colours (n,3,h,w); returns its loss and accuracy.
+        """Add the gradients of its loss, for luma y (n,1,h,w), predicted and true colours (n,3,h,w).
 
-        photos: in the whole step, of which these n are a part.
+        photos: how many the whole batch compares; these n are a part of them. Returns this part's share of
+        loss and accuracies.
         """
         true, coloured = self.network(y.repeat(2, 1, 1, 1), torch.cat([rgb, rgb_hat])).chunk(2)
         loss = discriminator_loss(true, coloured).sum() / photos
@@ -79,14 +84,14 @@ class Discriminator:
         }
 
     def learn(self) -> None:
-        """Take its step, and forget its gradients."""
+        """Step its optimiser and clear its gradients."""
         self.optimizer.step()
-        self.forget()
+        self.clear_gradients()
 
-    def forget(self) -> None:
-        """Give up its gradients."""
+    def clear_gradients(self) -> None:
+        """Clear its gradients."""
         self.optimizer.zero_grad()
 
     def gradients(self) -> list[Tensor]:
-        """Its gradients; none where it had nothing to look at."""
+        """Its gradients; none if it has judged nothing yet."""
         return [weight.grad for weight in self.network.parameters() if weight.grad is not None]

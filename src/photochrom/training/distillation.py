@@ -1,7 +1,7 @@
-"""Fewer steps: a stage in which a network learns to go in one step as far as it went in STRIDE before.
+"""Fewer steps: a student learns to go in one step as far as its teacher goes in STRIDE.
 
-Source: Salimans & Ho 2022, section 3 and appendix G, with STRIDE steps of the teacher at once where they halve the steps
-round by round.
+Source: Salimans & Ho 2022, section 3 and appendix G. They halve the steps round by round; we divide them by
+STRIDE at once.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from photochrom.training.noisy import Noisy
 
 
 class Teacher:
-    """The network as it is now, guided, which shows what a student should say at each of its `steps` time steps.
+    """A guided copy of the network as it is now, which a student of `steps` time steps learns from.
 
-    The student then does without the second evaluation that guidance costs. Source: Meng et al. 2023, section 3.
+    The student then needs no second evaluation for guidance. Source: Meng et al. 2023, section 3.
     """
 
     def __init__(self, network: nn.Module, diffusion: Diffusion, steps: int, guidance: float = 1.0) -> None:
@@ -33,19 +33,20 @@ class Teacher:
         self.t = torch.tensor([level.t for level in path], device=device)  # (STRIDE * steps + 1,)
         self.alpha = torch.tensor([level.alpha for level in path], device=device)
         self.sigma = torch.tensor([level.sigma for level in path], device=device)
-        self.own = self.t[:-1:STRIDE].cpu()  # the student's, (steps,)
+        self.student_t = self.t[:-1:STRIDE].cpu()  # (steps,)
 
     def times(self, count: int, generator: torch.Generator) -> Tensor:
-        """Time steps of the student for `count` photos, (count,) int64: each as often as the others."""
-        return self.own[stratified_steps(count, len(self.own), generator)]
+        """Time steps of the student for `count` photos, (count,) int64; each occurs equally often."""
+        return self.student_t[stratified_steps(count, len(self.student_t), generator)]
 
     @torch.no_grad()
     def target(self, batch: Noisy) -> Tensor:
-        """What the student should say, (B,2,h,w), to land in one step of DDIM where the teacher is after STRIDE.
+        """What the student should predict, (B,2,h,w), to go in one DDIM step as far as the teacher in STRIDE.
 
-        The time steps of `batch` are some of `times`. One step of DDIM leads from xt to xs = alpha_s x0 + sigma_s eps with
-        eps = (xt - alpha_t x0) / sigma_t; solved for x0, that is Salimans & Ho 2022, appendix G:
-        x0 = (xs - sigma_s / sigma_t xt) / (alpha_s - sigma_s / sigma_t alpha_t).
+        The time steps of `batch` must come from `times`. One DDIM step goes from xt to xs = alpha_s x0 +
+        sigma_s eps, where eps = (xt - alpha_t x0) / sigma_t. Solved for x0 (Salimans & Ho 2022, appendix G):
+
+            x0 = (xs - sigma_s / sigma_t xt) / (alpha_s - sigma_s / sigma_t alpha_t).
         """
         first = (self.t == batch.t[:, None]).int().argmax(dim=1)  # (B,) places in the teacher's path
         places = first + torch.arange(STRIDE + 1, device=first.device)[:, None]  # (STRIDE + 1, B)

@@ -1,4 +1,4 @@
-"""What a training will cost, found out by a few steps that are thrown away."""
+"""What a training will cost, measured in a few steps of a network that is thrown away."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from photochrom import processes
 from photochrom.config import Config
 from photochrom.data.dataset import DataSet
-from photochrom.training.loop import Progress, encoding
+from photochrom.training.loop import Progress, encoding_progress
 from photochrom.training.memory import memory_mb
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
@@ -20,26 +20,26 @@ Report = Callable[[Progress], None]
 
 
 class Trial(NamedTuple):
-    """What a few steps that are thrown away have told."""
+    """Costs that a few steps have shown."""
 
     step_seconds: float
     photos: int  # in the training part
     epoch_end_seconds: float  # validation and files
-    memory_mb: int | None  # None where nobody counts it
+    memory_mb: int | None  # None if the system does not count it
 
     def epoch_seconds(self, config: Config) -> float:
-        """How long an epoch will take."""
+        """Expected seconds of an epoch."""
         per_epoch = config.data.photos_per_epoch or self.photos
         return math.ceil(per_epoch / config.training.batch_size) * self.step_seconds + self.epoch_end_seconds
 
 
 def try_out(config: Config, pack: DataSet, report: Report, seconds: float = 0.0) -> Trial:
-    """Measure two training steps, or as many as fit into `seconds`, on a network that is thrown away.
+    """Time at least two training steps, for at least `seconds`, on a network that is thrown away.
 
-    What the encoder sees is computed before, if it is to be kept.
+    First keeps the encoder's features, if the training will.
     """
     trial = Training(config, pack)
-    trial.batches.keep_features(encoding(config, report))
+    trial.inputs.keep_features(encoding_progress(config, report))
     train_step(trial)  # the first step allocates and warms up
     steps, begun = 0, time.perf_counter()
     while steps < 2 or processes.largest(time.perf_counter() - begun < seconds):
@@ -48,15 +48,15 @@ def try_out(config: Config, pack: DataSet, report: Report, seconds: float = 0.0)
     step_seconds = (time.perf_counter() - begun) / steps
     begun = time.perf_counter()
     validate(trial)
-    end = 1.15 * (time.perf_counter() - begun) + 1  # the files of an epoch, and now and then a sheet
+    end = 1.15 * (time.perf_counter() - begun) + 1  # adds an epoch's files, and a sheet now and then
     found = Trial(step_seconds, pack.count("train"), end, memory_mb(trial.device))
     return processes.from_first(lambda: found)
 
 
 def fit_minutes(config: Config, pack: DataSet, minutes: float, report: Report) -> Config:
-    """The configuration with as many epochs as fit into the time.
+    """The configuration with as many epochs as fit into `minutes`.
 
-    Where less than ten passes over the photos fit, epochs are made shorter instead, so that there are ten to look at.
+    If fewer than ten passes over the photos fit, shortens the epochs instead, so that ten can be compared.
     """
     trial = try_out(config, pack, report, seconds=min(5.0, minutes))
     total = 60 * minutes

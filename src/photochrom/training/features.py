@@ -1,4 +1,4 @@
-"""What the encoder sees in the photos of a data set, kept on disk: computed once, read in every step."""
+"""The encoder's features of a data set's photos, kept on disk: computed once, read in every step."""
 
 from __future__ import annotations
 
@@ -23,36 +23,39 @@ from photochrom.randomness import Indices
 
 Compute = Callable[[Indices], tuple[Tensor, Sequence[Tensor]]]  # photos -> luma, features
 Progress = Callable[[int, int], None]  # (done, total)
-LEVELS = 16  # of a kept feature, for each unit: all but a few in a million are below 255 / 16
+LEVELS = 16  # a byte holds 16 times the feature: all but a few in a million are below 255 / 16
 KEPT_AT_ONCE = 64
 COPIED_AT_ONCE = 1024
-SPARE = 1 << 30  # bytes of disk that are left free
+SPARE = 1 << 30  # bytes of disk to leave free
 
 
 class KeptFeatures:
-    """All photos of a data set as the network sees them, luma and features, in bytes.
+    """Luma and features of all photos of a data set, in bytes.
 
-    To show a photo to the encoder once more would cost as much as a training step.
+    Encoding a photo again would cost as much as a training step.
     """
 
     def __init__(
         self, path: Path, shapes: Sequence[tuple[int, ...]], count: int, device: torch.device
     ) -> None:
-        """Open what `keep` has written. shapes: (C,h,w) of luma, and of each map; count: rows, one per photo."""
+        """Open a file that `keep` wrote.
+
+        shapes: (C,h,w) of luma and of each feature map; count: rows of the file, one per photo.
+        """
         self.shapes, self.count, self.device = shapes, count, device
         self.sizes = [math.prod(shape) for shape in shapes]
         self.file = np.memmap(path, np.uint8, "r", shape=(count, sum(self.sizes)))
-        self.near: Tensor | None = None  # all of it in the GPU's own memory, from where it comes much faster
+        self.near: Tensor | None = None  # a copy in the GPU's memory, which is much faster
         if device.type == "cuda":
-            torch.cuda.empty_cache()  # or what an earlier training had would count as taken
+            torch.cuda.empty_cache()  # so that an earlier training's memory counts as free
             if self.file.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
                 self.near = torch.empty(self.file.shape, dtype=torch.uint8, device=device)
                 for start in range(0, count, COPIED_AT_ONCE):
                     part = slice(start, start + COPIED_AT_ONCE)
                     self.near[part] = torch.from_numpy(np.array(self.file[part]))
 
-    def give_way(self) -> None:
-        """Give back the GPU's memory."""
+    def free_gpu_memory(self) -> None:
+        """Read from disk from now on."""
         self.near = None
 
     def __call__(self, rows: Indices) -> tuple[Tensor, list[Tensor]]:
@@ -74,10 +77,11 @@ def keep(
     progress: Progress,
     device: torch.device,
 ) -> KeptFeatures:
-    """Write what the network sees in `count` photos to `path`, or go on where that was interrupted, and open it.
+    """Encode `count` photos into a file, or finish a file whose writing was interrupted, and open it.
 
-    compute: from numbers of photos (B,) to their luma and features. progress(done, total) is called every KEPT_AT_ONCE
-    photos; what it raises ends the work. Raises OSError for a disk without enough space, or where nothing can be written.
+    compute: numbers of photos (B,) -> their luma and features. progress(done, total): called every
+    KEPT_AT_ONCE photos; it may raise to stop. Raises OSError if the disk has too little space or cannot be
+    written.
     """
     row = sum(math.prod(shape) for shape in shapes)
     with FileLock(path.with_suffix(".lock")):
@@ -101,9 +105,9 @@ def keep(
 
 
 def remove_unneeded(pack: Pack, models: Sequence[Config]) -> dict[str, int]:
-    """Delete the features beside a data set that none of these models is trained with; the files and their bytes.
+    """Delete kept features that no training of these models needs. Returns each deleted file's name and size.
 
-    What another process computes just now stays.
+    Leaves files that another process is writing.
     """
     needed = {feature_key(each, pack.checksum) for each in models if each.data.checksum == pack.checksum}
     removed = {}
@@ -118,7 +122,7 @@ def remove_unneeded(pack: Pack, models: Sequence[Config]) -> dict[str, int]:
 
 
 def feature_key(config: Config, checksum: str) -> str:
-    """What kept features depend on, in a few letters: the encoder, its layers, the photos, and what is done to them."""
+    """A short hash of all that kept features depend on: encoder, layers, photos, aging and mirroring."""
     model, data = config.model, config.data
     parts = ("luma", SHA256, model.encoder, list(model.encoded.values()), checksum, data.aged, data.flip)
     return hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()

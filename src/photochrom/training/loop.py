@@ -1,4 +1,4 @@
-"""The loop of a training, from the first step to the last; run again, it goes on where it was (`step.py` has the step)."""
+"""Trains a model from its first step to its last. Run again, it resumes. `step` has a single step."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from photochrom.data.dataset import DataSet
 from photochrom.errors import Interrupted
 from photochrom.evaluation.card import write_card
 from photochrom.model_folder import ModelFolder, learnt_from
-from photochrom.training.checks import as_begun, refuse, refuse_other_network, refuse_teacher
+from photochrom.training.checks import as_started, refuse, refuse_other_network, refuse_teacher
 from photochrom.training.diagnosis import faults
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 from photochrom.training.validation import end_epoch, sheet
-from photochrom.training.warm_start import fitted, told
+from photochrom.training.warm_start import described, fitted
 
 Checkpoint = tuple[dict[str, Any], Path, list[str]]  # see `ModelFolder.newest_checkpoint`
-SAVE_SECONDS = 600  # within a long epoch as well, so that a power cut costs ten minutes at most
+SAVE_SECONDS = 600  # save within an epoch too, so that a power cut costs ten minutes at most
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a training reports after each step, and (with `record`) after each epoch."""
+    """What a training reports after each step and, with `record`, after each epoch."""
 
     epoch: int
     epochs: int
@@ -42,8 +42,7 @@ class Progress:
     record: dict[str, Any] | None = None
     best: bool = False  # whether the record's validation loss is the lowest of its stage
     notes: tuple[str, ...] = ()
-    # Before the first epoch: `step` of `steps` photos have been looked at by the encoder.
-    preparing: bool = False
+    preparing: bool = False  # before the first epoch; the encoder has done `step` of `steps` photos
 
 
 def train(
@@ -54,17 +53,18 @@ def train(
     signal_received: Callable[[], int] = lambda: 0,
     source: ModelFolder | None = None,
 ) -> None:
-    """Train a model into its folder, from nothing, from another model (`source`), or from where the folder stands.
+    """Train a model into its folder: from nothing, from another model (`source`), or from where it stands.
 
-    Several processes of a launcher train one model: each takes its share of every batch, and the first one has the folder.
+    Processes that a launcher has started train one model together: each takes its share of every batch, and
+    the first writes the folder. `source` is only read. signal_received is asked after each step: if it
+    returns a signal's number, the training saves everything and raises Interrupted.
 
-    The source is only read. signal_received is asked after each step; a signal's number ends the training after all is
-    saved, by raising Interrupted. Raises PhotochromError for a folder that holds another training, a source of another
-    architecture, a data set that does not fit, losses that are not finite, a full disk.
+    Raises PhotochromError if the folder holds another training, the source has another architecture, the data
+    set does not fit, losses are not finite, or the disk is full.
     """
     data = config.data.model_copy(update={"name": pack.place, "size": pack.size, "checksum": pack.checksum})
     config = config.model_copy(update={"data": data, "source": source.name if source else config.source})
-    if folder.exists and folder.has_checkpoint:  # the source may be gone, and is not needed any more
+    if folder.exists and folder.has_checkpoint:  # no longer needs the source, which may be gone
         config = config.model_copy(update={"ancestors": folder.config.ancestors})
     elif source:
         config = config.model_copy(update={"ancestors": learnt_from(source.config, source.path.parent)})
@@ -76,7 +76,9 @@ def train(
             lambda: files.write_json(folder / model_folder.CONFIG, training.config.model_dump(mode="json"))
         )
         if not training.finished:
-            training.notes += training.batches.keep_features(encoding(config, report, signal_received))
+            training.notes += training.inputs.keep_features(
+                encoding_progress(config, report, signal_received)
+            )
         while not training.finished:
             run_epoch(training, folder, report, signal_received)
             record = end_epoch(training)
@@ -88,11 +90,11 @@ def train(
 
 
 def begin(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFolder | None) -> Training:
-    """The training as the folder has it, on top of the source, or new; to be called while the folder is held.
+    """The training as the folder has it, on top of the source, or new. Call it with the folder locked.
 
-    Before, another trainer could still write what is decided on here.
+    Without the lock, another process could still write what this decides on.
     """
-    config, resuming, found = processes.from_first(lambda: where_it_stands(config, folder, source))
+    config, resuming, found = processes.from_first(lambda: starting_point(config, folder, source))
     if found is None:
         return Training(config, pack)
     state, origin, skipped = found
@@ -102,37 +104,38 @@ def begin(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFolde
         old = source.config.model
         for weights in ("model_state_dict", "ema_state_dict"):
             state[weights] = fitted(state[weights], old, training.network)
-        state.pop("optimizer_state_dict", None)  # whose moments are of other weights
-        training.notes.append(told(source.name, old, config.model))
+        state.pop("optimizer_state_dict", None)  # its moments belong to the old weights
+        training.notes.append(described(source.name, old, config.model))
     training.restore(state, origin, anew=not resuming)
     training.notes += [f"{sentence} (skipped: going on from {origin})" for sentence in skipped]
     if before and before != training.arithmetic.precision:
         training.notes.append(
-            f"what was trained in {before} goes on in {training.arithmetic.precision}, from epoch {training.epoch + 1} on"
+            f"changing precision from {before} to {training.arithmetic.precision}, from epoch "
+            f"{training.epoch + 1} on"
         )
     if source and not resuming and source.config.stages[-1].distill and not config.stages[0].distill:
         training.notes.append(
-            f"{source.name} was distilled to {source.config.steps} steps and has forgotten the others: what it was "
-            f"distilled from ({source.config.source}) is the better beginning"
+            f"{source.name} was distilled to {source.config.steps} steps and has forgotten the others: "
+            f"better start from the model that it was distilled from ({source.config.source})"
         )
     if resuming and origin == folder / model_folder.BEST and training.finished:
-        # Its other files may never have been written.
+        # The training was killed before it wrote its other files.
         processes.from_first(lambda: save_epoch(training, folder))
     return training
 
 
-def where_it_stands(
+def starting_point(
     config: Config, folder: ModelFolder, source: ModelFolder | None
 ) -> tuple[Config, bool, Checkpoint | None]:
-    """What is to be trained, whether it has begun already, and the checkpoint to go on from, if there is one."""
+    """The configuration to train, whether the folder's training resumes, and the checkpoint to start from."""
     if folder.has_checkpoint:
-        return as_begun(config, folder), True, folder.newest_checkpoint()
-    found = beginning(config, source)
+        return as_started(config, folder), True, folder.newest_checkpoint()
+    found = source_checkpoint(config, source)
     return config.model_copy(update={"first_epoch": found[0]["epoch"] if found else 0}), False, found
 
 
-def beginning(config: Config, source: ModelFolder | None) -> Checkpoint | None:
-    """The checkpoint of the source, if there is one; refuses what cannot begin on top of it, or on top of nothing."""
+def source_checkpoint(config: Config, source: ModelFolder | None) -> Checkpoint | None:
+    """The checkpoint of the source, if there is one. Raises UsageError if `config` cannot start from it."""
     refuse_teacher(config, source)
     if source is None:
         return None
@@ -141,7 +144,7 @@ def beginning(config: Config, source: ModelFolder | None) -> Checkpoint | None:
 
 
 def precision_of(state: dict[str, Any]) -> str | None:
-    """The arithmetic that a checkpoint was trained in; earlier versions have it in the history alone."""
+    """The precision that a checkpoint was trained in. Earlier versions have it in the history only."""
     last = state["history"][-1] if state["history"] else {}
     precision: str | None = state.get("precision", last.get("precision"))
     return precision
@@ -153,7 +156,7 @@ def run_epoch(
     report: Callable[[Progress], None],
     signal_received: Callable[[], int],
 ) -> None:
-    """The steps of one epoch that are still to be done."""
+    """The remaining steps of the current epoch."""
     saved = time.monotonic()
     while training.step_in_epoch < training.steps_per_epoch:
         begun = time.monotonic()
@@ -171,14 +174,14 @@ def run_epoch(
             saved = time.monotonic()
 
 
-def encoding(
+def encoding_progress(
     config: Config, report: Callable[[Progress], None], signal_received: Callable[[], int] = lambda: 0
 ) -> Callable[[int, int], None]:
-    """What tells of the time before the first epoch, in which the encoder looks at the photos: to be called with (done, total).
+    """A function of (done, total) photos that reports how far the encoder is, before the first epoch.
 
     It raises Interrupted once a signal has come.
     """
-    begun, first = 0.0, 0  # when it was called first, and how many were done by then
+    begun, first = 0.0, 0  # time of the first call, and photos done by then
 
     def progress(done: int, total: int) -> None:
         nonlocal begun, first
@@ -199,7 +202,10 @@ def encoding(
 
 
 def progress_of(training: Training, loss: float, record: dict[str, Any] | None = None) -> Progress:
-    """How far the training is, with the time left at the pace of the epoch that runs, or of the one that just ended."""
+    """How far the training is.
+
+    Estimates the time left from this epoch's pace, or that of the epoch just ended.
+    """
     steps, batch = training.steps_per_epoch, training.config.training.batch_size
     if record:
         step, pace, epoch = steps, record["seconds"] / steps, training.epoch
@@ -221,7 +227,7 @@ def progress_of(training: Training, loss: float, record: dict[str, Any] | None =
 
 
 def save_epoch(training: Training, folder: ModelFolder) -> None:
-    """Write what the epoch brought; `last_model.pth` comes last, since it is what resuming believes."""
+    """Write the files of an epoch. `last_model.pth` comes last, because resuming relies on it."""
     every = training.config.training.sample_every
     if training.finished or (every and training.epoch % every == 0):
         picture, measured = sheet(training)

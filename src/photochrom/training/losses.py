@@ -1,9 +1,9 @@
-"""What a stage's network is told: noise loss, distance of colours in VGG16 features, a discriminator's opinion.
+"""The loss of a stage: noise, distance of colours in VGG16's features, and a discriminator's score.
 
     L = w_noise L_noise + w_perc sum_l ||f_l(rgb_hat) - f_l(rgb)||^2 / ||f_l(rgb)||^2 + w_adv lambda L_G
 
-Source of comparing pictures in VGG's features: Johnson, Alahi & Fei-Fei 2016, equation 2. lambda is in `balancing`, and L_G
-in `discriminator`.
+Source of the distance in VGG's features: Johnson, Alahi & Fei-Fei 2016, equation 2. `balancing` has lambda,
+`discriminator` has L_G.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ COMPARED = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 class PerceptualLoss(nn.Module):
     """sum over layers of ||f(rgb_hat) - f(rgb)||^2 / ||f(rgb)||^2, per photo.
 
-    Each layer is measured against the true photo's own features, so that none outweighs the others. True features are
-    computed without gradient.
+    Dividing by the true photo's features keeps any layer from outweighing the others. True features need no
+    gradient.
     """
 
     def __init__(self, vgg: VGG16) -> None:
@@ -40,7 +40,10 @@ class PerceptualLoss(nn.Module):
         self.vgg = vgg
 
     def forward(self, rgb_hat: Tensor, rgb: Tensor) -> Tensor:
-        """rgb_hat, rgb: (B,3,H,W), 0 to 1 (beyond is allowed, and compared as it is). Returns (B,), 0 for equal photos."""
+        """rgb_hat, rgb: (B,3,H,W) in [0,1]; values beyond are not clipped.
+
+        Returns (B,), 0 for equal photos.
+        """
         with torch.no_grad():
             true = self.vgg(rgb, last=COMPARED[-1])
         found = self.vgg(rgb_hat, last=COMPARED[-1])
@@ -52,20 +55,21 @@ class PerceptualLoss(nn.Module):
 
 
 def lift_shadows(rgb: Tensor, y: Tensor) -> Tensor:
-    """The picture as if lit evenly: rgb (B,3,H,W) divided by Y + 0.05, where Y = (y + 1) / 2 of luma y (B,1,H,W).
+    """rgb (B,3,H,W) as if lit evenly: divided by Y + 0.05, where Y = (y + 1) / 2 of luma y (B,1,H,W).
 
-    Black is multiplied by 20, middle gray by 1.8, white by 0.95. To VGG16 a dark photo is black whatever tints it has; lit
-    like this, they count as much as in the light. Linear in rgb; hue and saturation stay.
+    Black becomes 20 times as bright, middle gray 1.8 times, white 0.95 times. To VGG16 a dark photo is black,
+    whatever its tint. After this division tints in the dark count as much as in the light. Linear in rgb; hue
+    and saturation stay.
     """
     return rgb / ((y + 1) / 2).clamp_min(0).add(0.05)
 
 
 class StageLoss:
-    """The combined loss of one stage, with the discriminator if the stage has one.
+    """The loss of one stage, and the discriminator if the stage has one.
 
-    Perceptual and adversarial terms act on the clean chroma that the network's output stands for, at chroma's size, and
-    only for some of a batch's photos: those at noise levels from `perceptual_from` on, where v-prediction's x0 is the
-    expected colour and there is something to correct, at most `perceptual_share` of the batch.
+    The perceptual and adversarial terms judge the clean chroma that the network's output implies, at chroma's
+    size. They judge only photos at noise levels from `perceptual_from` on, and at most `perceptual_share` of
+    a batch: there v-prediction's x0 is the expected colour, and errors are large enough to correct.
     """
 
     def __init__(self, stage: StageConfig, config: Config, device: torch.device) -> None:
@@ -79,34 +83,41 @@ class StageLoss:
             self.discriminator = Discriminator(config.training.seed, device)
 
     def chosen(self, t: Tensor, share: float = 1.0) -> Tensor:
-        """Which photos of a batch, by their time steps t (B,), have their colours compared: (n,) indices."""
+        """The photos whose colours to compare, by their time steps t (B,): (n,) indices.
+
+        share: of the batch, at most.
+        """
         gate = self.stage.perceptual_from * self.diffusion.config.timesteps
         return (t >= gate).nonzero()[: math.ceil(share * len(t)), 0]
 
     def whole(self, t: Tensor) -> WholeBatch:
-        """A step with these time steps (B,)."""
+        """What the parts of a batch have to know about it. t: (B,) time steps of the whole."""
         compared = torch.zeros(len(t), dtype=torch.bool, device=t.device)
         compared[self.chosen(t, self.stage.perceptual_share)] = True
         return WholeBatch(compared, len(t), int(compared.sum()))
 
     def trust(self, t: Tensor) -> Tensor:
-        """Weight of a photo's colours by its time step, (n,): 1 for v, whose x0 is the expected chroma at any noise.
+        """How far to trust each photo's x0, (n,), by its time step.
 
-        The x0 of an epsilon prediction has its error multiplied by sqrt((1 - alpha_bar) / alpha_bar), and is worthless
-        near pure noise; alpha_bar takes that back.
+        1 for v, whose x0 is the expected chroma at any noise. An epsilon prediction's x0 has its error
+        multiplied by sqrt((1 - alpha_bar) / alpha_bar): near pure noise it is worthless. Weighting by
+        alpha_bar undoes that.
         """
         if self.diffusion.config.prediction == "v":
             return torch.ones(len(t), device=t.device)
         return self.diffusion.signal_share(t)
 
     def target(self, batch: Noisy) -> Tensor:
-        """What the network should say, (B,2,h,w)."""
+        """What the network should predict, (B,2,h,w)."""
         if batch.target is not None:
             return batch.target
         return self.diffusion.target(batch.x0, batch.eps, batch.t)
 
     def colours(self, batch: Noisy, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Luma, predicted RGB and true RGB at chroma's size, shadows lifted. Not clamped: see `color.to_rgb`."""
+        """Luma, predicted RGB and true RGB at chroma's size, shadows lifted.
+
+        Not clamped: see `color.to_rgb`.
+        """
         y = F.avg_pool2d(batch.y, batch.y.shape[-1] // batch.x0.shape[-1])  # (B, 1, h, w)
         x0_hat = self.diffusion.predict_x0(batch.xt, output, batch.t)
         return y, lift_shadows(color.to_rgb(y, x0_hat), y), lift_shadows(color.to_rgb(y, batch.x0), y)
@@ -114,14 +125,14 @@ class StageLoss:
     def terms(
         self, batch: Noisy, output: Tensor, whole: WholeBatch, step: int
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """L_noise, L_perc and L_G, each as far as the stage has it, and what the discriminator says of its own lesson.
+        """L_noise, L_perc and L_G, those that the stage has, and the discriminator's own loss and accuracies.
 
-        The discriminator's gradients are added up here; `learn` takes its step.
+        Adds up the discriminator's gradients; `learn` steps its optimiser.
         """
         terms = {"noise": len(batch.t) / whole.photos * F.mse_loss(output, self.target(batch))}
         log: dict[str, float] = {}
         if (self.perceptual or self.discriminator) and whole.photos_compared:
-            where = whole.compared.nonzero()[:, 0]  # possibly none of this part
+            where = whole.compared.nonzero()[:, 0]  # may be empty for this part
             luma, rgb_hat, rgb = self.colours(batch.only(where), output[where])
             if self.perceptual:
                 distances = self.trust(batch.t[where]) * self.perceptual(rgb_hat, rgb)  # (n,)
@@ -136,14 +147,14 @@ class StageLoss:
     def __call__(
         self, batch: Noisy, output: Tensor, last_layer: Tensor, step: int
     ) -> tuple[Tensor, dict[str, float]]:
-        """What to call backward on, and every term with its weight: this batch's part of each, where it is part of a whole.
+        """A loss to call backward on, and the value of every term, weighted and not, by name.
 
-        output: (B,2,h,w), the network's for this batch; last_layer: the weight at which gradients are balanced; step:
-        steps of this stage so far. Several processes come here with a part each at the same time, and gradients are
-        balanced for these parts together.
+        For a part of a batch, values are its share of the whole's. output: (B,2,h,w) of the network.
+        last_layer: the weight at which to balance gradients. step: number of steps done in this stage.
+        Processes call this at the same time, and balance their parts together.
 
-        Each term is differentiated once, down to the output; the sum of these gradients then goes through the network
-        in one pass. That is what makes the gradients' ratios free to measure.
+        Each term is differentiated once, down to the output. The sum of these gradients then goes through the
+        network in one pass. So measuring the ratios of gradients costs nothing more.
         """
         whole = batch.whole or self.whole(batch.t)
         terms, log = self.terms(batch, output, whole, step)
@@ -165,7 +176,7 @@ class StageLoss:
 
     @torch.no_grad()
     def validation(self, batch: Noisy, output: Tensor) -> dict[str, Tensor]:
-        """The terms that two epochs can be compared by, one value per photo that they act on."""
+        """The terms that compare between epochs, with one value per photo that they judge."""
         terms = {"noise": (output - self.target(batch)).square().mean(dim=(1, 2, 3))}
         where = self.chosen(batch.t)
         if self.perceptual and len(where):
@@ -174,17 +185,17 @@ class StageLoss:
         return terms
 
     def learn(self) -> None:
-        """Let the discriminator take its step: for the training to call once it knows that all numbers are finite."""
+        """Step the discriminator's optimiser. Call it once all numbers of the step are known to be finite."""
         if self.discriminator:
             self.discriminator.learn()
 
-    def forget(self) -> None:
-        """Give up the discriminator's gradients."""
+    def clear_gradients(self) -> None:
+        """Clear the discriminator's gradients."""
         if self.discriminator:
-            self.discriminator.forget()
+            self.discriminator.clear_gradients()
 
     def gradients(self) -> list[Tensor]:
-        """The discriminator's gradients; none without one, or where it had nothing to look at."""
+        """The discriminator's gradients; none without one, or if it has judged nothing yet."""
         return self.discriminator.gradients() if self.discriminator else []
 
     def state(self) -> dict[str, Any]:
@@ -202,7 +213,7 @@ class StageLoss:
         }
 
     def restore(self, state: dict[str, Any], origin: Path) -> None:
-        """Take up discriminator and optimiser from a checkpoint, if both it and this stage have them."""
+        """Restore discriminator and optimiser, if both the checkpoint and this stage have them."""
         if self.discriminator and state["use_gan"]:
             load_tensors(self.discriminator.network, state["discriminator_state_dict"], origin)
             self.discriminator.optimizer.load_state_dict(state["discriminator_optimizer_state_dict"])

@@ -8,9 +8,9 @@ import torch
 
 
 def memory_mb(device: torch.device) -> int | None:
-    """The most memory that this process has held so far, on the GPU if there is one; None where nobody counts it (Windows)."""
+    """The most MiB that this process has held, on the GPU if it uses one; None if nobody counts."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) >> 20  # what graphs hold between replays included
+        return torch.cuda.max_memory_reserved(device) >> 20  # counts what graphs hold between replays
     try:
         import resource
     except ImportError:

@@ -1,7 +1,6 @@
-"""What changes while training, and how it is saved and taken up again.
+"""What changes while a model trains, and how checkpoints save and restore it.
 
-The order of photos, mirroring, time steps and noise are functions of (seed, step). No generator's state has to be saved,
-and a training that was interrupted ends bit for bit where an uninterrupted one does.
+Batches are functions of (seed, step): an interrupted training ends bit for bit as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -23,36 +22,28 @@ from photochrom.training.backward import Backward
 from photochrom.training.batches import Batches
 from photochrom.training.checks import refuse_data
 from photochrom.training.distillation import Teacher
+from photochrom.training.inputs import Inputs
 from photochrom.training.losses import StageLoss
+from photochrom.training.optimizer import optimizer_of
 from photochrom.training.workers import Workers
 
 COUNTERS = (
     *("epoch", "step", "step_in_epoch", "sums", "seconds"),
     *("best_val_loss", "epochs_since_best", "history"),
 )
-SHARES = (1.0, 0.1)
-"""Of the learning rate: the network's own, and that of an encoder that learns along, which knows most of what it needs."""
-
-
-def weight_groups(network: UNet) -> list[dict[str, Any]]:
-    """The network's weights as an optimiser takes them: its own, and those of an encoder that learns along (see SHARES)."""
-    encoder = list(network.encoder.parameters()) if network.encoder else []
-    own = [weight for name, weight in network.named_parameters() if not name.startswith("encoder.")]
-    return [{"params": weights} for weights in (own, encoder) if weights]
 
 
 class Training:
-    """Network, average, optimiser, losses and counters; `state` and `restore` move all of them.
+    """Network, average, optimiser, losses and counters: `state` saves them, `restore` takes them back.
 
-    `batches` and `backward` go with it. They keep nothing that a checkpoint would need.
+    `inputs`, `batches` and `backward` hold nothing that a checkpoint needs.
     """
 
     def __init__(self, config: Config, pack: DataSet, before: str | None = None) -> None:
-        """before: the precision in which an earlier run trained; "auto" keeps to it."""
+        """before: the precision of an earlier run of this training, which "auto" keeps."""
         refuse_data(config, pack)
         options = config.training
-        self.config, self.pack = config, pack
-        self.device = device_for_training()
+        self.config, self.pack, self.device = config, pack, device_for_training()
         wanted = before if before and options.precision == "auto" else options.precision
         self.arithmetic = Arithmetic(for_training(wanted), self.device)
         self.diffusion = Diffusion(config.diffusion)
@@ -60,25 +51,25 @@ class Training:
             torch.manual_seed(options.seed)
             self.network = UNet(config.model).to(self.device)
         self.average = Average(self.network, options.ema_decay)
-        self.optimizer = torch.optim.AdamW(
-            weight_groups(self.network), weight_decay=options.weight_decay, fused=True
-        )
-        # Dropout draws from one generator, and processes exchange sums within a part: both ask for parts one by one.
+        self.optimizer = optimizer_of(self.network, options)
+        # Parts must take turns if they share dropout's generator, or exchange sums with other processes.
         alone = self.device.type != "cpu" or processes.count() > 1 or config.model.dropout > 0
         self.workers = Workers(options.batch_size, alone)
-        self.batches = Batches(config, pack, self.diffusion, self.arithmetic, self.average, self.workers)
-        self.backward = Backward(self.network, self.arithmetic, options, self.workers, self.batches.give_way)
-        self.steps_per_epoch = math.ceil(
-            (config.data.photos_per_epoch or pack.count("train")) / options.batch_size
+        self.inputs = Inputs(config, pack, self.arithmetic, self.workers, self.averaged.encoder)
+        self.batches = Batches(config, pack, self.diffusion, self.inputs)
+        self.backward = Backward(
+            self.network, self.arithmetic, options, self.workers, self.inputs.free_memory
         )
-        self.epoch = config.first_epoch  # how many are done
+        photos = config.data.photos_per_epoch or pack.count("train")
+        self.steps_per_epoch = math.ceil(photos / options.batch_size)
+        self.epoch = config.first_epoch  # epochs done
         self.step = self.step_in_epoch = 0
         self.sums: dict[str, list[float]] = {}  # of this epoch: name -> [sum, count]
         self.seconds = 0.0  # of this epoch
         self.best_val_loss, self.epochs_since_best = math.inf, 0
         self.history: list[dict[str, Any]] = []
         self.bad_batches = self.overflows = 0  # in a row
-        self.notes: list[str] = []  # for the person who waits
+        self.notes: list[str] = []  # for the user
         self.begin_stage()
 
     @property
@@ -88,19 +79,19 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or patience with the last stage is at its end."""
+        """Whether all epochs are done, or the last stage has not improved for `patience` epochs."""
         patience = self.config.training.patience if self.stage is self.config.stages[-1] else 0
         return self.epoch >= self.config.last_epoch or 0 < patience <= self.epochs_since_best
 
     @property
     def step_in_stage(self) -> int:
-        """Steps that this stage has taken."""
+        """Steps done in this stage."""
         return (self.epoch - self.stage_begin) * self.steps_per_epoch + self.step_in_epoch
 
     def begin_stage(self, carried: dict[str, Any] | None = None) -> None:
-        """Make the losses of the running epoch's stage, with the discriminator of `carried` (a loss_state_dict) if any.
+        """Set up the stage of the current epoch. carried: a `loss_state_dict` to take the discriminator from.
 
-        Each stage has its own validation loss, so the best of the stage before does not count in it.
+        Stages have different losses, so each looks for its own best epoch.
         """
         self.stage, self.stage_begin = self.config.stage_at(self.epoch)
         self.losses = StageLoss(self.stage, self.config, self.device)
@@ -113,12 +104,12 @@ class Training:
         if self.step_in_stage == 0:
             self.best_val_loss, self.epochs_since_best = math.inf, 0
             if self.teacher:
-                # The student begins as its teacher, whose weights would stay in a long average for thousands of steps.
+                # A student starts as a copy of its teacher; a long average would not forget that copy.
                 self.network.load_state_dict(self.averaged.state_dict())
                 self.average.updates = 0
 
     def state(self) -> dict[str, Any]:
-        """A checkpoint: all that the training needs to go on, and all that using the model needs."""
+        """A checkpoint: everything that training on, and using the model, needs."""
         last = self.history[-1] if self.history else {"train_loss": None, "val_loss": None}
         return {
             "format": 1,
@@ -137,10 +128,10 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any], origin: Path, anew: bool = False) -> None:
-        """Take up a checkpoint; raises PhotochromError, naming the key, if it is of another network.
+        """Restore a checkpoint. Raises PhotochromError, naming the key, if it belongs to another network.
 
-        anew: begin a new model on top of another one's weights, averages, epoch count and, where they were passed on,
-        optimiser and losses.
+        anew: start a new model on top of another one: take its weights, averages and epoch count, and its
+        optimiser and losses where the checkpoint has them.
         """
         model_folder.load_tensors(self.network, state["model_state_dict"], origin)
         model_folder.load_tensors(self.averaged, state["ema_state_dict"], origin)

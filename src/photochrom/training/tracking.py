@@ -1,4 +1,4 @@
-"""What a training tells TensorBoard: losses, rates, sheets of samples and its configuration, in files of the model folder."""
+"""Writes a training's losses, rates, sample sheets and configuration for TensorBoard, in the model folder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ Report = Callable[[Progress], None]
 
 @contextmanager
 def tensorboard(folder: ModelFolder, config: Config, report: Report) -> Iterator[Report]:
-    """A report that also writes to `tensorboard/` in the folder; nothing is sent anywhere.
+    """A `report` that also writes to `tensorboard/` in the folder. Sends nothing anywhere.
 
-    `tensorboard --logdir models` shows all trainings side by side. Raises PhotochromError where the package is missing.
+    `tensorboard --logdir models` shows all trainings side by side. Raises PhotochromError if TensorBoard is
+    missing.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -40,7 +41,7 @@ def tensorboard(folder: ModelFolder, config: Config, report: Report) -> Iterator
             return
         step = (progress.epoch - 1) * progress.steps + progress.step
         if writer is None:
-            # What a run before it wrote of steps that are taken anew is not shown.
+            # Hides steps that an earlier run wrote and this run repeats.
             writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
             writer.add_text("configuration", f"```json\n{config.model_dump_json(indent=1)}\n```", step)
         if progress.record is None:
@@ -57,7 +58,7 @@ def tensorboard(folder: ModelFolder, config: Config, report: Report) -> Iterator
 
 
 def _write_epoch(writer: SummaryWriter, folder: ModelFolder, record: dict[str, Any], step: int) -> None:
-    """The numbers of an epoch's record, and its sheet of samples, if it has one."""
+    """Write the numbers of an epoch's record, and its sheet of samples if there is one."""
     for name, value in record.items():
         if isinstance(value, int | float):
             writer.add_scalar(f"epoch/{name}", value, step)

@@ -1,4 +1,4 @@
-"""How good a training has become: losses over validation photos, a sheet of samples, and the record of an epoch."""
+"""How good a training has become: losses on validation photos, a sheet of samples, the record of an epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHEET_PHOTOS = 16
 
 
 def validate(training: Training) -> dict[str, float]:
-    """Losses of the averaged weights over fixed photos, time steps and noise, so that two epochs compare."""
+    """Losses of the averaged weights on fixed photos, time steps and noise, so that epochs compare."""
 
     @torch.no_grad()
     def judge(batch: Noisy) -> dict[str, Tensor]:
@@ -48,20 +48,20 @@ def validate(training: Training) -> dict[str, float]:
 
 
 def sheet(training: Training) -> tuple[Image.Image, dict[str, Any]]:
-    """Gray, coloured (by the averaged weights) and true, for the same validation photos in every epoch.
+    """A sheet of gray, coloured (by the averaged weights) and true photos; the same photos in every epoch.
 
-    Returns the picture, and how colourful the samples are beside the true photos: `colorfulness` (Hasler & Suesstrunk)
-    and `spread`, the standard deviation over photos of their mean chroma.
+    Returns the sheet and two measures, each of the samples and of the true photos: `colorfulness` (Hasler &
+    Suesstrunk), and `spread`, the standard deviation over photos of their mean chroma.
     """
     config, stage = training.config, training.stage
-    y, x0, features = training.batches.photos(training.batches.validation[:SHEET_PHOTOS])
+    y, x0, features = training.inputs.of(training.batches.validation[:SHEET_PHOTOS])
     generators = [random_for(config.training.seed, 3, i) for i in range(len(y))]
     steps, guidance = config.steps_after(stage), config.guidance_after(stage)
 
     def coloured(part: slice) -> Tensor:
-        seen = [each[part] for each in features]
+        own = [each[part] for each in features]
         network, diffusion = training.averaged, training.diffusion
-        return sample(network, diffusion, y[part], generators[part], steps, features=seen, guidance=guidance)
+        return sample(network, diffusion, y[part], generators[part], steps, features=own, guidance=guidance)
 
     with training.workers.sharing():
         c = torch.cat(list(training.workers.map(coloured, training.workers.slices(len(y)))))
@@ -79,12 +79,15 @@ def sheet(training: Training) -> tuple[Image.Image, dict[str, Any]]:
 
 
 def end_epoch(training: Training) -> dict[str, Any]:
-    """Validate, write down the epoch, and begin the next one; raises PhotochromError for a loss that is not finite."""
+    """Validate, record the epoch, and start the next.
+
+    Raises PhotochromError for a loss that is not finite.
+    """
     val = validate(training)
     if bad := [name for name, value in val.items() if not math.isfinite(value)]:
         raise PhotochromError(
-            f"epoch {training.epoch + 1}: validation {', '.join(bad)} not finite; the last good checkpoint is kept, "
-            f"go on from it by --from and a lower --learning-rate"
+            f"epoch {training.epoch + 1}: validation {', '.join(bad)} not finite; the last good checkpoint "
+            f"is kept, go on from it with --from and a lower --learning-rate"
         )
     record = record_of(training, val)
     training.history.append(record)
@@ -97,7 +100,7 @@ def end_epoch(training: Training) -> dict[str, Any]:
 
 
 def record_of(training: Training, val: dict[str, float]) -> dict[str, Any]:
-    """What the history says of the epoch that ends, with its validation losses."""
+    """The history's record of the epoch that ends. val: its validation losses."""
     stage, device = training.stage, training.device
     means = {name: total / count for name, (total, count) in training.sums.items()}
     weights = {"noise": stage.noise, "perceptual": stage.perceptual}
@@ -114,7 +117,7 @@ def record_of(training: Training, val: dict[str, float]) -> dict[str, Any]:
         "weights": weights | {"adversarial": stage.adversarial if stage.use_gan else 0.0},
         "learning_rate": training.optimizer.param_groups[0]["lr"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "workers": training.workers.count if training.backward.side_by_side(training.losses) else 1,
+        "workers": training.workers.count if training.backward.parallel(training.losses) else 1,
         "precision": training.arithmetic.precision,
         "photos": photos,
         "seconds": round(training.seconds, 2),

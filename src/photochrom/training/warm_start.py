@@ -1,7 +1,7 @@
-"""A new network that begins with what another has learnt, though it sees the photo in another way.
+"""A new network that starts with the weights of another, though its input of the photo differs.
 
-The body of a network knows what noise, edges and colours are, whatever encoder tells it what a photo shows and however
-large the photo is. So another encoder and finer luma are no reason to learn all of it once more.
+The body of a network knows noise, edges and colours, whatever encoder describes the photo and however large
+the photo is. So it need not learn all that again for another encoder or for finer luma.
 """
 
 from __future__ import annotations
@@ -14,24 +14,26 @@ from photochrom.diffusion.unet import CHROMA_CHANNELS, UNet
 from photochrom.errors import UsageError
 
 CHANGEABLE = ("chroma_scale", "encoder", "train_encoder")
-"""The settings of a network that may differ from those of the model that it goes on from."""
+"""Settings in which a network may differ from the model that it goes on from."""
 
 
 def refuse_coarser(name: str, old: ModelConfig, new: ModelConfig) -> None:
-    """Raise UsageError if luma of the new network is coarser beside its chroma: weights can be spread, not gathered."""
+    """Raise UsageError if the new network's luma is coarser: `fitted` can spread weights, not merge them."""
     if new.chroma_scale < old.chroma_scale:
         raise UsageError(
-            f"{name} has chroma_scale = {old.chroma_scale}, and {new.chroma_scale} cannot be made of it: take as much or more"
+            f"{name} has chroma_scale = {old.chroma_scale}, which cannot shrink to {new.chroma_scale}: "
+            f"take {old.chroma_scale} or more"
         )
 
 
 def fitted(weights: dict[str, Tensor], old: ModelConfig, network: UNet) -> dict[str, Tensor]:
-    """The weights of a network of the configuration `old`, made to fit the new one; the two differ in CHANGEABLE alone.
+    """The weights of a network of configuration `old`, fitted to `network`. The two may differ in CHANGEABLE.
 
-    The first convolution's weights for luma are spread evenly over the finer pixels, so that it says of a photo what it said
-    of the same photo made smaller. Projections of another encoder's maps begin at 0, and what those of the old one added where
-    its maps are 0 moves into the convolution before: so the network begins as the old one blind. An encoder that is to learn
-    along begins as it was learnt, or as it comes.
+    The first convolution spreads its luma weights evenly over the finer pixels: it answers to a photo as it
+    did to the same photo at the smaller size. A new encoder's projections start at 0. What the old
+    projections added where features are 0 moves into the convolution before. So the network starts as the old
+    one did without features. A trained encoder keeps its weights, unless the old network's was another or not
+    trained.
     """
     new, found = network.config, dict[str, Tensor]()
     for key, value in network.state_dict().items():
@@ -51,10 +53,10 @@ def fitted(weights: dict[str, Tensor], old: ModelConfig, network: UNet) -> dict[
 
 
 def spread(weight: Tensor, old: int, new: int) -> Tensor:
-    """The weight (C,2+old*old,3,3) of a first convolution, for luma whose pixels are new / old times finer.
+    """The weight (C,2+old*old,3,3) of a first convolution, for luma with new / old times the pixels a side.
 
-    Luma's channels are the old * old pixels of a pixel of chroma, row by row (`pixel_unshuffle`); each becomes the mean of
-    (new / old) squared.
+    The channels of luma are the old * old luma pixels under one chroma pixel, row by row (`pixel_unshuffle`).
+    Each of them becomes the mean of (new / old) squared finer pixels.
     """
     chroma, luma = weight[:, :CHROMA_CHANNELS], weight[:, CHROMA_CHANNELS:]
     finer = new // old
@@ -63,14 +65,16 @@ def spread(weight: Tensor, old: int, new: int) -> Tensor:
     return torch.cat([chroma, pixels.flatten(1, 2)], dim=1)
 
 
-def told(name: str, old: ModelConfig, new: ModelConfig) -> str:
-    """A sentence for the person who waits: what was taken over, and what begins anew."""
+def described(name: str, old: ModelConfig, new: ModelConfig) -> str:
+    """A sentence for the user: what the new network takes over, and what starts fresh."""
     changes = []
     if new.chroma_scale != old.chroma_scale:
         changes.append(f"its luma is {new.chroma_scale // old.chroma_scale} times finer")
     if new.encoder != old.encoder:
-        begins = "begins unheard" if new.encoded else "is left out"
-        changes.append(f"the encoder {new.encoder if new.encoded else old.encoder} {begins}")
+        change = (
+            f"the encoder {new.encoder} is new" if new.encoded else f"the encoder {old.encoder} is left out"
+        )
+        changes.append(change)
     if new.train_encoder and not (old.train_encoder and new.encoder == old.encoder):
-        changes.append("the encoder learns along")
-    return f"all of {name} is taken over but this: {', '.join(changes)}"
+        changes.append("the encoder is trained too")
+    return f"took over all of {name}, with these changes: {', '.join(changes)}"

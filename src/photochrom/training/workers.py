@@ -1,8 +1,8 @@
-"""Threads that each take whole parts of a batch, so that a training gets its share of a processor beside other work.
+"""Threads that each take whole parts of a batch, so that a training gets its share of a busy processor.
 
-Torch lets the threads of one operation wait for each other at its end, hundreds of times a step. Where another program takes
-one core for a moment, all cores wait. Threads that take whole parts meet once a step. Parts are added up in their order, so
-that the sums are the same to the bit, however many threads there are and whoever is first.
+Torch's own threads wait for each other at the end of every operation, hundreds of times a step. If another
+program takes one core for a moment, all cores wait. Threads with whole parts wait for each other once a step.
+The results are summed in order of the parts, so they are the same to the bit for any number of threads.
 """
 
 from __future__ import annotations
@@ -17,31 +17,29 @@ from typing import TypeVar
 
 import torch
 
-LEAST, MOST = (
-    8,
-    16,
-)  # photos of a part: fewer cost more, and there are at least two parts where that leaves enough
+# Photos in a part: small parts cost more per photo, and a batch should have two parts at least.
+LEAST, MOST = 8, 16
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Workers:
-    """As many threads as torch takes for an operation, for batches of so many photos; with `alone` there are none."""
+    """As many threads as torch uses for an operation, for batches of `photos` photos; none if `alone`."""
 
     def __init__(self, photos: int, alone: bool = False) -> None:
         cores = torch.get_num_threads()
         self.size = photos if alone else min(MOST, max(LEAST, math.ceil(photos / 2)))
         self.parts = math.ceil(photos / self.size)
         self.count = min(cores, self.parts)
-        self.threads = max(1, cores // self.parts)  # of torch, within a part
+        self.threads = max(1, cores // self.parts)  # that torch may use within a part
 
     def slices(self, photos: int) -> list[slice]:
-        """The parts of so many photos, in their order."""
+        """Slices that divide `photos` photos into parts, in order."""
         size = photos if self.parts == 1 else self.size
         return [slice(start, start + size) for start in range(0, photos, size)]
 
     def map(self, do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """do(item) of all items, in their order. Raises what the first of them has raised, once all have ended."""
+        """do(item) of all items, in order. Waits for all to end, then raises the first error."""
         if self.count == 1:
             yield from map(do, items)
             return
@@ -54,7 +52,7 @@ class Workers:
 
     @contextmanager
     def sharing(self) -> Iterator[None]:
-        """In this block, this thread too takes no more of torch's threads than one of the others."""
+        """In this block, this thread uses no more of torch's threads than each worker does."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -64,12 +62,12 @@ class Workers:
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        # Each thread sets the number for itself, and for all that begin later: so let all of them begin now.
+        # Setting the number affects this thread and all threads started later: so start all of them now.
         begun = threading.Barrier(self.count + 1)
 
         def begin() -> None:
             torch.set_num_threads(self.threads)
-            torch.get_num_threads()  # takes the number, which the first look would else do, and find another one
+            torch.get_num_threads()  # fixes the number now; else the first operation would read another one
             begun.wait()
 
         pool = ThreadPoolExecutor(self.count, "part", begin)

@@ -1,0 +1,135 @@
+"""The photos of a data set as the network sees them: luma, chroma, and the encoder's features of the luma."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from photochrom import processes
+from photochrom.config import Config
+from photochrom.data.dataset import DataSet
+from photochrom.data.pack import Pack
+from photochrom.diffusion import color
+from photochrom.diffusion.encoder import Encoder
+from photochrom.precision import Arithmetic
+from photochrom.randomness import Indices
+from photochrom.training.aging import aged_luma
+from photochrom.training.features import KeptFeatures, feature_key, keep
+from photochrom.training.workers import Workers
+
+
+class Photos(NamedTuple):
+    """Photos, possibly mirrored and aged."""
+
+    y: Tensor  # (B,1,S,S) luma in [-1,1]
+    x0: Tensor  # (B,2,S/s,S/s) true chroma
+    features: Sequence[Tensor]  # of the encoder, for y: (B,C,h,w) each
+
+
+class Inputs:
+    """Reads photos and encodes them. After `keep_features` it reads their features from disk instead."""
+
+    def __init__(
+        self,
+        config: Config,
+        pack: DataSet,
+        arithmetic: Arithmetic,
+        workers: Workers,
+        trained_encoder: Encoder | None,
+    ) -> None:
+        """trained_encoder: the averaged encoder of a network that trains its own."""
+        self.config, self.pack, self.arithmetic, self.workers = config, pack, arithmetic, workers
+        self.device = arithmetic.device
+        self.trained_encoder = trained_encoder
+        encoder = trained_encoder or Encoder.of(config.model)
+        self.encoder = encoder.to(self.device) if encoder else None
+        self.kept: KeptFeatures | None = None
+
+    def of(
+        self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0, encode: bool = True
+    ) -> Photos:
+        """B photos, by their numbers.
+
+        flip: (B,) bool, which of them to mirror; aged: the share of them to age; encode: whether to add features.
+        """
+        rgb = self.pack.rgb(photos).to(self.device)  # (B, 3, S, S)
+        y, x0 = color.from_rgb(rgb, self.config.model.chroma_scale)
+        x0 = mirrored(x0, flip)
+        if self.kept:
+            rows = photos if flip is None else photos + self.kept.count // 2 * flip.numpy()
+            y, features = self.kept(rows)
+            return Photos(y, x0, features)
+        y = mirrored(aged_luma(rgb, y, photos, aged) if aged else y, flip)
+        if self.config.model.encoded:
+            y = color.in_levels((y + 1) / 2)  # kept features round luma too: both ways train alike
+        return Photos(y, x0, self.encode(y) if encode else ())
+
+    def encode(self, y: Tensor) -> Sequence[Tensor]:
+        """The encoder's features of luma y (B,1,S,S); none without an encoder."""
+        encoder = self.encoder
+        if not encoder:
+            return ()
+
+        @torch.no_grad()
+        def encode_part(part: slice) -> list[Tensor]:
+            with self.arithmetic.autocast():
+                features: list[Tensor] = encoder(y[part])
+            return features
+
+        parts = self.workers.map(encode_part, self.workers.slices(len(y)))
+        return [torch.cat(maps) for maps in zip(*parts, strict=True)]
+
+    def keep_features(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+        """Store the features of all photos on disk, then of all photos mirrored. Returns what went wrong, if anything.
+
+        Does nothing if the configuration forbids it, the encoder is as fast as the disk or trains, or the photos
+        lie in shards. progress(done, total) counts photos; it may raise to stop, and the next call goes on there.
+        """
+        pack, aged = self.pack, self.config.data.aged
+        fixed = self.encoder if not self.trained_encoder else None
+        if not (fixed and fixed.worth_keeping and self.config.data.keep_features) or self.kept:
+            return []
+        if not isinstance(pack, Pack):
+            return []  # shards hold more photos than a disk holds features
+        count, in_training = len(pack.split), pack.split == "train"
+
+        def compute(rows: Indices) -> tuple[Tensor, Sequence[Tensor]]:
+            photos = rows % count
+            rgb = pack.rgb(photos)
+            y, _ = color.from_rgb(rgb)
+            if aged:
+                may_age = torch.from_numpy(in_training[photos])[:, None, None, None]
+                y = torch.where(may_age, aged_luma(rgb, y, photos, aged), y)
+            y = mirrored(y, torch.from_numpy(rows >= count))
+            y = color.in_levels((y + 1) / 2).to(self.device)  # the file stores luma in bytes
+            return y, self.encode(y)
+
+        y, features = compute(np.arange(1))
+        shapes = [tuple(each.shape[1:]) for each in (y, *features)]
+        path = pack.folder / f"features-{feature_key(self.config, pack.checksum)}.bytes"
+        try:
+            with processes.first_before_others():
+                rows = (1 + self.config.data.flip) * count
+                self.kept = keep(path, shapes, rows, compute, progress, self.device)
+        except OSError as error:
+            return [
+                f"cannot keep the encoder's features in {path.parent} ({error.strerror}): every step computes them "
+                "again, which takes longer; free some space, or give --no-keep-features"
+            ]
+        return []
+
+    def free_memory(self) -> None:
+        """Read kept features from disk from now on, so that the GPU has their memory."""
+        if self.kept:
+            self.kept.free_gpu_memory()
+
+
+def mirrored(photos: Tensor, which: Tensor | None) -> Tensor:
+    """Photos (B,C,H,W); those that `which` (B,) bool marks have left and right exchanged."""
+    if which is None:
+        return photos
+    return torch.where(which.to(photos.device)[:, None, None, None], photos.flip(-1), photos)
