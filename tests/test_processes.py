@@ -310,7 +310,7 @@ def test_two_processes_share_an_album(
     written = sorted(str(out / path.relative_to(album)) for path in album.rglob("[0-4].png"))
     assert sorted(done.stdout.split()) == written
     assert done.stderr.count("photochrom: error: ") == 1
-    assert done.stderr.count("1 not coloured, 5 coloured") == 1
+    assert done.stderr.count("5 coloured, 1 failed") == 1
     # Of the process that ends first; the launcher may stop the other one then, and its own code is 1.
     assert done.stderr.count("exitcode  : 3 ") >= 1
     assert main_code(*options, "-o", tmp_path / "alone") == 3
@@ -319,7 +319,7 @@ def test_two_processes_share_an_album(
         assert np.array_equal(np.asarray(ours), np.asarray(theirs))
     capsys.readouterr()
     assert main_code(*options, "-o", out) == 3
-    assert "5 unchanged since they were coloured" in capsys.readouterr().err
+    assert "skipped 5 unchanged since" in capsys.readouterr().err
 
 
 def main_code(*arguments: Any) -> int:
@@ -376,7 +376,7 @@ def test_what_one_process_does_is_refused_to_several(
     second_of_two: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main_code("data", "list") == 2
-    said = "photochrom: error (process 1): photochrom data is done by one process: leave out the launcher, which has"
+    said = "photochrom: error (process 1): photochrom data runs in one process, and the launcher has"
     assert capsys.readouterr().err.startswith(said)
 
 

@@ -242,7 +242,7 @@ def test_bad_files_are_listed_at_the_end_and_the_others_coloured(
     assert captured.out.split() == ["out/good.png", "out/one.png", "out/strip.png"]
     errors = [line for line in captured.err.splitlines() if "error" in line]
     assert [Path(line.split()[2]).name for line in errors] == ["cut.jpg", "huge.png", "text.jpg"]
-    assert captured.err.splitlines()[-1] == "3 not coloured, 3 coloured"
+    assert captured.err.splitlines()[-1] == "3 coloured, 3 failed"
     with Image.open("out/strip.png") as strip:
         assert strip.size == (30_000, 2)
     assert colorize(models, "album/cut.jpg", "-o", "out", "--truncated") == 0
@@ -290,7 +290,7 @@ def test_films_are_coloured_beside_photos(models: Path, capsys: pytest.CaptureFi
     assert captured.out.split() == ["out/film.mp4"]
     assert "bad.mp4 cannot be coloured as a video" in captured.err
     assert colorize(models, "film.mov", "-o", "out") == 0
-    assert "1 unchanged since they were coloured" in capsys.readouterr().err
+    assert "skipped 1 unchanged since" in capsys.readouterr().err
     before = Path("out/film.mp4").read_bytes()
     assert colorize(models, "film.mov", "-o", "out", "--strength", 0) == 0
     assert Path("out/film.mp4").read_bytes() != before

@@ -240,9 +240,9 @@ def test_wrong_exports_are_refused(models: Path) -> None:
     taken = models / "none" / model_folder.ONNX
     before = taken.read_bytes()
     for arguments, message in (
-        ((), f"{taken} exists: replace it with --overwrite, or take another -o"),
-        (("--format", "gguf"), "unknown format 'gguf'; there is onnx"),
-        (("-o", "model.pt"), "-o model.pt: name a file that ends in .onnx"),
+        ((), f"{taken} exists: replace it with --overwrite, or give another -o"),
+        (("--format", "gguf"), "unknown format 'gguf': take onnx"),
+        (("-o", "model.pt"), "-o model.pt: give a file name that ends in .onnx"),
     ):
         assert run("export", models / "none", *arguments) == (2, "", f"photochrom: error: {message}\n")
     assert taken.read_bytes() == before
@@ -250,7 +250,7 @@ def test_wrong_exports_are_refused(models: Path) -> None:
 
 def test_nothing_is_written_into_the_package(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_folder, "SHIPPED", models)
-    message = "none comes along with Photochrom: say with -o where its ONNX file goes"
+    message = "none comes with Photochrom: say with -o where to write its ONNX file"
     assert run("export", "none", "--overwrite") == (2, "", f"photochrom: error: {message}\n")
 
 

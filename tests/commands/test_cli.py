@@ -361,7 +361,7 @@ def test_a_model_is_lost_neither_to_other_settings_nor_to_overwriting_with_wrong
     assert uneven.code == 2
     itself = run(*command, "--from", "mine", "--overwrite")
     assert itself.code == 2
-    assert "mine cannot be replaced by what goes on from it" in itself.err
+    assert "a model that starts from mine cannot replace it" in itself.err
     assert run(*command, "--name", "wide", "--features", "16,16").code == 0
     assert run(*command, "--from", "wide", "--overwrite").code == 2
     assert run(*command, "--distill", 2, "--perceptual", 0, "--overwrite").code == 2
@@ -486,7 +486,7 @@ def test_folders_keep_their_structure_and_a_bad_photo_stops_nothing(
     assert sorted(result.out.splitlines()) == ["out/a.jpg", "out/c.png", "out/deep/er/b.png", "out/old.webp"]
     assert sorted(str(path) for path in Path("out").rglob("[!.]*.*")) == sorted(result.out.splitlines())
     assert "album/bad.jpg" in result.err
-    assert "1 not coloured, 4 coloured" in result.err
+    assert "4 coloured, 1 failed" in result.err
     for path, format in (("a.jpg", "JPEG"), ("c.png", "PNG"), ("deep/er/b.png", "PNG"), ("old.webp", "WEBP")):
         with Image.open(Path("out") / path) as image:
             assert (image.format, image.mode) == (format, "RGB")

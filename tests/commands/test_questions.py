@@ -154,7 +154,7 @@ def test_a_wrong_answer_is_asked_again_with_the_reason(process: Terminal, models
         ("Resume", "0", ""),
         ("Name", "a/b", "model name 'a/b': use letters"),
         ("Name", "[/red]", "model name '[/red]': use letters"),
-        ("Name", "model_v1", "model_v1 exists; take another name"),
+        ("Name", "model_v1", "model_v1 exists: take another name"),
         ("Name", "", ""),
         ("Data set", "0", "'0' is not a number from 1 to 2"),
         ("Data set", "demo", "'demo' is not a number"),
@@ -299,6 +299,6 @@ def test_a_model_that_cannot_be_read_is_named_and_the_others_are_offered(
     model(models, "torn", epochs=2, of=2)
     (models / "torn" / model_folder.HISTORY).write_text("[{}]")
     process.begin(models)
-    process.expect("left out: ")
+    process.expect("cannot offer a model: ")
     process.expect("training_history.json cannot be read: 0.epoch: Field required")
     process.expect("1  good: v2, epoch 2")

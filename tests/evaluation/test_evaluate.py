@@ -478,12 +478,12 @@ def test_a_model_folder_that_takes_no_files_costs_no_report(
     out = tmp_path / "report"
     assert call("evaluate", trained.path, "--data", pack.folder, "--steps", 2, "-o", out) == 0
     assert (out / "report.json").exists()
-    assert "mine's card could not be written: cannot write" in capsys.readouterr().err
+    assert "cannot write mine's card: cannot write" in capsys.readouterr().err
 
 
 def test_a_model_before_its_first_epoch_has_no_card(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("models", "show", "tiny", "--models", models) == 1
-    assert "'tiny' has no card before its first epoch ends" in capsys.readouterr().err
+    assert "'tiny' has no card before its first epoch is done" in capsys.readouterr().err
     assert call("models", "show", "nope", "--models", models) == 1
     assert "there are: large, tiny" in capsys.readouterr().err
 

@@ -390,7 +390,7 @@ def test_gray_photos_alone_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
     [
         (["--photos", ".", "--with", "theirs"], "--with theirs: give a name and a folder"),
         (["--photos", ".", "--with", "a=b", "--with", "a=c"], "--with a is given twice"),
-        (["--with", "a=b"], "--with and --at are for a folder"),
+        (["--with", "a=b"], "--with and --at need a folder of photos"),
         (["--photos", ".", "--at", "512", "--with", "a=b"], "--at 512: take 256, or full for both"),
         (["--photos", ".", "--data", "demo", "--with", "a=b"], "--photos FOLDER and --data together"),
         (["--photos", "."], "give at least one model, or --photos FOLDER --with NAME=FOLDER"),

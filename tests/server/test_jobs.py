@@ -50,10 +50,10 @@ def test_results_are_kept_for_a_while_and_within_bounds(serve: Callable[..., Tes
 def test_a_job_of_another_process_is_told_apart(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it comes of `uvicorn --workers 2`, or of a restart."""
     place = create(client).headers["location"]
-    assert "were kept long enough" in problem(client.get(f"{place}x"), 404)
+    assert "its time to be fetched is over" in problem(client.get(f"{place}x"), 404)
     monkeypatch.setattr(jobs, "PROCESS", "00000000")
     other = create(client).headers["location"]
     monkeypatch.undo()
     client.delete(other)
     for answer in (client.get("/api/jobs/11111111.abc"), client.delete("/api/jobs/11111111.abc")):
-        assert "run it as one, without --workers" in problem(answer, 404)
+        assert "run a single one, without --workers" in problem(answer, 404)

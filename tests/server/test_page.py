@@ -553,7 +553,7 @@ def test_so_many_hints_as_the_server_takes(page: Any) -> None:
     page.get_by_role("button", name="Colour hints").click()
     for _ in range(65):
         page.locator("#hint-middle").dispatch_event("click")
-    page.get_by_text("64 hints are as many as the server takes").wait_for()
+    page.get_by_text("64 hints are the most that the server accepts").wait_for()
     assert page.locator(".hint").count() == 64
 
 
@@ -755,7 +755,7 @@ def test_models_are_compared_at_a_glance(browser: Any, settings: Settings) -> No
         row = wanted["ciede2000"]
         assert f"photochrom-v2 {row['value']:.4g}, from {row['low']:.4g} to {row['high']:.4g}" in label
         assert "all gray" in label
-        assert page.get_by_text("For research and for yourself only").count() >= 2
+        assert page.get_by_text("For research and private use only").count() >= 2
 
 
 def test_who_has_only_shipped_models_is_told_how_to_train(
@@ -816,7 +816,7 @@ def test_everything_is_reached_with_the_keyboard_in_the_order_of_reading(page: A
     results(page)
     names: list[str] = []
     page.locator("body").focus()
-    while names.count("To the content") < 2:
+    while names.count("Skip to the content") < 2:
         page.keyboard.press("Tab")
         names.append(
             page.evaluate(
@@ -825,7 +825,7 @@ def test_everything_is_reached_with_the_keyboard_in_the_order_of_reading(page: A
             )
         )
     places = []
-    for wanted in ("To the content", "Models", "Colours", "Fit", "Copy", "Download", "Line between", "Strength", "old, calm",
+    for wanted in ("Skip to the content", "Models", "Colours", "Fit", "Copy", "Download", "Line between", "Strength", "old, calm",
                    "Four other", "Colour hints", "Keep gray", "Model", "Colour again", "Remove photo", "Keys"):  # fmt: skip
         found = [place for place, name in enumerate(names) if name.startswith(wanted)]
         assert found, f"{wanted}: {json.dumps(names)}"

@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from photochrom.server.photos import read_seen
+from photochrom.server.photos import read_upright
 from photochrom.server.problems import Problem
 from tests.make_odd_files import Odd, odd_files
 from tests.server.talking import (
@@ -67,7 +67,7 @@ def test_every_odd_photo_is_coloured_or_refused(client: TestClient) -> None:
             opened(answer.content).load()
         elif answer.status_code == 422:
             with pytest.raises(Problem, match="broken inside"):  # as a reference or a mask
-                read_seen(odd.content, 400_000)
+                read_upright(odd.content, 400_000)
         return int(answer.status_code)
 
     with ThreadPoolExecutor(8) as clients:

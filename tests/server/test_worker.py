@@ -82,7 +82,7 @@ def test_when_too_many_wait_the_next_is_refused_at_once(serve: Callable[..., Tes
     begun = time.monotonic()
     refused = create(client, 2)
     assert time.monotonic() - begun < 5
-    assert "2 photos are waiting and there is no room for 2 more" in problem(refused, 503)
+    assert "2 photos are waiting, and there is no room for 2 more" in problem(refused, 503)
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert "at most 3" in problem(create(client, 4), 422)
     assert create(client, 1).status_code == 202
@@ -173,7 +173,7 @@ def test_health_says_when_work_does_not_go_on(serve: Callable[..., TestClient], 
     create(client)
     until(lambda: held.batches == [1])
     until(lambda: client.get("/api/health").status_code == 503)
-    assert "has not come further" in problem(client.get("/api/health"), 503)
+    assert "has made no progress" in problem(client.get("/api/health"), 503)
     held.gate.set()
     until(lambda: client.get("/api/health").status_code == 200)
 
@@ -189,7 +189,7 @@ def test_a_thread_that_ended_is_told_and_begins_anew(
         patch.setattr("photochrom.server.worker.paint", end)
         create(client)
         until(lambda: client.get("/api/health").status_code == 503)
-        assert "has ended" in problem(client.get("/api/health"), 503)
+        assert "has died" in problem(client.get("/api/health"), 503)
     assert send(client).status_code == 200
     assert "is started anew" in caplog.text
     assert client.get("/api/health").status_code == 200

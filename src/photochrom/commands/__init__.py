@@ -1,1 +1,1 @@
-"""The commands, one file each; `photochrom.cli` puts them together."""
+"""The commands, one file each. `commands.cli` puts them together."""

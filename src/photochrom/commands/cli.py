@@ -1,7 +1,7 @@
-"""The command line: data on stdout, all else on stderr.
+"""The command line. Data goes to stdout, everything else to stderr.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some inputs failed, 130 and 143 ended by a signal. Everything heavy is
-imported inside the commands, so that help answers at once.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 some inputs failed, 130 and 143 ended by a signal. Commands
+import heavy modules themselves, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ app.command()(train.train)
 app.command(no_args_is_help=True)(evaluate.evaluate)
 app.add_typer(models.app, name="models")
 app.command(no_args_is_help=True)(export.export)
-SHARED = ("train", "evaluate", "colorize")  # what several processes of a launcher can do together
-LONG = ("train", "demo")  # what has the machine to itself, mostly
+SHARED = ("train", "evaluate", "colorize")  # several processes of a launcher can run these together
+LONG = ("train", "demo")  # mostly run with the machine to themselves
 
 
 def _version(wanted: bool) -> None:
@@ -50,32 +50,33 @@ def _version(wanted: bool) -> None:
 def photochrom(
     ctx: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Colour grayscale photographs with diffusion models, and train such models.
+    """Colour black-and-white photos with diffusion models, and train such models.
 
     [bold]Examples[/bold]
     $ photochrom colorize old.jpg album/ -o coloured/
-    $ photochrom serve                         the same on a web page
+    $ photochrom serve                         the same in a browser
     $ photochrom demo                          see it work, in 4 minutes
     $ photochrom data import ~/Pictures --name mine
     $ photochrom train --from photochrom-v2 --data mine --name my_model
     """
     if processes.count() > 1 and ctx.invoked_subcommand not in SHARED:
         raise UsageError(
-            f"photochrom {ctx.invoked_subcommand} is done by one process: leave out the launcher, which has started "
-            f"{processes.count()}"
+            f"photochrom {ctx.invoked_subcommand} runs in one process, and the launcher has started "
+            f"{processes.count()}: run it without the launcher"
         )
     if ctx.invoked_subcommand not in LONG:
-        # Torch's threads spin while they wait for each other. That makes a training a quarter faster, and whatever is
-        # short and runs beside one slower by half or more: docs/measurements/waiting.md. Read once, when torch is imported.
+        # Torch's threads spin while they wait for each other. That makes a training a quarter faster, but a
+        # short command beside one slower by half or more (docs/measurements/waiting.md). Torch reads this on
+        # import.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _quit(number: int, frame: FrameType | None) -> NoReturn:
     say("stopped")
-    sys.exit(128 + number)  # unwinds, so that temporary files are taken away
+    sys.exit(128 + number)  # unwinds, so that temporary files are deleted
 
 
 @processes.ending()
@@ -83,9 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command `photochrom`: turns errors into one line and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # an old console does not know every letter of a file's name
+            # An old console cannot print every letter of a file name.
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGINT, _quit)
     signal.signal(signal.SIGTERM, _quit)
     try:

@@ -1,4 +1,4 @@
-"""`photochrom colorize`: check what is wanted, plan which file becomes which, colour, and tell."""
+"""`photochrom colorize`: check the options, plan which file becomes which, colour, report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 from photochrom import processes
 from photochrom.coloring.options import Options
 from photochrom.commands.option_flags import with_option_flags
-from photochrom.commands.shared import MODELS, Json, Models, print_json, say
+from photochrom.commands.shared import DEVICE, MODELS, Json, print_json, say
 from photochrom.config import DEFAULT_MODEL
 from photochrom.errors import UsageError
 from photochrom.flags import given
@@ -20,48 +20,59 @@ if TYPE_CHECKING:
     from photochrom.coloring.album import Colored, Plan
     from photochrom.coloring.colorizer import Colorizer
 
-CALM = 4  # colourings that a photo's colours agree on where nobody gives a number
+CALM = 4  # default of --average: a photo keeps the colours that 4 colourings agree on
 
 
 @with_option_flags(average=CALM)
 def colorize(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT", help="Photos, folders of photos, and videos.", show_default=False),
+        typer.Argument(metavar="INPUT", help="Photos, folders of photos, videos.", show_default=False),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", metavar="OUT", help="Folder, or a file for one input.", show_default=False
+            "-o", "--out", metavar="OUT", help="A folder; for one input, also a file.", show_default=False
         ),
     ],
-    model: Annotated[
-        str, typer.Option(help="A model's name, folder, .onnx file, or hf:OWNER/REPO.")
-    ] = DEFAULT_MODEL,
-    models: Models = MODELS,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Colour everything again, and replace files.")
+    ] = False,
+    as_json: Json = False,
     hint: Annotated[
         list[str] | None,
-        typer.Option(metavar="X,Y,#RRGGBB", help="The colour of a place in the photo; several are possible."),
+        typer.Option(
+            metavar="X,Y,#RRGGBB",
+            help="The colour of a place in the photo; repeat for more.",
+            rich_help_panel="Colours",
+        ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A model's name or folder, an .onnx file, or hf:OWNER/REPO.", rich_help_panel="Model"
+        ),
+    ] = DEFAULT_MODEL,
+    models: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that holds the models.", rich_help_panel="Model")
+    ] = MODELS,
+    device: Annotated[str | None, typer.Option(help=DEVICE, rich_help_panel="Model")] = None,
     engine: Annotated[
         str | None,
         typer.Option(
             metavar="torch|onnx",
-            help="What runs the network (default: torch, or what the file is for). onnx is slower for many photos.",
+            help="What runs the network (default: torch, or what the file needs). "
+            "onnx is slower for many photos.",
+            rich_help_panel="Model",
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Colour all, and replace files that exist.")
-    ] = False,
-    as_json: Json = False,
     **flags: Any,
 ) -> None:
-    """Colour photos and videos; each keeps its size, its brightness, EXIF, sound.
+    """Colour photos and videos. Size, brightness, EXIF and sound stay.
 
-    Folders keep their structure. In a folder that holds earlier results, only
-    what is new or changed is coloured. The path of each file written is
-    printed. A photo that cannot be read does not stop the others (exit code 3).
+    Folders keep their structure. Run again, it colours only what is new or
+    changed. It prints the path of each file that it writes. If some inputs
+    fail, it colours the others and exits with code 3.
 
     [bold]Examples[/bold]
     $ photochrom colorize old.jpg -o coloured.png
@@ -89,19 +100,19 @@ def colorize(
 
 
 def _checked(inputs: Sequence[Path], typed: dict[str, Any], hint: list[str] | None) -> Options:
-    """The options that were typed; a photo's colours are what CALM colourings agree on."""
+    """The options that were typed. Without --samples or --average, CALM colourings are averaged."""
     from photochrom.coloring.video import is_video, refuse_unused
 
     if hint and "hints" in typed:
-        raise UsageError("--hint and --hints together: draw all hints into the picture, or type them all")
+        raise UsageError("--hint and --hints together: draw all hints in the picture, or type all of them")
     options = Options().but(**typed, **({"hints": hint} if hint else {}))
     if any(map(is_video, inputs)):
         refuse_unused(options)
     return options if options.samples > 1 or "average" in typed else options.but(average=CALM)
 
 
-def _color(colorizer: Colorizer, plan: Plan, options: Options, aloud: bool) -> list[Colored]:
-    """Colour this process's share of the plan and print the files; return what all processes have done."""
+def _color(colorizer: Colorizer, plan: Plan, options: Options, print_paths: bool) -> list[Colored]:
+    """Colour this process's share of the plan. Returns what all processes have coloured."""
     from photochrom.coloring import album
     from photochrom.commands.terminal import Display
 
@@ -114,7 +125,7 @@ def _color(colorizer: Colorizer, plan: Plan, options: Options, aloud: bool) -> l
 
         for each in album.color_files(colorizer, share, progress, options):
             colored.append(each)
-            for output in each.files if aloud else ():
+            for output in each.files if print_paths else ():
                 typer.echo(output)
     shares = processes.gather((colored, share.refused))
     for _, refused in shares:
@@ -123,7 +134,7 @@ def _color(colorizer: Colorizer, plan: Plan, options: Options, aloud: bool) -> l
 
 
 def _notes(colored: Sequence[Colored]) -> dict[str, list[Path]]:
-    """What was read otherwise than people expect, and of which photos."""
+    """Notes on how photos were read, each with the photos that it concerns."""
     notes: dict[str, list[Path]] = {}
     for each in colored:
         for note in each.notes:
@@ -153,17 +164,15 @@ def _report(
 
 
 def _tell(plan: Plan, colored: Sequence[Colored]) -> None:
-    """What a person should know at the end."""
+    """Print warnings, notes and failures at the end."""
     for warning in plan.warnings:
         say(f"photochrom: warning: {warning}")
     for note, paths in _notes(colored).items():
         more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
         say(f"{', '.join(map(str, paths[:3]))}{more}: {note}")
     if plan.unchanged:
-        say(
-            f"{len(plan.unchanged)} unchanged since they were coloured: left alone (--overwrite does them again)"
-        )
+        say(f"skipped {len(plan.unchanged)} unchanged since they were coloured (--overwrite colours them)")
     for reason in plan.refused.values():
         say(f"photochrom: error: {reason}")
     if plan.refused:
-        say(f"{len(plan.refused)} not coloured, {len(colored)} coloured")
+        say(f"{len(colored)} coloured, {len(plan.refused)} failed")

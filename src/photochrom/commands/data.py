@@ -21,39 +21,46 @@ from photochrom.commands.shared import (
 )
 from photochrom.errors import PhotochromError, UsageError
 
-app = typer.Typer(no_args_is_help=True, help="Make data sets of photos, and look at them.")
+app = typer.Typer(no_args_is_help=True, help="Make data sets of photos, list and inspect them.")
 
 
 @app.command("import", no_args_is_help=True)
 def data_import(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Folder of photos, or Tiny ImageNet.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of photos, or Tiny ImageNet's zip.", show_default=False
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Name of the data set (default: the source's).")] = None,
     size: Annotated[int, typer.Option(help="Side of the square photos, in pixels.")] = 64,
     photos: Annotated[
-        int | None, typer.Option(help="How many to keep, drawn by seed (default: all).")
+        int | None, typer.Option(help="Number of photos to keep, drawn at random (default: all).")
     ] = None,
-    category: Annotated[list[str] | None, typer.Option(help="Keep only this one; repeat for more.")] = None,
-    validation: Annotated[float, typer.Option(help="Share held out, if the source holds out none.")] = 0.1,
-    test: Annotated[float, typer.Option(help="Share of the held-out photos for the last report.")] = 0.5,
+    category: Annotated[
+        list[str] | None, typer.Option(help="Keep only this category; repeat for more.")
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(help="Share to hold out, unless the source holds out some itself.")
+    ] = 0.1,
+    test: Annotated[float, typer.Option(help="Share of the held-out photos to keep for final tests.")] = 0.5,
     seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
     shards: Annotated[
-        bool, typer.Option("--shards", help="Write WebDataset shards, for more than fits onto a disk.")
+        bool, typer.Option("--shards", help="Write WebDataset shards, for photos that fill many disks.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set of this name.")] = False,
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
-    """Pack photos into a data set that training reads without decoding.
+    """Pack photos into a data set, which training reads without decoding.
 
-    Gray photos, duplicates and broken files are found, counted and left out.
-    Photos that look alike stay together: all to learn from, or all held out.
+    Leaves out gray photos, duplicates and broken files, and counts them.
+    Photos that look alike stay together, all for training or all held out.
     Sub-folders become categories.
 
     [bold]Examples[/bold]
-    $ photochrom data import tiny-imagenet-200.zip
     $ photochrom data import ~/Pictures --name mine --size 128
+    $ photochrom data import tiny-imagenet-200.zip
     $ photochrom data import tiny-imagenet-200.zip --name cats --category tabby
     """
     from photochrom.commands.terminal import Display
@@ -63,7 +70,9 @@ def data_import(
     own_name = source.stem if source.is_file() else source.resolve().name
     name = name or re.sub(r"[^A-Za-z0-9._-]+", "-", own_name).strip("-.")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise UsageError(f"data set name {name!r}: take letters, digits, '.', '_' and '-': --name mine")
+        raise UsageError(
+            f"data set name {name!r}: use letters, digits, '.', '_' and '-', such as --name mine"
+        )
     with Display() as display:
         report = import_photos(
             source,
@@ -90,15 +99,14 @@ def data_import(
     for entry in broken[:5]:
         say(f"broken: {entry.origin}: {entry.detail}")
     if len(broken) > 5:
-        say(
-            f"... and {len(broken) - 5} more, all listed in {report.folder / ('left_out.json' if shards else 'index.json')}"
-        )
+        listed = report.folder / ("left_out.json" if shards else "index.json")
+        say(f"... and {len(broken) - 5} more; {listed} lists all")
     place = unless_default("--data-dir", data_dir, DATA_DIR)
-    say(f"{report.folder} made in {report.seconds:.0f} s.")
+    say(f"Made {report.folder} in {report.seconds:.0f} s.")
     if missing := [part for part in ("train", "validation") if not report.counts[part]]:
         say(
-            f"It has no photo for {' and '.join(missing)}, so nothing can be trained on it: import at least two photos "
-            "that do not look alike, and --validation above 0. Good colours take thousands of photos."
+            f"It has no photos for {' and '.join(missing)}, so no model can train on it: import at least two "
+            "photos that do not look alike, with --validation above 0. Good colours need thousands of photos."
         )
         return
     say("Next:")
@@ -109,7 +117,7 @@ def data_import(
 def _print_counts(facts: dict[str, Any]) -> None:
     rows = [[split, f"{count:,}"] for split, count in facts["counts"].items()]
     if (alike := facts["look_alikes"]) and alike["groups"]:
-        rows.append([f"look like another ({alike['groups']:,} groups)", f"{alike['photos']:,}"])
+        rows.append([f"look-alikes ({alike['groups']:,} groups)", f"{alike['photos']:,}"])
     rows += [[f"left out: {reason}", f"{count:,}"] for reason, count in facts["left_out"].items()]
     print_table([facts["name"], ">photos"], rows)
 
@@ -126,7 +134,7 @@ def data_info(
     data_dir: DataDir = DATA_DIR,
     as_json: Json = False,
 ) -> None:
-    """Count the photos of a data set, and draw a contact sheet of it.
+    """Count the photos of a data set, and draw a contact sheet.
 
     [bold]Examples[/bold]
     $ photochrom data info demo
@@ -149,22 +157,22 @@ def data_info(
     shown = [f"{name} {count:,}" for name, count in facts["categories"].items()]
     say(f"{facts['size']} x {facts['size']} pixels, from {facts['source']}, {facts['bytes'] / 1e6:,.0f} MB")
     if facts["feature_bytes"]:
-        say(f"of these, {facts['feature_bytes'] / 1e6:,.0f} MB are what encoders saw: photochrom data clean")
+        say(f"{facts['feature_bytes'] / 1e6:,.0f} MB of this are encoders' features: photochrom data clean")
     if shown:
         say(f"{len(shown)} categories: {', '.join(shown[:6])}{', ...' if len(shown) > 6 else ''}")
     if facts["look_alikes"] is None:
         say(
-            "An earlier version made it, which did not look for photos that look alike: import the photos again."
+            "An earlier version made this data set and did not look for look-alikes: import the photos again."
         )
     say(f"contact sheet: {sheet}")
 
 
 @app.command("clean")
 def data_clean(models: Models = MODELS, data_dir: DataDir = DATA_DIR, as_json: Json = False) -> None:
-    """Delete what encoders saw of photos and no model needs.
+    """Delete features that no model needs.
 
-    Training keeps it beside a data set, for each combination of settings, and
-    computes it again when it is missing.
+    Training stores what the encoder sees in each photo beside the data set,
+    for each combination of settings. It computes missing features again.
 
     [bold]Examples[/bold]
     $ photochrom data clean
@@ -175,7 +183,7 @@ def data_clean(models: Models = MODELS, data_dir: DataDir = DATA_DIR, as_json: J
     from photochrom.model_folder import list_models
     from photochrom.training.features import remove_unneeded
 
-    # A model that cannot be read may need anything: its error ends the command before anything is deleted.
+    # A model that cannot be read may need any of them: its error ends the command before it deletes one.
     configs = [folder.config for folder in list_models(models)]
     removed: dict[str, int] = {}
     for name in names(data_dir):
@@ -193,7 +201,7 @@ def data_clean(models: Models = MODELS, data_dir: DataDir = DATA_DIR, as_json: J
     for file, size in removed.items():
         say(f"deleted {file}, {size / 1e6:,.0f} MB")
     if not removed:
-        say(f"nothing to delete in {data_dir}/: each model in {models}/ may still need what is there")
+        say(f"nothing to delete in {data_dir}/: models in {models}/ may need whatever is there")
 
 
 @app.command("list")

@@ -1,4 +1,4 @@
-"""What `photochrom demo` does: colour free photographs with the model that ships, then train V1 and V2 small."""
+"""What `photochrom demo` does: colours free photos with the default model, then trains a small V1 and V2."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ V1 = build(
     }
 )
 V2 = V1.model_copy(update={"stages": (StageConfig(epochs=2, perceptual=0.1),)})
-AGREEING = 4  # colourings that a photo's colours agree with, as in `photochrom colorize`
-ROWS = 4  # of each photo that the small models never saw: the whole, and crops
+AGREEING = 4  # colourings to average, as `photochrom colorize` does
+ROWS = 4  # from each photo that the small models never saw: the whole and crops
 
 
 def color_photographs(out: Path) -> Path:
-    """Colour the bundled photographs as `photochrom colorize` does; writes and returns `out/coloured.png`."""
+    """Colour the bundled photos as `photochrom colorize` does. Writes and returns `out/coloured.png`."""
     true = list(photographs().values())
     gray = [photo.convert("L") for photo in true]
     coloured = Colorizer.load(DEFAULT_MODEL)(gray, average=AGREEING)
@@ -46,10 +46,10 @@ def color_photographs(out: Path) -> Path:
 def train_small(
     out: Path, keep: bool, report: Callable[[Progress], None], signal_received: Callable[[], int]
 ) -> tuple[ModelFolder, ModelFolder, Path]:
-    """Train `demo_v1`, go on to `demo_v2`; returns the models' folders and the picture `out/small_models.png`.
+    """Train `demo_v1`, then `demo_v2` on top. Returns both folders and the picture `out/small_models.png`.
 
-    An unfinished demo goes on. A finished one begins anew; with `keep` it only draws its picture again.
-    Raises what `train` raises.
+    Resumes an unfinished demo. Repeats a finished one; with `keep` it only draws the picture again. Raises
+    what `train` raises.
     """
     pack = find("demo", out / "data")
     v1, v2 = (model_folder(name, out / "models") for name in ("demo_v1", "demo_v2"))
@@ -65,7 +65,7 @@ def train_small(
 
 
 def draw(colorizers: Mapping[str, Colorizer], pack: Pack) -> Image.Image:
-    """Held-out photos side by side: gray, coloured by each model with the same seed, and true."""
+    """Held-out photos side by side: gray, coloured by each model with the same seed, true."""
     held_out = pack.indices("validation")
     labels = pack.label[held_out]
     chosen = np.concatenate([held_out[labels == label][:ROWS] for label in np.unique(labels)])

@@ -12,7 +12,7 @@ from photochrom import processes
 from photochrom.coloring.options import EVALUATED_WHOLE, Options
 from photochrom.commands.colorize import CALM
 from photochrom.commands.option_flags import with_option_flags
-from photochrom.commands.shared import DATA_DIR, MODELS, DataDir, Json, print_json, say
+from photochrom.commands.shared import DATA_DIR, DEVICE, MODELS, DataDir, Json, print_json, say
 from photochrom.errors import Interrupted, PhotochromError, UsageError
 from photochrom.flags import given
 
@@ -25,58 +25,69 @@ if TYPE_CHECKING:
 def evaluate(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL", help="Names or folders; the first is what others are held against."),
+        typer.Argument(metavar="MODEL", help="Names or folders. Others are compared with the first."),
     ] = None,
     photos: Annotated[
         str | None,
         typer.Option(
-            metavar="FOLDER|N", help="Measure on a folder of colour photos; or on N of the data set."
+            metavar="FOLDER|N", help="A folder of colour photos, or a number of photos of the data set."
         ),
     ] = None,
     others: Annotated[
         list[str] | None,
-        typer.Option("--with", metavar="NAME=FOLDER", help="Another tool's colourings of these photos."),
+        typer.Option(
+            "--with",
+            metavar="NAME=FOLDER",
+            help="Another tool's colourings of the folder's photos; repeatable.",
+        ),
     ] = None,
     at: Annotated[
-        str, typer.Option(metavar="256|full", help="With a folder: measure at full size as well.")
+        str, typer.Option(metavar="256|full", help="For a folder: `full` measures at full size as well.")
     ] = "256",
-    count: Annotated[int | None, typer.Option(min=1, help="How many photos (default: all).")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Number of photos (default: all).")] = None,
     data: Annotated[
         str | None,
         typer.Option(metavar="SET", help="A data set's name or folder (default: the first model's)."),
     ] = None,
     split: Annotated[
-        str, typer.Option(metavar="validation|test", help="Which of its photos.")
+        str, typer.Option(metavar="validation|test", help="The part of the data set.")
     ] = "validation",
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="The report's folder (default: reports/MODELS)."),
     ] = None,
-    vgg_photos: Annotated[
-        int | None,
-        typer.Option(min=0, help="How many photos VGG16 judges, which takes longest (default: 400)."),
-    ] = None,
-    inception_weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="For the measure fid, with the extra `fid` installed.")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report.")] = False,
+    as_json: Json = False,
     models_dir: Annotated[
-        Path, typer.Option("--models", metavar="DIR", help="Folder of the models.")
+        Path, typer.Option("--models", metavar="DIR", help="Folder that holds the models.")
     ] = MODELS,
     data_dir: DataDir = DATA_DIR,
-    as_json: Json = False,
+    vgg_photos: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Number of photos for VGG16, the slowest part (default: 400).",
+            rich_help_panel="Advanced",
+        ),
+    ] = None,
+    inception_weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="For FID; needs the extra `fid` as well.", rich_help_panel="Advanced"
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE, rich_help_panel="Advanced")] = None,
     **flags: Any,
 ) -> None:
-    """Measure models on photos they never saw, and tell which is better.
+    """Measure models on photos they never saw, and say which is better.
 
-    With --photos FOLDER, photos of any size become gray, are coloured as
-    colorize does it, and are measured at 256x256 beside what other tools made
-    of them (--with), whose files bear the names of the photos.
+    With --photos FOLDER it makes photos of any size gray, colours them as
+    colorize does, and measures them at 256x256. --with adds another tool: its
+    folder holds colourings under the photos' file names.
 
-    Writes report.html to look at and report.json to compute with. What the
-    columns mean stands in the report. A model's own figures also go into its
-    card (photochrom models show NAME). After Ctrl-C the same command goes on.
+    Writes report.html, which explains every column, and report.json. Puts each
+    model's figures in its card (photochrom models show NAME). After Ctrl-C, the
+    same command goes on.
 
     [bold]Examples[/bold]
     $ photochrom evaluate model_v1 model_v2 --photos test-photos/
@@ -98,11 +109,11 @@ def evaluate(
     if not models and not tools:
         raise UsageError("give at least one model, or --photos FOLDER --with NAME=FOLDER")
     if folder is None and (tools or at != "256"):
-        raise UsageError("--with and --at are for a folder: name it with --photos FOLDER")
+        raise UsageError("--with and --at need a folder of photos: give --photos FOLDER")
     if folder is not None and data is not None:
-        raise UsageError("--photos FOLDER and --data together: take one of them to measure on")
+        raise UsageError("--photos FOLDER and --data together: give one of them")
     if at not in ("256", "full"):
-        raise UsageError(f"--at {at}: take 256, or full for both")
+        raise UsageError(f"--at {at}: give 256, or full for both sizes")
     options = Options().but(**given(flags))
     processes.connect()
     folders = [model_folder.find_model(hub.fetched(model), models_dir) for model in models or []]
@@ -114,7 +125,7 @@ def evaluate(
             display.show(done, total, text)
             if number := signal_received():
                 raise Interrupted(
-                    "stopped; what is measured so far is kept, and the same command goes on", number
+                    "stopped; measurements so far are kept, and the same command goes on", number
                 )
 
         candidates: Sequence[Candidate]
@@ -126,7 +137,7 @@ def evaluate(
             pack = find(data or folders[0].config.data.name, data_dir, typed=data is not None)
             measured_on = Packed(pack, split, count, options.seed, learnt_from, data_dir)
             if seen := measured_on.facts.get("seen"):
-                display.say(f"{seen} photos are left out: they look like photos that a model learnt from")
+                display.say(f"left out {seen} photos that look like photos that a model learnt from")
             candidates = [
                 model_at_size(
                     each.path, models_dir, pack, options, device=device, compared=measured_on.compared
@@ -136,8 +147,8 @@ def evaluate(
             for candidate in candidates:
                 if other := candidate.facts["other_data"]:
                     display.say(
-                        f"{candidate.name} has also learnt from {', '.join(other)}, which cannot be compared here: it may have "
-                        "seen some of these photos"
+                        f"{candidate.name} has also learnt from {', '.join(other)}, which is not here to "
+                        "compare: it may have seen some of these photos"
                     )
         else:
             if "average" not in options.model_fields_set:
@@ -171,19 +182,19 @@ def evaluate(
     for each in folders:
         try:
             keep_in(each, report)
-        except PhotochromError as error:  # the report itself is whole
-            say(f"{each.name}'s card could not be written: {error}")
+        except PhotochromError as error:  # the report itself is complete
+            say(f"cannot write {each.name}'s card: {error}")
     if as_json:
         print_json(report)
     else:
         print_report(report)
     if not inception_weights:
-        say("no FID: it needs --inception-weights FILE; FD-VGG16 is the same on the features that come along")
+        say("no FID: it needs --inception-weights FILE; FD-VGG16 is the same distance in VGG16's features")
     say(f"report: {out / 'report.html'}")
 
 
 def parsed(others: Sequence[str]) -> dict[str, Path]:
-    """Other tools' folders by name, of what was given as NAME=FOLDER."""
+    """Folders of other tools by name, from texts NAME=FOLDER. Raises UsageError for any other text."""
     tools: dict[str, Path] = {}
     for text in others:
         name, equals, place = text.partition("=")
@@ -192,6 +203,6 @@ def parsed(others: Sequence[str]) -> dict[str, Path]:
                 f"--with {text}: give a name and a folder, such as --with ddcolor=their_outputs/"
             )
         if name in tools:
-            raise UsageError(f"--with {name} is given twice: give each tool a name of its own")
+            raise UsageError(f"--with {name} is given twice: give each tool its own name")
         tools[name] = Path(place)
     return tools

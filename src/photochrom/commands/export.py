@@ -17,24 +17,24 @@ def export(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A model's name or folder.", show_default=False)
     ],
-    format: Annotated[str, typer.Option(metavar="onnx", help="What to write.")] = "onnx",
+    format: Annotated[str, typer.Option(metavar="onnx", help="Format of the file.")] = "onnx",
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="FILE", help="Where (default: model.onnx in the model's folder)."
+            "-o", "--out", metavar="FILE", help="The file (default: model.onnx in the model's folder)."
         ),
     ] = None,
     models: Models = MODELS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write a model's network as an ONNX file, for other programs and engines.
+    """Export a model's network as an ONNX file, for other programs.
 
-    Batch and size are free. The file is compared with torch first, and not
-    written where they differ by more than 0.001. `photochrom colorize
-    --engine onnx` runs it: faster for one small photo at a time, slower for
-    many where torch convolves in bfloat16 (docs/measurements/engines.md). What other
-    programs have to give to the network stands in docs/guides/onnx.md.
+    The file takes batches and photos of any size. It is written only if its
+    results are within 0.001 of torch's. `photochrom colorize --engine onnx`
+    runs it: faster for one small photo, slower for many (see
+    docs/measurements/engines.md). docs/guides/onnx.md says what other programs
+    must feed the network.
 
     [bold]Examples[/bold]
     $ photochrom export model_v1
@@ -46,15 +46,15 @@ def export(
     from photochrom.coloring.onnx import write_onnx
 
     if format not in FORMATS:
-        raise UsageError(f"unknown format {format!r}; there is {', '.join(FORMATS)}")
+        raise UsageError(f"unknown format {format!r}: take {', '.join(FORMATS)}")
     folder = model_folder.find_model(model, models)
     if folder.shipped and out is None:
-        raise UsageError(f"{folder.name} comes along with Photochrom: say with -o where its ONNX file goes")
+        raise UsageError(f"{folder.name} comes with Photochrom: say with -o where to write its ONNX file")
     output = out or folder / model_folder.ONNX
     if output.suffix != Path(model_folder.ONNX).suffix:
-        raise UsageError(f"-o {output}: name a file that ends in {Path(model_folder.ONNX).suffix}")
+        raise UsageError(f"-o {output}: give a file name that ends in {Path(model_folder.ONNX).suffix}")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists: replace it with --overwrite, or take another -o")
+        raise UsageError(f"{output} exists: replace it with --overwrite, or give another -o")
     output.parent.mkdir(parents=True, exist_ok=True)
     differences = write_onnx(folder / model_folder.WEIGHTS, output)
     if as_json:

@@ -1,4 +1,4 @@
-"""`photochrom models` and `models show`."""
+"""`photochrom models`, `models show`, `models push`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ app = typer.Typer()
 
 @app.callback(invoke_without_command=True)
 def list_models(context: typer.Context, models: Models = MODELS, as_json: Json = False) -> None:
-    """List the models, with what their training has come to.
+    """List the models and how far their training is.
 
-    Of models that were evaluated it also shows the colour distance in almost
-    black regions (dark ΔE), CIEDE2000 (ΔE00), and how colourful their photos
-    are beside true ones (colour). The loss compares within a stage only.
+    If a model has been evaluated, the list shows its error in almost black
+    regions (dark ΔE), CIEDE2000 (ΔE00), and how colourful its photos are
+    beside true ones (colour). Compare losses only within a stage.
 
     [bold]Examples[/bold]
     $ photochrom models
@@ -48,7 +48,7 @@ def list_models(context: typer.Context, models: Models = MODELS, as_json: Json =
 
 @app.command("show", no_args_is_help=True)
 def show_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name or folder of a model.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model's name or folder.")],
     models: Models = MODELS,
     as_json: Json = False,
 ) -> None:
@@ -70,10 +70,12 @@ def show_model(
         return
     if folder.history:
         card = model_card(folder, read_evaluation(folder))
-    elif (folder / model_folder.CARD).exists():  # of someone who passed on the weights without the history
+    elif (folder / model_folder.CARD).exists():  # from someone who shared weights without a history
         card = (folder / model_folder.CARD).read_text(encoding="utf-8")
     else:
-        raise PhotochromError(f"model {folder.name!r} has no card before its first epoch ends: train it on")
+        raise PhotochromError(
+            f"model {folder.name!r} has no card before its first epoch is done: train it on"
+        )
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown
@@ -85,16 +87,16 @@ def show_model(
 
 @app.command("push", no_args_is_help=True)
 def push_model(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name or folder of a model.")],
-    repo: Annotated[str, typer.Argument(metavar="OWNER/REPO", help="Where it goes on the Hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Show it to you alone.")] = False,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model's name or folder.")],
+    repo: Annotated[str, typer.Argument(metavar="OWNER/REPO", help="Where to put it on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Show it only to you.")] = False,
     models: Models = MODELS,
 ) -> None:
     """Share a model on the Hugging Face Hub.
 
-    It uploads the weights to colour with, the configuration, the history and the
-    card; checkpoints stay here. Log in first, with `hf auth login`. Whoever may
-    see it then types --model hf:OWNER/REPO. Needs pip install 'photochrom[hub]'.
+    It uploads the weights for colouring, the configuration, the history and the
+    card; checkpoints stay here. Log in first, with `hf auth login`. Others use
+    the model with --model hf:OWNER/REPO. Needs pip install 'photochrom\\[hub]'.
 
     [bold]Examples[/bold]
     $ photochrom models push my_model me/my-colours
@@ -105,12 +107,12 @@ def push_model(
 
     folder = model_folder.find_model(name, models)
     address = hub.push(folder, repo, hub_card(folder), private)
-    say(f"{name} is on the Hub. Anyone who may see it can use it:")
+    say(f"{name} is on the Hub. Whoever can see it there can use it:")
     typer.echo(f"photochrom colorize PHOTO.jpg -o coloured/ --model {address}")
 
 
 def _print_list(facts: list[dict[str, Any]]) -> None:
-    """The table for people; figures of an evaluation only where any model has one."""
+    """Print the table, with figures of evaluations if any model has some."""
     evaluated = any(row["evaluation"] for row in facts)
     rows = [
         [
@@ -124,11 +126,11 @@ def _print_list(facts: list[dict[str, Any]]) -> None:
     figures = (">dark ΔE", ">ΔE00", ">colour") if evaluated else ()
     print_table(["name", "stage", ">epoch", ">loss", *figures, ">MB", "changed"], rows)
     if old := [row["name"] for row in facts if row["evaluation"] and not row["evaluation"]["current"]]:
-        say(f"* of earlier weights: `photochrom evaluate {' '.join(old)}` measures those of now")
+        say(f"* measured on earlier weights: `photochrom evaluate {' '.join(old)}` measures the present ones")
 
 
 def _day(changed: str) -> str:
-    """A date as short as `ls` has it: the day of this year, the month of others."""
+    """A short date, as `ls` has it: the day within this year, else the month."""
     then = time.strptime(changed, "%Y-%m-%d %H:%M")
     return time.strftime("%d %b" if then.tm_year == time.localtime().tm_year else "%b %Y", then)
 
@@ -165,7 +167,7 @@ def _evaluation_facts(folder: ModelFolder, history: list[dict[str, Any]]) -> dic
     row = evaluation["rows"]["model"]
     return {
         **{key: evaluation[key] for key in ("data", "date", "epoch")},
-        "current": is_current(evaluation, history),  # whether the weights are still those that were measured
+        "current": is_current(evaluation, history),  # whether it measured the present weights
         **{key: row[key]["value"] for key in ("dark_error", "false_color", "ab", "ciede2000")},
         "color_share": color_share(evaluation),
     }

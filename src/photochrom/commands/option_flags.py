@@ -1,4 +1,4 @@
-"""The flags of colouring, made from coloring/options.py."""
+"""The flags for colouring, made from coloring/options.py."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import Any
 from photochrom.coloring.options import Options
 from photochrom.flags import flag, with_flags
 
+FILES = ("max_megapixels", "truncated")
+ADVANCED = ("steps", "sampler", "guidance", "temperature", "detail")
+
 
 def with_option_flags(
     names: Iterable[str] = Options.model_fields, **defaults: Any
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Replace the `**flags` of a command by one for each option of colouring, of its name, None if not given.
+    """Replace a command's `**flags` by a flag for each option of colouring, None if not given.
 
-    defaults: those that the command has of its own, for its help.
+    defaults: the command's own defaults, for its help.
     """
     flags = []
     for name in names:
         field, typed = Options.model_fields[name], name.replace("_", "-")
         default = defaults.get(name, field.default)
-        flags.append(flag(name, typed, field, default or None, "Colours", f"--{typed}"))
+        panel = "Advanced" if name in ADVANCED else "Options" if name in FILES else "Colours"
+        flags.append(flag(name, typed, field, default or None, panel, f"--{typed}"))
     return lambda command: with_flags(command, flags)

@@ -1,4 +1,7 @@
-"""The questions of `photochrom train` without arguments; the answers are flags, so that nothing works in one way only."""
+"""The questions that `photochrom train` asks without arguments.
+
+The answers become flags, so each way does the same.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from photochrom.training_history import best_epoch
 
 
 class Question(NamedTuple):
-    """A setting to ask for: where it belongs in the configuration, and a line of advice."""
+    """A setting to ask for: its place in the configuration, and a line of advice."""
 
     section: str
     field: str
@@ -31,7 +34,7 @@ class Question(NamedTuple):
         return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
 
     def check(self, answer: str) -> str:
-        """The answer, if the configuration takes it; raises UsageError with the reason if not."""
+        """The answer, if the configuration accepts it. Raises UsageError with the reason if not."""
         value = answer.replace(" ", "").strip("[]").split(",") if self.field == "features" else answer
         fields: dict[str, Any] = {self.field: value}
         build({self.section: [fields] if self.section == "stages" else fields})
@@ -39,7 +42,7 @@ class Question(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """The flag of `train` that says the same."""
+        """The flag of `train` for this setting."""
         return "--" + self.field.replace("_", "-")
 
 
@@ -48,45 +51,45 @@ NETWORK = (
         "model",
         "features",
         "Features",
-        "channels per level; 32,64,128,256 is four times as fast on a processor",
+        "channels of each level; 32,64,128,256 is four times as fast on a processor",
     ),
     Question(
         "model",
         "encoder",
         "Encoder",
-        "lite0 or lite0x2 tells the network what a photo shows: better colours, at half as much time again",
+        "lite0 or lite0x2 tells the network what a photo shows: better colours, for half as much time again",
     ),
-    Question("model", "time_embedding", "Time embedding", "256 is right for nearly everybody"),
+    Question("model", "time_embedding", "Time embedding", "256 suits nearly everybody"),
     Question("diffusion", "timesteps", "Timesteps", "steps from photo to noise; colouring takes 20 of them"),
     Question(
-        "training", "batch_size", "Batch size", "photos per step; more is steadier, and takes more memory"
+        "training", "batch_size", "Batch size", "photos per step; more learns more steadily, with more memory"
     ),
     Question(
         "training",
         "learning_rate",
         "Learning rate",
-        "1e-4 for this network; a small one (32,64,128,256) learns well with 8e-4",
+        "1e-4 suits this network; a small one (32,64,128,256) learns well with 8e-4",
     ),
 )
-EPOCHS = Question("stages", "epochs", "Epochs", "how often all photos are gone through")
+EPOCHS = Question("stages", "epochs", "Epochs", "passes over all photos")
 NOISE = Question("stages", "noise", "Noise weight", "the loss of diffusion models; leave it at 1")
 PERCEPTUAL = Question(
-    "stages", "perceptual", "Perceptual weight", "0.1 corrects guessed colours; 0 is V1, for a first stage"
+    "stages", "perceptual", "Perceptual weight", "0.1 corrects false colours; 0 is V1, for a first stage"
 )
 ADVERSARIAL = Question(
-    "stages", "adversarial", "Adversarial weight", "0.01 hardly shows; 0.1 gives a little colour back"
+    "stages", "adversarial", "Adversarial weight", "0.01 changes little; 0.1 makes colours a little stronger"
 )
 
 
 class Guide:
-    """Asks on a console; `flags` collects what `photochrom train` is to be called with."""
+    """Asks questions on a console. `flags` collects arguments for `photochrom train`."""
 
     def __init__(self, models: Path, data_sets: list[str], console: Console) -> None:
         self.models, self.data_sets, self.console = models, data_sets, console
         self.flags: list[str] = []
 
     def ask(self, text: str, default: str, advice: str, check: Callable[[str], str]) -> str:
-        """One question, until the answer is right; Enter takes the default."""
+        """Ask until the answer is valid. Enter takes the default."""
         self.console.print(f"  [dim]{advice}[/dim]", highlight=False)
         while True:
             answer = self.console.input(f"{text} \\[{default}]: ").strip() or default
@@ -96,43 +99,41 @@ class Guide:
                 self.console.print(f"  {error}", style="red", markup=False, highlight=False)
 
     def settings(self, *questions: Question) -> None:
-        """Ask for settings; only what differs from the default becomes a flag."""
+        """Ask for settings. An answer that differs from the default becomes a flag."""
         for question in questions:
             answer = self.ask(question.text, question.default, question.advice, question.check)
             if answer != question.default:
                 self.flags += [question.flag, answer]
 
     def name(self, default: str) -> None:
-        """Ask for the name of a new model, which no other has."""
+        """Ask for the name of a new model."""
 
         def check(name: str) -> str:
             if model_folder(name, self.models).exists:
-                raise UsageError(f"{self.models / name} exists; take another name")
+                raise UsageError(f"{self.models / name} exists: take another name")
             return name
 
-        self.flags += ["--name", self.ask("Name", default, "of the model, and of its folder", check)]
+        self.flags += ["--name", self.ask("Name", default, "of the model and its folder", check)]
 
     def data(self) -> None:
-        """Ask for the photos, if there is a choice; without any, they are those of the demo."""
+        """Ask which data set to train on, if there are several. If there is none, take the demo's."""
         names, number = self.data_sets or ["demo"], 1
         if len(names) > 1:
             for place, name in enumerate(names, 1):
                 self.console.print(f"  {place:2}  {name}", markup=False, highlight=False)
-            advice = "the photos to learn from; make more with `photochrom data import`"
+            advice = "photos to learn from; `photochrom data import` makes more"
             number = self.choice("Data set", 1, len(names), advice)
         self.flags += ["--data", names[number - 1]]
 
     def stage(self) -> None:
         """Ask for epochs and loss weights."""
         self.settings(EPOCHS, NOISE, PERCEPTUAL)
-        if self.yes(
-            "GAN", False, "a discriminator judges the colours as well; try it last, for a few epochs"
-        ):
+        if self.yes("GAN", False, "a discriminator that judges colours too; try it last, for a few epochs"):
             self.flags.append("--gan")
             self.settings(ADVERSARIAL)
 
     def yes(self, text: str, default: bool, advice: str) -> bool:
-        """A question of yes or no."""
+        """Ask a yes-or-no question."""
 
         def check(answer: str) -> str:
             if answer.lower() not in ("y", "yes", "n", "no"):
@@ -142,7 +143,7 @@ class Guide:
         return self.ask(text, "y" if default else "n", advice, check) == "y"
 
     def choice(self, text: str, lowest: int, highest: int, advice: str) -> int:
-        """A number from a list that is shown; Enter takes the lowest."""
+        """Ask for a number from a list. Enter takes the lowest."""
 
         def check(answer: str) -> str:
             if not answer.isdecimal() or not lowest <= int(answer) <= highest:
@@ -153,16 +154,16 @@ class Guide:
 
 
 def ask_for_flags(models: Path, data_sets: list[str], console: Console) -> list[str]:
-    """Ask what to train; returns the flags of `photochrom train` that do the same without questions.
+    """Ask what to train. Returns the flags of `photochrom train` that do the same.
 
-    Nothing is written before the training begins, so Ctrl-C (KeyboardInterrupt) leaves nothing behind.
+    Writes nothing, so Ctrl-C (KeyboardInterrupt) leaves nothing behind.
     """
     guide = Guide(models, data_sets, console)
     described, broken = _described(list_models(models))
     folders = list(described)
     number = 0
     for reason in broken:
-        console.print(f"left out: {reason}", markup=False, highlight=False)
+        console.print(f"cannot offer a model: {reason}", markup=False, highlight=False)
     if folders:
         console.print("[bold]Models[/bold]\n   0  a new model")
         for place, line in enumerate(described.values(), 1):
@@ -171,12 +172,12 @@ def ask_for_flags(models: Path, data_sets: list[str], console: Console) -> list[
     if number:
         folder = folders[number - 1]
         if not is_finished(folder) and guide.yes(
-            "Finish it", True, "y: with its own settings; n: build a new one on it"
+            "Finish it", True, "y: train it on, with its settings; n: start a new model from it"
         ):
             return ["--name", folder.name]
         guide.flags += ["--from", folder.name]
         guide.name(free_name(models, f"{folder.name}_v2"))
-        if folder.shipped:  # what it was trained on is not here
+        if folder.shipped:  # its training photos are not here
             guide.data()
         guide.stage()
         return guide.flags
@@ -188,7 +189,7 @@ def ask_for_flags(models: Path, data_sets: list[str], console: Console) -> list[
 
 
 def _described(folders: list[ModelFolder]) -> tuple[dict[ModelFolder, str], list[str]]:
-    """A line about each model that can be read, and the reason for each that cannot."""
+    """A line about each readable model, and the reason for each unreadable one."""
     lines, broken = {}, []
     for folder in folders:
         try:
@@ -210,7 +211,7 @@ def describe(folder: ModelFolder) -> str:
 
 
 def is_finished(folder: ModelFolder) -> bool:
-    """Whether all epochs of its configuration are in its history, or its patience with the last stage came to an end."""
+    """Whether all its epochs are done, or patience with its last stage has run out."""
     history, config = folder.history, folder.config
     if not history:
         return False
@@ -221,7 +222,7 @@ def is_finished(folder: ModelFolder) -> bool:
 
 
 def free_name(models: Path, wanted: str) -> str:
-    """The wanted name, or the next one that no model has: my_model, my_model2; old_v2, old_v3."""
+    """The wanted name, or the next free one: my_model, my_model2; old_v2, old_v3."""
     stem = wanted.rstrip("0123456789")
     name, number = wanted, int(wanted[len(stem) :] or 1)
     while model_folder(name, models).exists:
@@ -231,5 +232,5 @@ def free_name(models: Path, wanted: str) -> str:
 
 
 def as_command(flags: list[str]) -> str:
-    """The flags as one line to type."""
+    """The flags as a command to type."""
     return "photochrom train " + shlex.join(flags)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from photochrom.commands.shared import MODELS, Models, say
+from photochrom.commands.shared import DEVICE, MODELS, Models, say
 from photochrom.errors import PhotochromError, UsageError
 
 if TYPE_CHECKING:
@@ -30,73 +30,97 @@ def serve(
     reports: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder that holds evaluation reports.")
     ] = Path("reports"),
+    device: Annotated[str | None, typer.Option(help=DEVICE)] = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Log every request, with its client and seconds.")
+    ] = False,
     api_key: Annotated[
         str | None,
         typer.Option(
-            envvar="PHOTOCHROM_API_KEY", help="Answer only those who know this key.", show_envvar=True
+            envvar="PHOTOCHROM_API_KEY",
+            help="Answer only clients that send this key.",
+            show_envvar=True,
+            rich_help_panel="Access",
         ),
     ] = None,
     allow_host: Annotated[
         list[str],
-        typer.Option(metavar="NAME", help="A name by which a proxy asks for this server; repeatable."),
+        typer.Option(
+            metavar="NAME",
+            help="Answer to this host name too, which a proxy uses; repeatable.",
+            rich_help_panel="Access",
+        ),
     ] = [],  # noqa: B006
     allow_origin: Annotated[
         list[str],
         typer.Option(
-            metavar="URL", help="Another site whose pages may use this server: https://NAME; repeatable."
+            metavar="URL",
+            help="Another site whose pages may use this server: https://NAME; repeatable.",
+            rich_help_panel="Access",
         ),
     ] = [],  # noqa: B006
     root_path: Annotated[
-        str, typer.Option(metavar="/PATH", help="Path below which a proxy shows this server.")
+        str,
+        typer.Option(
+            metavar="/PATH", help="Path under which a proxy shows this server.", rich_help_panel="Access"
+        ),
     ] = "",
-    access_log: Annotated[
-        bool, typer.Option("--access-log", help="Say who asks for what, and how long it took.")
-    ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps (default: the best there is).")] = None,
     max_megapixels: Annotated[
-        float, typer.Option(min=0.01, max=178, help="Largest photo that is taken.")
+        float,
+        typer.Option(min=0.01, max=178, help="Largest photo to accept.", rich_help_panel="Limits"),
     ] = 120,
-    max_upload: Annotated[int, typer.Option(min=1, metavar="MB", help="Largest request that is taken.")] = 64,
+    max_upload: Annotated[
+        int,
+        typer.Option(min=1, metavar="MB", help="Largest request to accept.", rich_help_panel="Limits"),
+    ] = 64,
     queue: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Photos that may wait; more are refused.")
+        int,
+        typer.Option(min=1, metavar="N", help="Photos that may wait; refuse more.", rich_help_panel="Limits"),
     ] = 64,
     job_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Time limit of a photo, waiting included.")
+        float,
+        typer.Option(min=0.1, help="Time limit for a photo, with its wait.", rich_help_panel="Limits"),
     ] = 300,
-    model_memory: Annotated[int, typer.Option(min=1, metavar="MB", help="Memory for loaded models.")] = 2048,
+    model_memory: Annotated[
+        int,
+        typer.Option(min=1, metavar="MB", help="Memory for loaded models.", rich_help_panel="Limits"),
+    ] = 2048,
     grace: Annotated[
-        float, typer.Option(min=0, help="Seconds that what runs has to finish at the end.")
+        float,
+        typer.Option(
+            min=0, help="Seconds for running work to finish after Ctrl-C.", rich_help_panel="Limits"
+        ),
     ] = 20,
 ) -> None:
-    """Show the web page, and answer the API.
+    """Serve the web page and the API.
 
-    Colour photos, compare models, look at dark regions, and watch a training,
-    in a browser. Nothing is sent anywhere else, and no photo is kept.
+    Colour photos, compare models, inspect dark regions and watch a training, in
+    a browser. The server sends nothing elsewhere and keeps no photo.
 
     [bold]Examples[/bold]
     $ photochrom serve
     $ photochrom serve --models models --port 9000
-    $ photochrom serve --allow-host photos.example --root-path /colours   behind a proxy
+    $ photochrom serve --allow-host photos.example --root-path /colours
     $ PHOTOCHROM_API_KEY=secret photochrom serve --host 0.0.0.0
     """
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError:
-        raise PhotochromError("serving needs some more packages: pip install 'photochrom[serve]'") from None
+        raise PhotochromError("serving needs more packages: pip install 'photochrom[serve]'") from None
     from photochrom.coloring.colorizer import pick_device
     from photochrom.server import Settings
 
     if api_key is not None and not api_key.strip():
         raise UsageError("--api-key is empty: give a key, or leave it out")
-    pick_device(device)  # says now what is wrong with it, rather than to the first who asks
+    pick_device(device)  # fails here, rather than at the first request
     if host not in LOOPBACK and not api_key:
-        say(f"everyone who reaches {host} can use this server: --api-key asks for a key")
+        say(f"warning: everyone who reaches {host} can use this server; --api-key asks them for a key")
     for origin in allow_origin:
         if not re.fullmatch(r"https?://[^/\s]+", origin):
             raise UsageError(f"--allow-origin {origin}: write https://NAME, without a path")
     if root_path and not re.fullmatch(r"(/[^/\s?#]+)+", root_path):
-        raise UsageError(f"--root-path {root_path}: write /NAME, without a slash at the end")
+        raise UsageError(f"--root-path {root_path}: write /NAME, with no slash at the end")
     settings = Settings(
         models=models,
         reports=reports,
@@ -115,7 +139,7 @@ def serve(
 
 
 def run(settings: Settings, host: str, port: int, grace: float, access_log: bool) -> None:
-    """Listen until SIGINT or SIGTERM; then finish what runs, for `grace` seconds at most."""
+    """Serve until SIGINT or SIGTERM, then let running work finish for `grace` seconds at most."""
     import asyncio
     import logging
     import signal
@@ -136,7 +160,7 @@ def run(settings: Settings, host: str, port: int, grace: float, access_log: bool
     class Server(uvicorn.Server):
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
-            # uvicorn's own raises the signal once more at the end, which would make the exit code 143
+            # uvicorn's own version raises the signal again at the end, which would make the exit code 143.
             before = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
             try:
                 yield
@@ -146,7 +170,7 @@ def run(settings: Settings, host: str, port: int, grace: float, access_log: bool
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
-            say(f"Photochrom is at {address} (Ctrl-C ends it)")
+            say(f"Photochrom is at {address} (Ctrl-C stops it)")
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             worker.close()
@@ -155,9 +179,9 @@ def run(settings: Settings, host: str, port: int, grace: float, access_log: bool
 
         def stop(self, number: int, frame: FrameType | None) -> None:
             if self.should_exit:
-                os._exit(128 + number)  # nothing is half written, and unwinding would wait for what runs
-            self.should_exit = True  # first: a second signal may come as soon as the line can be read
-            os.write(sys.stderr.fileno(), b"stopping: what runs is finished (once more: quit at once)\n")
+                os._exit(128 + number)  # no file is half written, and unwinding would wait for running work
+            self.should_exit = True  # before the line: its reader may send a second signal at once
+            os.write(sys.stderr.fileno(), b"stopping once running work is done (again: quit at once)\n")
 
     logging.basicConfig(format="%(message)s")
     config = uvicorn.Config(
@@ -173,10 +197,10 @@ def run(settings: Settings, host: str, port: int, grace: float, access_log: bool
         try:
             listener.bind((host, port))
         except OSError as error:
-            mend = "choose another with --port" if host in LOOPBACK else "look at --host and --port"
+            mend = "choose another --port" if host in LOOPBACK else "check --host and --port"
             raise PhotochromError(f"cannot listen on {host}:{port}: {error.strerror}; {mend}") from None
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}/"
         Server(config).run(sockets=[listener])
     if not worker.stop():
-        os._exit(0)  # a step that does not end; the interpreter would abort in the middle of it
+        os._exit(0)  # a step is stuck; the interpreter would abort in the middle of it

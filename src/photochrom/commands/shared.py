@@ -1,4 +1,4 @@
-"""What the commands have in common: options, and how they speak. Data goes to stdout, all else to stderr."""
+"""What commands share: options, and output. Data goes to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ import typer
 from photochrom import processes
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Models = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the model folders.")]
+Models = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the models.")]
 DataDir = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the data sets.")]
 MODELS, DATA_DIR = Path("models"), Path("data")
+DEVICE = "cpu, cuda or mps (default: the best available)."
 
 
 def say(text: str) -> None:
-    """Tell a person something, which goes to stderr. Of several processes only the first speaks."""
+    """Print a line for the user, on stderr. Of several processes only the first prints."""
     if processes.is_first():
         typer.echo(text, err=True)
 
 
 def complain(text: str) -> None:
-    """Say why the command failed, whichever process this is."""
+    """Print why the command failed, whichever process this is."""
     which = "" if processes.is_first() else f" (process {processes.number()})"
     typer.echo(f"photochrom: error{which}: {text}", err=True)
 
 
 def print_json(value: Any) -> None:
-    """The data of a command."""
+    """Print a command's data as JSON, on stdout."""
     typer.echo(json.dumps(value, indent=1, allow_nan=False))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Data for people: columns that begin with ">" stand to the right."""
+    """Print a command's data as a table. Columns whose name begins with ">" are aligned right."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -50,4 +51,5 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def unless_default(flag: str, value: Path, default: Path) -> str:
+    """The flag and its value, for a command to suggest; empty for the default."""
     return "" if value == default else f" {flag} {value}"

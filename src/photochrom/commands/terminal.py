@@ -1,4 +1,4 @@
-"""What a person sees while waiting, all of it on stderr, and what happens when that person presses Ctrl-C."""
+"""Progress on the terminal, all on stderr, and what Ctrl-C does."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from photochrom import processes
 if TYPE_CHECKING:
     from photochrom.training.loop import Progress as TrainingProgress
 
-LINE_SECONDS = 30.0  # between lines of progress where there is no terminal to draw a bar on
+LINE_SECONDS = 30.0  # between lines of progress without a terminal
 
 
 def duration(seconds: float) -> str:
-    """A duration as people say it: 45 s, 12 min, 2.5 h."""
+    """A duration in words: 45 s, 12 min, 2.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class Display:
-    """Progress: a bar on a terminal, else a plain line every LINE_SECONDS. Of several processes only the first shows any."""
+    """Progress: a bar on a terminal, else a line every LINE_SECONDS.
+
+    Of several processes only the first prints.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, quiet=not processes.is_first())
@@ -57,12 +60,15 @@ class Display:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A line that stays, above the bar."""
+        """Print a line that stays, above the bar."""
         self.console.print(text, markup=False, soft_wrap=True)
         self._last_line = time.monotonic()
 
     def show(self, done: float, total: float, text: str, seconds_left: float | None = None) -> None:
-        """How far it is; the time left is that of the pace so far, if it is not given. A count that falls begins anew."""
+        """Show progress.
+
+        Estimates the time left from the pace so far, unless given. A smaller count starts again.
+        """
         now = time.monotonic()
         if done < self._done:
             self._begun = now
@@ -77,16 +83,16 @@ class Display:
 
 
 class TrainingDisplay(Display):
-    """What `train` reports: a moving line for each step, a line that stays for each epoch."""
+    """Progress of a training: a bar that moves with each step, and a line for each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
         self.epochs_done = 0
 
     def report(self, progress: TrainingProgress) -> None:
-        """To be given to `train`."""
+        """The `report` to give to `train`."""
         if progress.preparing:
-            text = f"what the encoder sees, once ({progress.step:,} of {progress.steps:,} photos)"
+            text = f"encoding photos, once ({progress.step:,} of {progress.steps:,})"
             self.show(progress.step, progress.steps, text, progress.seconds_left)
             return
         epoch = f"epoch {progress.epoch:{len(str(progress.epochs))}}/{progress.epochs}"
@@ -107,17 +113,20 @@ class TrainingDisplay(Display):
 
 @contextmanager
 def asked_to_stop(say: Callable[[str], None]) -> Iterator[Callable[[], int]]:
-    """Yield a function that gives the number of the first SIGINT or SIGTERM, 0 before; the second quits at once."""
+    """Yield a function that returns the number of the first SIGINT or SIGTERM, 0 before.
+
+    A second one quits at once.
+    """
     received = 0
 
     def receive(number: int, frame: FrameType | None) -> None:
         nonlocal received
         if received:
             if sys.stderr.isatty():
-                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # the bar has hidden the cursor
+                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # shows the cursor, which the bar hides
             os._exit(128 + number)
         received = number
-        say("stopping: this step is finished and all is saved (once more: quit at once)")
+        say("stopping once this step is done and saved (again: quit at once)")
 
     before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

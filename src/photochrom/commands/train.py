@@ -1,4 +1,4 @@
-"""`photochrom train`, by questions, flags or a recipe."""
+"""`photochrom train`: from questions, flags or a recipe."""
 
 from __future__ import annotations
 
@@ -32,39 +32,39 @@ def train(
     ctx: typer.Context,
     name: Annotated[
         str | None,
-        typer.Option(help="Of the model and its folder (default: my_model, or SOURCE_v2 with --from)."),
+        typer.Option(help="Name of the model and its folder (default: my_model; with --from, MODEL_v2)."),
     ] = None,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="Go on from this model, as a new one.")
+        str | None, typer.Option("--from", metavar="MODEL", help="Start a new model from this one.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="Settings; flags win over them.")
+        Path | None, typer.Option(metavar="FILE.toml", help="A file of settings; flags override it.")
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            metavar="|".join(PRESETS), help="A network by name, with a batch size and a learning rate for it."
+            metavar="|".join(PRESETS), help="A network, with a batch size and learning rate that suit it."
         ),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Choose epochs that take about this long.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Choose the number of epochs to take about this long.")
+    ] = None,
     ask: Annotated[
-        bool, typer.Option("--ask", help="Tell time and memory, and ask before it begins.")
+        bool, typer.Option("--ask", help="Estimate time and memory, and ask before training.")
     ] = False,
     tracker: Annotated[
         Tracker | None, typer.Option(help="Also write losses, samples and settings for TensorBoard.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Delete a model of this name first.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of this name.")] = False,
     models: Models = MODELS,
     data_dir: DataDir = DATA_DIR,
     **flags: Any,
 ) -> None:
-    """Train a model; the same command run again goes on where it was.
+    """Train a model. Run the same command again to resume.
 
-    On a terminal and without arguments it asks what to train. Ctrl-C finishes
-    the step and saves. Flags win over the preset, the preset over the recipe,
-    and the recipe over the defaults shown here.
+    On a terminal, without arguments, it asks what to train. Ctrl-C finishes the
+    step and saves. Flags override the preset, the preset overrides the recipe,
+    and the recipe overrides the defaults shown here.
 
     [bold]Examples[/bold]
     $ photochrom train
@@ -72,7 +72,7 @@ def train(
     $ photochrom train --data mine --name model_v1 --perceptual 0
     $ photochrom train --from model_v1 --name model_v2 --perceptual 0.1 --gan
     $ photochrom train --data mine --recipe recipes/two-stage.toml
-    $ photochrom train --name model_v2              (goes on with it)
+    $ photochrom train --name model_v2              resumes it
     """
     given = {key for key in ctx.params if getattr(ctx.get_parameter_source(key), "name", "") == "COMMANDLINE"}
     if not given and sys.stdin.isatty() and sys.stderr.isatty() and processes.count() == 1:
@@ -80,9 +80,11 @@ def train(
         return
     asked = _check(name, source, recipe, preset, models, data_dir, flags, given)
     if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(asked.config.stages) > 1):
-        raise UsageError("--minutes is above 0, and chooses the epochs of a single stage: leave out --epochs")
+        raise UsageError(
+            "--minutes chooses the epochs of a single stage: give a number above 0, and no --epochs"
+        )
     if overwrite:
-        asked.begin_anew()
+        asked.plan_replacement()
     asked.settle_epochs(minutes)
     if ask:
         _confirm(asked.config, asked.pack, asked.folder)
@@ -103,7 +105,7 @@ def _check(
     flags: dict[str, Any],
     given: set[str],
 ) -> Asked:
-    """What the arguments ask for; raises PhotochromError for what there is not."""
+    """What the arguments ask for. Raises PhotochromError if something does not exist."""
     from photochrom import hub
     from photochrom.data.dataset import find
     from photochrom.model_folder import find_model, find_source, model_folder
@@ -111,7 +113,7 @@ def _check(
     folder = model_folder(name or (f"{Path(source).name}_v2" if source else "my_model"), models)
     begun = processes.from_first(lambda: folder.exists)
     config = folder.config if begun else None
-    # Once a training has taken a step away from the model that it goes on from, that one may be deleted.
+    # After its first step, a training no longer needs the model that it started from.
     needed = not (config and config.source and folder.has_checkpoint)
     if config and not given - {"name", "models", "data_dir", "ask", "tracker", "data__name"}:
         if flags["data__name"] is not None:
@@ -136,25 +138,25 @@ def _check(
 
 @dataclass
 class Asked:
-    """What is to be trained, where, on what, and on top of what."""
+    """What to train: the configuration, its folder, its photos, and the model to start from."""
 
     config: Config
     folder: ModelFolder
     pack: DataSet
     origin: ModelFolder | None
     begun: bool  # whether the folder holds a training
-    replacing: bool = False  # whether that one goes
+    replacing: bool = False  # whether to delete that training first
 
-    def begin_anew(self) -> None:
-        """Plan to replace the training that the folder holds."""
+    def plan_replacement(self) -> None:
+        """Plan to replace the folder's training."""
         self.replacing, self.begun = self.begun, False
         if self.replacing and self.origin and self.origin.path.resolve() == self.folder.path.resolve():
             raise UsageError(
-                f"{self.folder.name} cannot be replaced by what goes on from it: take another --name"
+                f"a model that starts from {self.folder.name} cannot replace it: give another --name"
             )
 
     def settle_epochs(self, minutes: float | None) -> None:
-        """Choose the epochs that take so many minutes, or those that were chosen when the training began."""
+        """Choose as many epochs as fit into `minutes`, or those chosen when the training began."""
         if minutes is None:
             return
         if self.begun:
@@ -169,22 +171,22 @@ class Asked:
         say(f"{self.config.stages[0].epochs} epochs of {photos:,} photos")
 
     def remove_old(self) -> None:
-        """Delete what is to be replaced, unless the new one cannot be trained."""
-        from photochrom.training.loop import beginning
+        """Delete the training to replace, once it is clear that the new one can be trained."""
+        from photochrom.training.loop import source_checkpoint
         from photochrom.training.state import Training
 
         Training(self.config, self.pack)
-        beginning(self.config, self.origin)
+        source_checkpoint(self.config, self.origin)
         processes.from_first(self.folder.remove)
 
 
 def _train(asked: Asked, tracker: Tracker | None) -> int:
-    """Train, and show how it goes; returns how many epochs were done."""
+    """Train with progress on the terminal. Returns the number of epochs done."""
     from photochrom.commands.terminal import TrainingDisplay, asked_to_stop
     from photochrom.training.loop import train
 
     if history := asked.folder.history:
-        say(f"{asked.folder.path} has {len(history)} epochs already")
+        say(f"{asked.folder.path} already has {len(history)} epochs")
     with ExitStack() as stack:
         display = stack.enter_context(TrainingDisplay())
         stop = stack.enter_context(asked_to_stop(display.say))
@@ -198,7 +200,7 @@ def _train(asked: Asked, tracker: Tracker | None) -> int:
 
 
 def _tell(asked: Asked, epochs_done: int, models: Path, data_dir: Path) -> None:
-    """Say what came out, and what to do with it."""
+    """Print the result, and what to do next."""
     from photochrom.model_folder import CURVE
     from photochrom.training_history import best_epoch
 
@@ -217,24 +219,25 @@ def _tell(asked: Asked, epochs_done: int, models: Path, data_dir: Path) -> None:
         say(f"  photochrom train --from {folder.name} --perceptual 0.1{place}{photos}")
     if asked.origin:
         say(
-            f"  photochrom evaluate {asked.origin.name} {folder.name} --data {shlex.quote(asked.pack.place)}{place}{photos}"
+            f"  photochrom evaluate {asked.origin.name} {folder.name} "
+            f"--data {shlex.quote(asked.pack.place)}{place}{photos}"
         )
 
 
 def _ask_what_to_train() -> list[str]:
-    """The answers as flags, with --ask for the summary."""
+    """Ask, print the command that does the same, and return its flags with --ask."""
     from rich.console import Console
 
     from photochrom.commands.questions import as_command, ask_for_flags
     from photochrom.data.dataset import names
 
     arguments = ask_for_flags(MODELS, names(DATA_DIR), Console(stderr=True, highlight=False))
-    say(f"\nThe same without questions:\n  {as_command(arguments)}\n")
+    say(f"\nThe same command without questions:\n  {as_command(arguments)}\n")
     return [*arguments, "--ask"]
 
 
 def _confirm(config: Config, pack: DataSet, folder: ModelFolder) -> None:
-    """Say what a training will cost, by two trial steps, and go on only if that is wanted."""
+    """Measure two steps, print what the training will cost, and ask whether to begin."""
     from photochrom.commands.terminal import TrainingDisplay, duration
     from photochrom.training.estimate import try_out
 
@@ -242,14 +245,12 @@ def _confirm(config: Config, pack: DataSet, folder: ModelFolder) -> None:
         trial = try_out(config, pack, display.report)
     epochs = sum(stage.epochs for stage in config.stages)
     seconds = trial.epoch_seconds(config)
-    say(
-        f"{folder.path}: features {', '.join(map(str, config.model.features))}, {trial.photos:,} photos of {pack.name}"
-    )
+    features = ", ".join(map(str, config.model.features))
+    say(f"{folder.path}: features {features}, {trial.photos:,} photos of {pack.name}")
     for stage in config.stages:
         gan = f", adversarial {stage.adversarial:g}" if stage.use_gan else ""
-        say(
-            f"  {stage.label}: {stage.epochs} epochs, noise {stage.noise:g}, perceptual {stage.perceptual:g}{gan}"
-        )
+        weights = f"noise {stage.noise:g}, perceptual {stage.perceptual:g}{gan}"
+        say(f"  {stage.label}: {stage.epochs} epochs, {weights}")
     memory = f", {trial.memory_mb:,} MB of memory" if trial.memory_mb else ""
     say(f"about {duration(seconds)} an epoch, {duration(seconds * epochs)} in all{memory}")
     processes.from_first(lambda: typer.confirm("Begin?", default=True, abort=True, err=True))

@@ -1,4 +1,4 @@
-"""A line for every request: when, from where, what, its answer, and how long that took."""
+"""One line for every request: time, client, method and path, status, bytes sent, seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class AccessLog:
-    """An ASGI application that writes a line to stderr when another one has answered, or its client has gone."""
+    """ASGI middleware that writes a line to stderr once a request is answered, or its client has gone."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -34,7 +34,7 @@ class AccessLog:
         finally:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
             client = (scope.get("client") or ("-",))[0]
-            # The path is quoted: a stranger chose it, and a new line in it would forge another entry.
+            # Quoted, because a client chose the path: a new line in it would forge another entry.
             asked = f"{scope['method']} {quote(scope['path'])}"
             seconds = time.monotonic() - begun
             print(

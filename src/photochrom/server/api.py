@@ -40,19 +40,27 @@ REPORT_POLICY = (
 
 Here = Annotated[Service, Depends(the_service)]
 Name = Annotated[str, InPath(description="A model's name.", examples=["model_v1"])]
-JobId = Annotated[str, InPath(description="What creating the job returned.", examples=["d1Zg0ZsVYnMJbWqV"])]
+JobId = Annotated[str, InPath(description="The id that POST /jobs returned.", examples=["d1Zg0ZsVYnMJbWqV"])]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What a route's description says of its errors."""
-    schema = {"$ref": "#/components/schemas/ProblemDetails"}  # there as part of a job's status
+    """The errors of a route, for its description."""
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}  # defined there as part of a job's status
     content = {"application/problem+json": {"schema": schema}}
     reasons = {
-        400: "The form cannot be read", 401: "No key, or a wrong one", 403: "Asked from another site's page, or by a wrong name",
-        404: "There is no such thing", 408: "The body came in too slowly", 409: "The model has no weights yet",
-        413: "The request or the photo is too large", 415: "Not a photo", 422: "A value that cannot be, or a broken photo",
-        500: "The server failed", 503: "Too many photos are waiting: see Retry-After", 504: "Not done within the time limit",
-    }  # fmt: skip
+        400: "The form cannot be read",
+        401: "No key, or a wrong one",
+        403: "Sent from another site's page, or to a wrong host name",
+        404: "There is no such thing",
+        408: "The body arrived too slowly",
+        409: "The model has no weights yet",
+        413: "The request or the photo is too large",
+        415: "Not a photo",
+        422: "An invalid value, or a broken photo",
+        500: "The server failed",
+        503: "Too many photos are waiting: see Retry-After",
+        504: "Not done within the time limit",
+    }
     return {status: {"description": reasons[status], "content": content} for status in (401, 403, *statuses)}
 
 
@@ -61,14 +69,14 @@ router = APIRouter(prefix="/api", route_class=Route, lifespan=lifespan)
 
 
 KEY = [
-    Security(APIKeyHeader(name=KEY_HEADER, auto_error=False, description="Where the server asks for a key.")),
+    Security(APIKeyHeader(name=KEY_HEADER, auto_error=False, description="If the server asks for a key.")),
     Security(APIKeyCookie(name=KEY_COOKIE, auto_error=False, description="The same, percent-encoded.")),
 ]
-keyed = APIRouter(route_class=Route, dependencies=KEY)  # `Route` looks at it; this is for the description
+keyed = APIRouter(route_class=Route, dependencies=KEY)  # for the description; `Route` checks the key
 
 
 def reading(on: APIRouter, path: str, **description: Any) -> Callable[[Function], Function]:
-    """A route for GET and, not described again, for HEAD."""
+    """A route for GET and for HEAD; the description shows GET only."""
 
     def register(function: Function) -> Function:
         on.add_api_route(path, function, methods=["HEAD"], include_in_schema=False, **description)
@@ -78,7 +86,7 @@ def reading(on: APIRouter, path: str, **description: Any) -> Callable[[Function]
 
 
 class Limits(BaseModel):
-    """What a server takes on."""
+    """The most that a server accepts."""
 
     upload_bytes: int
     pixels: int
@@ -92,24 +100,24 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
     version: str
     waiting: int = Field(description="Photos in the queue.")
-    running: int = Field(description="Photos that are coloured right now.")
+    running: int = Field(description="Photos being coloured now.")
     loaded_models: list[str]
     key_needed: bool
     limits: Limits
 
 
 class Colored(BaseModel):
-    """A coloured photo with all that is known of it."""
+    """A coloured photo, with measures and timings."""
 
     model: str
-    measures: list[Measures] = Field(description="Of each sample.")
+    measures: list[Measures] = Field(description="One for each sample.")
     timings: Timings
-    pictures: list[str] = Field(description="PNG in base64: each sample, and then the map of uncertainty.")
+    pictures: list[str] = Field(description="PNG in base64: each sample, then the map of uncertainty.")
 
 
-@reading(router, "/health", summary="Whether the server is well", tags=["server"], responses=problems(503))
+@reading(router, "/health", summary="Check that the server works", tags=["server"], responses=problems(503))
 async def health(service: Here) -> Health:
-    """How busy it is, and what it takes on; 503 when no photo is coloured any more. Needs no key."""
+    """How busy the server is, and its limits; 503 if it can no longer colour. Needs no key."""
     settings = service.settings
     if trouble := service.worker.trouble:
         raise Problem(503, trouble)
@@ -131,13 +139,13 @@ async def health(service: Here) -> Health:
 @reading(
     keyed,
     "/metrics",
-    summary="Numbers for Prometheus",
+    summary="Get metrics for Prometheus",
     tags=["server"],
     response_class=Response,
     responses=problems(),
 )
 async def prometheus(service: Here) -> Response:
-    """In Prometheus' text format."""
+    """Prometheus' text format."""
     metrics, worker = service.metrics, service.worker
     metrics.waiting.set(worker.waiting)
     metrics.running.set(worker.running)
@@ -148,40 +156,41 @@ async def prometheus(service: Here) -> Response:
 
 @reading(keyed, "/models", summary="List the models", tags=["models"], responses=problems())
 def list_models(service: Here) -> list[dict[str, Any]]:
-    """Those that come along, then the one changed last first. `usable` models can colour; `training` ones are being trained right now."""
+    """The default model, other shipped models, then your own, the last changed first.
+
+    `usable` models can colour; `training` ones are being trained now.
+    """
     return service.catalogue.all()
 
 
-@reading(
-    keyed, "/models/{name}", summary="All about one model", tags=["models"], responses=problems(404, 422, 500)
-)
+@reading(keyed, "/models/{name}", summary="Get one model", tags=["models"], responses=problems(404, 422, 500))
 def model_details(name: Name, service: Here) -> dict[str, Any]:
-    """Its configuration, the epochs of its sheets of samples, and the names of its evaluation reports."""
+    """Configuration and evaluation, the epochs of its sample sheets, the names of its evaluation reports."""
     return service.catalogue.details(name)
 
 
 @reading(
     keyed,
     "/models/{name}/history",
-    summary="Every loss by epoch",
+    summary="Get a model's history",
     tags=["models"],
     responses=problems(404, 422, 500),
 )
 def history(name: Name, service: Here) -> list[dict[str, Any]]:
-    """One record for each finished epoch."""
+    """Every loss: one record for each finished epoch."""
     return service.catalogue.find(name).history
 
 
 @reading(
     keyed,
     "/models/{name}/samples/{epoch}",
-    summary="The sheet of samples of an epoch",
+    summary="Get an epoch's sheet of samples",
     tags=["models"],
     response_class=FileResponse,
     responses=problems(404, 422) | {200: {"content": {"image/png": BINARY}}},
 )
 def samples(name: Name, epoch: int, service: Here) -> FileResponse:
-    """PNG: gray, coloured, true."""
+    """PNG with gray, coloured and true photos."""
     sheets = service.catalogue.sheets(service.catalogue.find(name))
     if epoch not in sheets:
         raise Problem(404, f"the model {name!r} has no samples of epoch {epoch}")
@@ -193,13 +202,13 @@ def samples(name: Name, epoch: int, service: Here) -> FileResponse:
 @reading(
     keyed,
     "/models/{name}/reports/{report}",
-    summary="An evaluation report",
+    summary="Get an evaluation report",
     tags=["models"],
     response_class=FileResponse,
     responses=problems(404, 422) | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
 )
 def report(name: Name, report: str, service: Here) -> FileResponse:
-    """The page that `photochrom evaluate` wrote. It carries no script, and may run none."""
+    """The page that `photochrom evaluate` wrote. It contains no script, and the browser runs none in it."""
     reports = service.catalogue.reports(service.catalogue.find(name).name)
     if report not in reports:
         raise Problem(404, f"there is no report {report!r} in which {name!r} took part")
@@ -224,12 +233,13 @@ def report(name: Name, report: str, service: Here) -> FileResponse:
 async def colorize(
     form: Annotated[ColorizeForm, Form(media_type="multipart/form-data")], request: Request, service: Here
 ) -> Response:
-    """The answer is the picture. Going away before it comes gives the work up."""
+    """Returns the picture. If the client disconnects first, the server stops the work."""
     await refuse_repeated(request, form)
     if (form.samples > 1 or form.uncertainty) and form.format != "json":
         raise Problem(
             422,
-            "several samples, or a map of uncertainty, do not fit into one picture: set format to json, or leave them out",
+            "one picture cannot hold several samples or a map of uncertainty: set format to json, "
+            "or leave them out",
         )
     model = service.catalogue.usable(form.model or DEFAULT_MODEL).name
     guides = await service.guides(like=form.like, keep_gray=form.keep_gray)
@@ -259,13 +269,16 @@ async def create_job(
     response: Response,
     service: Here,
 ) -> JobStatus:
-    """Each photo by each model. Answers at once; ask for the job's status, or follow its events."""
+    """Colours each photo by each model.
+
+    Answers at once: then ask for the job's status, or follow its events.
+    """
     await refuse_repeated(request, form)
     models = [service.catalogue.usable(name).name for name in dict.fromkeys(form.model)]
     wanted = len(form.photo) * len(models)
     if wanted > service.settings.queue_photos:
         raise Problem(
-            422, f"{wanted} colourings in one job, at most {service.settings.queue_photos}: make several jobs"
+            422, f"{wanted} colourings in one job, at most {service.settings.queue_photos}: send several jobs"
         )
     guides = await service.guides(like=form.like, keep_gray=form.keep_gray)
     if guides.keep_gray is not None and len(form.photo) > 1:
@@ -287,13 +300,13 @@ async def create_job(
 @reading(
     keyed,
     "/jobs/{id}",
-    summary="How far a job is",
+    summary="Get a job's status",
     tags=["colour"],
     response_model_exclude_none=True,
     responses=problems(404, 422),
 )
 async def job_status(id: JobId, service: Here) -> JobStatus:
-    """Its state, and that of each of its tasks, with measures and timings of those done."""
+    """The state of the job and of each task. Finished tasks have measures and timings."""
     return JobStatus.of(service.jobs.get(id))
 
 
@@ -301,7 +314,7 @@ async def job_status(id: JobId, service: Here) -> JobStatus:
     "/jobs/{id}", summary="Cancel a job", tags=["colour"], status_code=204, responses=problems(404, 422)
 )
 async def cancel_job(id: JobId, service: Here) -> None:
-    """What runs ends within one sampling step; pictures that are done are forgotten."""
+    """Stops running tasks within one sampling step, and deletes finished pictures."""
     service.jobs.remove(id)
 
 
@@ -314,48 +327,52 @@ async def cancel_job(id: JobId, service: Here) -> None:
     responses=problems(404, 422)
     | {
         200: {"description": "The `data` of each event", "model": TaskEvent | JobStatus},
-        204: {"description": "The client knows the end"},
+        204: {"description": "The client has already had the last event"},
     },
 )
 async def job_events(
     id: JobId,
     service: Here,
-    last_event_id: Annotated[str, Header(description="As EventSource sends it.")] = "",
+    last_event_id: Annotated[str, Header(description="The id of the last event received.")] = "",
 ) -> Response:
-    """Server-sent events: `task` whenever a task has come further, `done` with the job's status at the end; comments in
-    between keep proxies from closing the stream. A job whose last stream is left before the end is given up, unless
-    somebody follows it again within a quarter of a minute: with Last-Event-ID, only what is new is told."""
+    """Server-sent events: `task` whenever a task has progressed, and `done` with the job's status at the end.
+    Comments in between keep proxies from closing the stream. If all clients leave before the end and none
+    returns within 15 seconds, the server cancels the job. With Last-Event-ID, only new events are sent.
+    """
     job = service.jobs.get(id)
     if last_event_id == LAST:
-        return Response(status_code=204)  # which ends EventSource's coming back
-    seen = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 16 else 0
-    headers = {"X-Accel-Buffering": "no"}  # nginx hands it on as it comes
-    return EventStream(events(job, service.settings, seen), headers=headers)
+        return Response(status_code=204)  # tells EventSource not to connect again
+    after = int(last_event_id) if last_event_id.isdecimal() and len(last_event_id) < 16 else 0
+    headers = {"X-Accel-Buffering": "no"}  # so that nginx passes events on at once
+    return EventStream(events(job, service.settings, after), headers=headers)
 
 
 @reading(
     keyed,
     "/jobs/{id}/tasks/{task}/pictures/{picture}",
-    summary="Fetch a picture",
+    summary="Get a picture",
     tags=["colour"],
     response_class=Response,
     responses=problems(404, 409, 422) | {200: {"content": {"image/png": BINARY}}},
 )
 async def job_picture(id: JobId, task: int, picture: int, service: Here) -> Response:
-    """A finished picture, as PNG. Tasks and pictures are counted from 0, in the order of the job's status."""
+    """A finished picture, as PNG. Tasks and pictures count from 0, in the order of the job's status."""
     tasks = service.jobs.get(id).tasks
     if not 0 <= task < len(tasks):
-        raise Problem(404, f"the job has {len(tasks)} tasks, counted from 0, and no {task}")
+        raise Problem(404, f"the job has no task {task}: it has {len(tasks)}, counted from 0")
     if tasks[task].state != "done":
         raise Problem(409, f"this task is {tasks[task].state}: it has no pictures")
     files = tasks[task].outcome.result().files
     if not 0 <= picture < len(files):
-        raise Problem(404, f"the task has {len(files)} pictures, counted from 0, and no {picture}")
+        raise Problem(404, f"the task has no picture {picture}: it has {len(files)}, counted from 0")
     return Response(files[picture], media_type="image/png")
 
 
 async def outcome(task: Task, request: Request) -> Painted:
-    """Wait for a task, giving it up when the client goes away; raises its Problem."""
+    """Wait for a task and return its result, or raise its Problem.
+
+    Gives the task up if the client disconnects.
+    """
     loop, finished = asyncio.get_running_loop(), asyncio.Event()
     task.outcome.add_done_callback(lambda _: loop.call_soon_threadsafe(finished.set))
 

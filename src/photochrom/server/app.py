@@ -1,4 +1,4 @@
-"""The application: the page at /, the API below /api."""
+"""The application: the page at /, the API under /api."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from photochrom.server.problems import HEADERS, as_response
 from photochrom.server.service import Service
 from photochrom.server.settings import Settings
 
-PAGE_POLICY = "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'; object-src 'none'"
+)
 
 
 class Page(StaticFiles):
-    """The files of the page, with the policy that lets a browser load nothing else."""
+    """The page's files, with a policy that lets the browser load from this server only."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         request = Request(scope)
@@ -35,7 +38,7 @@ class Page(StaticFiles):
 
 
 class Below:
-    """Middleware for an application that a proxy shows below a path, whether it takes that path off or hands it on."""
+    """Middleware for an application that a proxy shows under a path, whether the proxy strips it or not."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
         self.app, self.root_path = app, root_path
@@ -73,7 +76,6 @@ def create_app(settings: Settings = Settings()) -> FastAPI:  # noqa: B008 (it is
             expose_headers=("Location", "Retry-After", "Server-Timing"),
         )
     app.add_exception_handler(HTTPException, lambda request, error: as_response(error))
-    app.router.default = Page(
-        directory=Path(__file__).parent / "page", html=True
-    )  # a mount would hide 405 of the API
+    # As the default, not a mount: that would hide the API's 405.
+    app.router.default = Page(directory=Path(__file__).parent / "page", html=True)
     return app

@@ -1,4 +1,4 @@
-"""What is known about the models: read from their folders each time, so that a training that runs shows live."""
+"""Facts about the models, read from their folders at each request, so that a running training shows live."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHEET = re.compile(r"epoch_(\d+)\.png")
 
 
 class Report(TypedDict):
-    """What the list of reports needs to know of `report.json`: which models it is about."""
+    """The part of `report.json` that the list of reports needs: which models took part."""
 
     subjects: dict[str, Any]
 
@@ -34,13 +34,16 @@ REPORT_FILE = TypeAdapter(Report)
 
 
 class Catalogue:
-    """The model folders below one folder, and the evaluation reports below another."""
+    """The model folders in one folder, and the evaluation reports in another."""
 
     def __init__(self, models: Path, reports: Path) -> None:
         self._models, self._reports = models, reports
 
     def find(self, name: str) -> ModelFolder:
-        """The model of that name. Names are looked up in the list of folders and never become part of a path."""
+        """The model of that name, or Problem 404.
+
+        Never makes a path from a name: looks it up in the list of folders.
+        """
         folders = {folder.name: folder for folder in model_folder.list_models(self._models)}
         if name not in folders:
             known = ", ".join(folders) or "none yet; make one with `photochrom train`"
@@ -48,16 +51,16 @@ class Catalogue:
         return folders[name]
 
     def usable(self, name: str) -> ModelFolder:
-        """The same, for a model that can colour: Problem 409 if its training has not finished an epoch."""
+        """The model of that name, if it can colour. Problem 409 if its training has not finished an epoch."""
         folder = self.find(name)
         if not (folder / model_folder.WEIGHTS).is_file():
-            raise Problem(409, f"the model {name!r} has no weights yet: its first epoch is not over")
+            raise Problem(409, f"the model {name!r} has no weights yet: wait until its first epoch is done")
         return folder
 
     def all(self) -> list[dict[str, Any]]:
-        """Every model's facts: the default one, others that come along, then the one changed last first.
+        """The facts of all models: the default model, other shipped ones, then the last changed first.
 
-        A folder that cannot be read is listed with the reason.
+        A folder that cannot be read appears with its error.
         """
         facts = []
         for folder in model_folder.list_models(self._models):
@@ -81,7 +84,7 @@ class Catalogue:
         return sorted(facts, key=rank, reverse=True)
 
     def facts(self, folder: ModelFolder) -> dict[str, Any]:
-        """A line about one model."""
+        """One model's facts, as the list shows them."""
         config, history = folder.config, folder.history
         usable, running = (folder / model_folder.WEIGHTS).is_file(), folder.being_trained
         files = [path for path in folder.path.iterdir() if path.is_file()]
@@ -109,7 +112,7 @@ class Catalogue:
         }
 
     def details(self, name: str) -> dict[str, Any]:
-        """A model's facts, its whole configuration, and which sheets of samples and reports there are."""
+        """A model's facts, configuration and evaluation, with the names of its sample sheets and reports."""
         folder = self.find(name)
         return self.facts(folder) | {
             "config": folder.config.model_dump(mode="json"),
@@ -119,41 +122,41 @@ class Catalogue:
         }
 
     def sheets(self, folder: ModelFolder) -> dict[int, Path]:
-        """The sheets of samples by epoch."""
+        """Paths of the sample sheets, by epoch."""
         found = ((SHEET.fullmatch(path.name), path) for path in (folder / "samples").glob("epoch_*.png"))
         return {int(match[1]): path for match, path in found if match}
 
     def reports(self, name: str) -> dict[str, Path]:
-        """The folders of the evaluations in which a model took part, by name."""
+        """Folders of the evaluations that a model took part in, by name."""
         found = {}
         for path in self._reports.glob("*/report.json"):
             try:
                 subjects = read_json(path, REPORT_FILE)["subjects"]
             except (FileNotFoundError, PhotochromError):
-                continue  # half written, or of another program
+                continue  # half written, or another program's
             if name in subjects and (path.parent / "report.html").is_file():
                 found[path.parent.name] = path.parent
         return found
 
 
 def about(config: Config) -> str:
-    """A sentence on what a model is."""
+    """One sentence that says what a model is."""
     if config.stages[-1].distill:
-        return f"Fast: {config.steps} steps, taught by {config.source or 'another model'}."
+        return f"Fast: {config.steps} steps, learnt from {config.source or 'another model'}."
     encoder = ENCODERS[config.model.encoder.removesuffix("x2")]
-    sight = f"recognises things with {encoder}" if encoder else "goes by light and shape alone"
+    sight = f"recognises things with {encoder}" if encoder else "knows light and shape only"
     return f"Thorough: {config.steps} steps; {sight}."
 
 
 def use(config: Config) -> str:
-    """What a model may be used for."""
+    """What one may use a model for."""
     if config.data.title.startswith("tiny-imagenet"):
-        return "For research and for yourself only: it learnt from Tiny ImageNet."
-    return f"For what the licence of its training photos ({config.data.title}) allows."
+        return "For research and private use only: it learnt from Tiny ImageNet."
+    return f"For any use that the licence of its training photos ({config.data.title}) allows."
 
 
 def quality(folder: ModelFolder) -> dict[str, Any] | None:
-    """The figures at a glance, each with its 95 % interval; None if the model was never evaluated, or its file is torn."""
+    """The main figures, each with its 95 % interval. None if there is no evaluation, or its file is torn."""
     try:
         found = read_evaluation(folder)
     except PhotochromError:
@@ -175,7 +178,7 @@ def quality(folder: ModelFolder) -> dict[str, Any] | None:
 
 
 def evaluation(folder: ModelFolder) -> dict[str, Any] | None:
-    """What the model's last evaluation found, beside gray and true photos; None if there was none."""
+    """Results of the model's last evaluation, beside gray and true photos; None if there is none."""
     found = read_evaluation(folder)
     if not found:
         return None

@@ -16,32 +16,32 @@ from photochrom.server.photos import encode
 from photochrom.server.settings import Settings
 from photochrom.server.worker import Task
 
-ASK_SECONDS = 0.05  # between looks at whether there is something new
+POLL_SECONDS = 0.05  # between checks for news
 LAST = "done"  # id of the last event
 PREVIEW_SIDE = 256
 
 
 class EventStream(StreamingResponse):
-    """A stream of events."""
+    """A stream of server-sent events."""
 
     media_type = "text/event-stream"
 
 
 class EventData(JSONResponse):
-    """What is in the events of a stream, for the description of the API."""
+    """The data of a stream's events, for the API's description."""
 
     media_type = EventStream.media_type
 
 
 class TaskEvent(TaskStatus):
-    """A task that has come further: the event `task`."""
+    """The event `task`: a task has progressed."""
 
     task: int = Field(description="Its place in the job, counted from 0.")
-    preview: str | None = Field(None, description="What it looks like so far: a small PNG in base64.")
+    preview: str | None = Field(None, description="The picture so far: a small PNG in base64.")
 
     @classmethod
     def at(cls, number: int, task: Task) -> Self:
-        """What is known of a task now, and what it looks like."""
+        """The status of a task now, with a preview while it runs."""
         event = cls(task=number, **dict(TaskStatus.of(task)))
         if not task.settled and task.preview is not None:
             small = task.preview.copy()
@@ -50,41 +50,41 @@ class TaskEvent(TaskStatus):
         return event
 
 
-async def events(job: Job, settings: Settings, seen: int = 0) -> AsyncIterator[str]:
-    """The text of a stream: `task` events of what changed after `seen`, until all is settled, and `done` at the end.
+async def events(job: Job, settings: Settings, after: int = 0) -> AsyncIterator[str]:
+    """The text of a stream: `task` events until all tasks are settled, then `done`.
 
-    seen: the id of the last event that the client knows. A job whose last stream is left before its end is given up, unless
-    somebody comes back in time.
+    after: the id of the last event that the client has had. If all clients leave before the end, and none
+    returns in time, the job is cancelled.
     """
     job.watchers += 1
-    said = time.monotonic()
+    sent = time.monotonic()
     try:
         while True:
-            settled = job.settled  # before looking, so that nothing that comes meanwhile is left out
-            news = [(task.changed, number) for number, task in enumerate(job.tasks) if task.changed > seen]
+            settled = job.settled  # read first, so that the loop below sees every change before the end
+            news = [(task.changed, number) for number, task in enumerate(job.tasks) if task.changed > after]
             for changed, number in sorted(news):
-                seen, said = changed, time.monotonic()
+                after, sent = changed, time.monotonic()
                 yield event("task", str(changed), TaskEvent.at(number, job.tasks[number]))
             if settled:
                 yield event("done", LAST, JobStatus.of(job))
                 return
-            if time.monotonic() - said > settings.heartbeat_seconds:
-                said = time.monotonic()
+            if time.monotonic() - sent > settings.heartbeat_seconds:
+                sent = time.monotonic()
                 yield ": still here\n\n"
-            await asyncio.sleep(ASK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
     finally:
         job.watchers -= 1
         job.left += 1
         if not job.watchers:
-            asyncio.get_running_loop().call_later(settings.return_seconds, give_up_unless_back, job, job.left)
+            asyncio.get_running_loop().call_later(settings.return_seconds, cancel_unfollowed, job, job.left)
 
 
-def give_up_unless_back(job: Job, left: int) -> None:
-    """Cancel a job that nobody follows since its streams were left for the `left`th time."""
+def cancel_unfollowed(job: Job, left: int) -> None:
+    """Cancel a job if no client has followed it since one left for the `left`th time."""
     if not job.watchers and job.left == left:
         job.cancel()
 
 
 def event(name: str, id: str, data: BaseModel) -> str:
-    """One server-sent event."""
+    """The text of one server-sent event."""
     return f"event: {name}\nid: {id}\ndata: {data.model_dump_json(exclude_none=True)}\n\n"

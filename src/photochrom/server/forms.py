@@ -1,4 +1,4 @@
-"""The forms that the API takes."""
+"""The forms that the API accepts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from photochrom.server.photos import Choices
 from photochrom.server.problems import Problem
 
 MAX_MODELS = 2
-# FastAPI's own description of a file is not understood by makers of clients.
+# Generators of clients do not understand FastAPI's own description of a file.
 Upload = Annotated[UploadFile, WithJsonSchema({"type": "string", "format": "binary"})]
 
 
 class GuidedForm(Choices):
-    """How to colour, with pictures that say more."""
+    """How to colour, with other pictures that guide it."""
 
-    like: Upload | None = Field(None, description="A colour photo whose colours the result takes on.")
+    like: Upload | None = Field(None, description="A colour photo, whose colours to imitate.")
     keep_gray: Upload | None = Field(
-        None, description="A picture of the photo's shape, white where the photo stays gray; for one photo."
+        None, description="A mask of the photo's shape, white where it stays gray; for one photo only."
     )
 
     def choices(self) -> Choices:
-        """The part that says how to colour, without pictures."""
+        """The options without the pictures."""
         return Choices(**{name: getattr(self, name) for name in Choices.model_fields})
 
 
@@ -34,11 +34,11 @@ class ColorizeForm(GuidedForm):
     """One photo, and how to colour it."""
 
     photo: Upload = Field(
-        description="JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000 or AVIF; only its brightness is used."
+        description="JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000 or AVIF; only its brightness counts."
     )
     model: str | None = Field(
         None,
-        description=f"A model's name (default: {DEFAULT_MODEL}, which comes along).",
+        description=f"A model's name (default: {DEFAULT_MODEL}, which comes with Photochrom).",
         examples=["model_v1"],
     )
     format: Literal["png", "jpeg", "json"] = Field(
@@ -49,7 +49,7 @@ class ColorizeForm(GuidedForm):
 class JobForm(GuidedForm):
     """Several photos by one or two models."""
 
-    photo: list[Upload] = Field(min_length=1, description="The field may occur several times.")
+    photo: list[Upload] = Field(min_length=1, description="Repeat the field for several photos.")
     model: list[str] = Field(
         min_length=1,
         max_length=MAX_MODELS,
@@ -59,7 +59,10 @@ class JobForm(GuidedForm):
 
 
 async def refuse_repeated(request: Request, form: BaseModel) -> None:
-    """Raise a Problem for a field that was sent more often than the form has places: else all but the last would be lost."""
+    """Raise a Problem if the request repeats a field that takes one value.
+
+    FastAPI would drop all but the last.
+    """
     for name, count in Counter(name for name, _ in (await request.form()).multi_items()).items():
         if count > 1 and get_origin(type(form).model_fields[name].annotation) not in (list, tuple):
             raise Problem(

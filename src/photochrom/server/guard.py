@@ -1,6 +1,7 @@
-"""What a request must be before anything is done for it: from whom, how large, how fast, and a form that is whole.
+"""Checks on every request, before it costs anything: sender, size and speed of its body, and a complete form.
 
-All of it hangs on the route and none on the application, so that the router behaves the same in any FastAPI application.
+All checks hang on the route, none on the application, so the router is as safe inside another FastAPI
+application.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from photochrom.server.problems import HEADERS, Problem, as_response
 from photochrom.server.service import Service
 from photochrom.server.settings import Settings
 
-SLOWEST = 64 * 2**10  # bytes per second that a body has to keep up, once its first seconds are over
+SLOWEST = 64 * 2**10  # bytes per second that a body must keep up after its first `body_seconds`
 KEY_HEADER, KEY_COOKIE = "X-API-Key", "photochrom-key"
 
 
 class Route(APIRoute):
-    """A route that looks at the sender, limits the body, and answers every error as a problem."""
+    """A route that checks the sender, limits the body, and answers every error as a problem."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[None, None, Response]]:
         handle = super().get_route_handler()
@@ -44,7 +45,9 @@ class Route(APIRoute):
             except Exception as error:
                 return as_response(error)
             if request.method == "HEAD" and isinstance(response, StreamingResponse):
-                response = Response(headers=dict(response.headers))  # or the job would be followed, and left
+                response = Response(
+                    headers=dict(response.headers)
+                )  # streaming would count as following a job
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
             return response
@@ -53,7 +56,7 @@ class Route(APIRoute):
 
 
 def check_sender(request: Request, settings: Settings, is_open: bool) -> None:
-    """Raise a Problem for a wrong name (DNS rebinding), a page of another site, or a missing key."""
+    """Raise a Problem for a wrong host name (DNS rebinding), a page of another site, or a missing key."""
     name = host_of(request.headers.get("host", ""))
     if settings.hosts and name not in settings.hosts:
         mend = f"start it with --allow-host {name} (in Python: Settings.hosts)"
@@ -70,9 +73,10 @@ def check_sender(request: Request, settings: Settings, is_open: bool) -> None:
 
 
 def check_origin(request: Request, settings: Settings) -> None:
-    """Raise a Problem for a request that another site's page makes in its visitor's name, unless that site is allowed.
+    """Raise a Problem if another site's page sent the request for its visitor, unless that site is allowed.
 
-    Browsers tell with Sec-Fetch-Site, but to plain http of another machine only with Origin. Programs send neither.
+    Browsers say so in Sec-Fetch-Site, but over plain http to another machine only in Origin. Programs send
+    neither.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if origin in settings.origins or site in ("same-origin", "none"):
@@ -80,26 +84,26 @@ def check_origin(request: Request, settings: Settings) -> None:
     if site is None and (origin is None or urlsplit(origin).netloc == request.headers.get("host")):
         return
     mend = f"start it with --allow-origin {origin} (in Python: Settings.origins)"
-    raise Problem(403, f"this server does not work for pages of {origin}: {mend}")
+    raise Problem(403, f"this server does not answer to pages of {origin}: {mend}")
 
 
 def host_of(netloc: str) -> str | None:
-    """The name in a Host header, without its port; None where there is none."""
+    """The host in a Host header, without its port; None if there is none."""
     try:
         return urlsplit(f"//{netloc}").hostname
-    except ValueError:  # brackets that do not close
+    except ValueError:  # an unclosed bracket
         return None
 
 
 async def check_length(request: Request, settings: Settings) -> None:
-    """Raise a Problem for a body that is too large by its own account, once the client listens."""
+    """Raise a Problem if the body's stated length is too large, once the client reads the answer."""
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or int(length) <= settings.max_upload_bytes:
         return
     received = 0
     try:
         async with asyncio.timeout(min(5.0, settings.body_seconds)):
-            async for chunk in request.stream():  # a client that still sends does not hear the answer
+            async for chunk in request.stream():  # a client that is still sending reads no answer
                 received += len(chunk)
                 if received > 4 * settings.max_upload_bytes:
                     break
@@ -109,7 +113,10 @@ async def check_length(request: Request, settings: Settings) -> None:
 
 
 class LimitedRequest(Request):
-    """A request whose body has a limit in bytes (413) and in time (408), and whose form stays in memory, whole or not at all."""
+    """A request whose body is limited in bytes (413) and in time (408).
+
+    Its form stays in memory, and is complete.
+    """
 
     def __init__(self, request: Request, settings: Settings) -> None:
         super().__init__(request.scope, self._limited(request.receive))
@@ -120,7 +127,7 @@ class LimitedRequest(Request):
         self._parsed: FormData | None = None
 
     async def form(self, **limits: int | float) -> FormData:  # type: ignore[override]  # FastAPI awaits it, once
-        """The form that was sent; raises Problem 400 where it is torn."""
+        """The form that was sent. Raises Problem 400 if it is torn."""
         if self._parsed is None:
             if self.headers.get("content-type", "").lower().startswith("multipart/form-data"):
                 self._parsed = await self._multipart(**limits)
@@ -136,15 +143,15 @@ class LimitedRequest(Request):
 
     def _limited(self, receive: Receive) -> Receive:
         async def limited() -> Message:
-            if self._whole:  # what comes now is only whether the client is still there
+            if self._whole:  # the only message left is that the client has disconnected
                 return await receive()
             try:
-                bonus = self._received / SLOWEST  # a large photo over a slow line is no attack
+                bonus = self._received / SLOWEST  # a large photo over a slow line is not an attack
                 async with asyncio.timeout(self._deadline + bonus - time.monotonic()):
                     message = await receive()
             except TimeoutError:
                 raise Problem(
-                    408, "the body came in too slowly, or stopped", {"Connection": "close"}
+                    408, "the request's body arrived too slowly, or stopped", {"Connection": "close"}
                 ) from None
             self._received += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
@@ -156,7 +163,7 @@ class LimitedRequest(Request):
 
 
 class _InMemory(MultiPartParser):
-    """A form that is whole, of which nothing goes to the disk: the body's limit is the limit."""
+    """A complete form, held in memory: the limit of the body also limits the memory."""
 
     spool_max_size = sys.maxsize
     ended = False
@@ -171,11 +178,11 @@ class _InMemory(MultiPartParser):
         async for chunk in stream:
             yield chunk
         if not self.ended:  # raised in here, so that the parser closes its files
-            raise MultiPartException("it is cut short, its last boundary is missing")
+            raise MultiPartException("it is cut short: its last boundary is missing")
 
 
 def too_large(settings: Settings) -> Problem:
-    """413, which every client understands: send less."""
+    """Problem 413, for a body or a form that is too large."""
     limit = f"{settings.max_upload_bytes / 2**20:g} MiB"
     return Problem(
         413, f"the request is larger than {limit}: send fewer or smaller photos", {"Connection": "close"}

@@ -1,4 +1,4 @@
-"""Jobs: several photos by one or two models, asked for together and fetched one by one."""
+"""Jobs: several photos by one or two models, sent together and fetched one by one."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from photochrom.server.settings import Settings
 from photochrom.server.worker import GivenUp, State, Task
 
 log = logging.getLogger("photochrom.server")
-PROCESS = secrets.token_hex(4)  # part of every id, so that a process knows those of another
+PROCESS = secrets.token_hex(4)  # part of every id, so that a process recognises another's
 
 
 class TaskStatus(BaseModel):
-    """How far one photo is with one model."""
+    """The status of one photo with one model."""
 
-    photo: str = Field(description="The name of its file.")
+    photo: str = Field(description="Its file name.")
     model: str
     state: State
     step: int
     steps: int
-    problem: ProblemDetails | None = Field(None, description="Of a failed one: why.")
-    pictures: int | None = Field(None, description="Of a finished one: how many there are to fetch.")
-    measures: list[Measures] | None = Field(None, description="Of a finished one: those of each sample.")
+    problem: ProblemDetails | None = Field(None, description="If it failed: why.")
+    pictures: int | None = Field(None, description="If it is done: how many pictures there are to fetch.")
+    measures: list[Measures] | None = Field(None, description="If it is done: one for each sample.")
     timings: Timings | None = None
 
     @classmethod
     def of(cls, task: Task) -> Self:
-        """What is known of a task now."""
+        """The status of a task now."""
         status = cls(photo=task.name, model=task.model, state=task.state, step=task.step, steps=task.steps)
         if not task.settled:
             return status
@@ -49,31 +49,34 @@ class TaskStatus(BaseModel):
 
 
 class JobStatus(BaseModel):
-    """How far a job is. Its tasks stand in the order of the photos, for each photo in that of the models."""
+    """The status of a job.
+
+    Tasks are in the order of the photos; those of one photo are in the order of the models.
+    """
 
     id: str
-    state: State = Field(description="done: some tasks may have failed; failed: all have.")
+    state: State = Field(description="`done` even if some tasks failed; `failed` if all did.")
     tasks: list[TaskStatus]
 
     @classmethod
     def of(cls, job: Job) -> Self:
-        """What is known of a job now."""
+        """The status of a job now."""
         return cls(id=job.id, state=job.state, tasks=[TaskStatus.of(task) for task in job.tasks])
 
 
 @dataclass
 class Job:
-    """Tasks that belong together. Held in memory only."""
+    """Tasks that were sent together. In memory only."""
 
     tasks: list[Task]
     id: str = field(default_factory=lambda: f"{PROCESS}.{secrets.token_urlsafe(12)}")
     watchers: int = 0  # open streams of events
-    left: int = 0  # how often the last of them was left
+    left: int = 0  # how often a stream was closed
     settled_at: float | None = None
 
     @property
     def settled(self) -> bool:
-        """Whether every task is."""
+        """Whether all its tasks are settled."""
         return all(task.settled for task in self.tasks)
 
     @property
@@ -86,19 +89,22 @@ class Job:
 
     @property
     def bytes(self) -> int:
-        """What its finished pictures take."""
+        """Size of its finished pictures."""
         return sum(
             len(file) for task in self.tasks if task.state == "done" for file in task.outcome.result().files
         )
 
     def cancel(self) -> None:
-        """Give up what is not done."""
+        """Cancel the tasks that are not done."""
         for task in self.tasks:
             task.settle(GivenUp("cancelled"))
 
 
 class Jobs:
-    """The jobs that can still be asked about: what is finished goes after a while, or when newer ones need the room."""
+    """The jobs that clients can ask for.
+
+    Finished ones go after a while, or when newer ones need their memory.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -114,17 +120,17 @@ class Jobs:
         self._tidy()
         if id not in self._jobs and not id.startswith(f"{PROCESS}."):
             text = (
-                "this process of the server does not know the job: it was started anew since, "
-                "or it is one of several (run it as one, without --workers)"
+                "this server process does not know the job: it has restarted since, "
+                "or is one of several (run a single one, without --workers)"
             )
             log.warning("%s: %s", id[:40], text)
             raise Problem(404, text)
         if id not in self._jobs:
-            raise Problem(404, "there is no such job, or its pictures were kept long enough")
+            raise Problem(404, "there is no such job, or its time to be fetched is over")
         return self._jobs[id]
 
     def remove(self, id: str) -> None:
-        """Cancel a job and forget it, with its pictures."""
+        """Cancel a job and delete its pictures."""
         self.get(id).cancel()
         del self._jobs[id]
 
@@ -134,7 +140,7 @@ class Jobs:
             if not job.settled:
                 continue
             job.settled_at = job.settled_at or now
-            # The newest one always stays: somebody is about to fetch it.
+            # The newest one always stays: its client is about to fetch it.
             too_much = taken > 0 and taken + job.bytes > self._settings.result_bytes
             taken += job.bytes
             if now - job.settled_at > self._settings.result_seconds or too_much:

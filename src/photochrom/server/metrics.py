@@ -1,4 +1,4 @@
-"""What Prometheus is told."""
+"""Metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 
 
 class Metrics:
-    """The numbers of one server, in a registry of its own, so that two servers in one process do not meet."""
+    """One server's metrics, in their own registry, so that two servers can share a process."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
         self.photos = Counter("photochrom_photos", "Photos by outcome", ["outcome"], registry=registry)
         self.refused = Counter(
-            "photochrom_refused_photos", "Photos refused as the queue was full", registry=registry
+            "photochrom_refused_photos", "Photos refused because the queue was full", registry=registry
         )
         self.sampling_seconds = Histogram(
             "photochrom_sampling_seconds",
@@ -26,12 +26,10 @@ class Metrics:
             "photochrom_batch_photos", "Photos per batch", buckets=(1, 2, 4, 8, 16, 32), registry=registry
         )
         self.waiting = Gauge("photochrom_waiting_photos", "Photos in the queue", registry=registry)
-        self.running = Gauge(
-            "photochrom_running_photos", "Photos that are coloured right now", registry=registry
-        )
+        self.running = Gauge("photochrom_running_photos", "Photos being coloured now", registry=registry)
         self.models = Gauge("photochrom_loaded_models", "Models in memory", registry=registry)
         self.model_bytes = Gauge("photochrom_loaded_model_bytes", "Weights in memory", registry=registry)
 
     def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -25,7 +25,7 @@ HEADERS = {
 
 
 class Fault(BaseModel):
-    """One field of a form that cannot be as it is."""
+    """One field of a form that is wrong."""
 
     field: str
     message: str
@@ -48,11 +48,11 @@ class ProblemDetails(BaseModel):
     title: str
     status: int
     detail: str = Field(description="What is wrong, and how to mend it.")
-    errors: list[Fault] | None = Field(None, description="Of a form: its fields that are wrong.")
+    errors: list[Fault] | None = Field(None, description="For a form: the fields that are wrong.")
 
 
 class Problem(HTTPException):
-    """An error for the one who asked: a status, and a sentence that says what is wrong and how to mend it."""
+    """An error for the client: a status, and a sentence that says what is wrong and how to mend it."""
 
     def __init__(
         self,
@@ -65,13 +65,13 @@ class Problem(HTTPException):
         self.errors = errors
 
     def details(self) -> ProblemDetails:
-        """As clients are told."""
+        """The error as sent to clients."""
         title = HTTPStatus(self.status_code).phrase
         return ProblemDetails(title=title, status=self.status_code, detail=self.detail, errors=self.errors)
 
 
 def as_response(error: Exception) -> Response:
-    """Any error as `application/problem+json`; one that nobody foresaw is logged, and its text kept from the client."""
+    """Any error as `application/problem+json`. An unexpected one is logged, and hidden from the client."""
     if isinstance(error, RequestValidationError):
         faults = [
             Fault(
@@ -86,12 +86,12 @@ def as_response(error: Exception) -> Response:
     elif isinstance(error, StarletteHTTPException):
         problem = Problem(error.status_code, str(error.detail), dict(error.headers or {}))
     elif isinstance(error, ClientDisconnect):
-        problem = Problem(400, "the client went away")  # which nobody will read
+        problem = Problem(400, "the client disconnected")  # for completeness: nobody reads it
     elif isinstance(error, PhotochromError):
         problem = Problem(500, str(error))
     else:
         log.error("a request failed", exc_info=error)
-        problem = Problem(500, "the server failed at this; its log says why")
+        problem = Problem(500, "the server failed; its log says why")
     return JSONResponse(
         problem.details().model_dump(exclude_none=True),
         problem.status_code,

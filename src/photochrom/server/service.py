@@ -1,4 +1,4 @@
-"""What one server holds, made when it is first needed, wherever the router or the application stands."""
+"""What one server holds. Made at its first use, wherever the router or the application is mounted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from photochrom.server.worker import Task, Worker
 
 
 class Service:
-    """Models, jobs, and the worker of one application."""
+    """Models, jobs and the worker of one application."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -30,7 +30,7 @@ class Service:
 
     @classmethod
     def of(cls, app: Any) -> Service:
-        """The service of a FastAPI or Starlette application, made from the `Settings` in `app.state.photochrom`."""
+        """The service of a FastAPI or Starlette application, made from the `Settings` in its state."""
         if not hasattr(app.state, "photochrom_service"):
             app.state.photochrom_service = cls(getattr(app.state, "photochrom", Settings()))
         service: Service = app.state.photochrom_service
@@ -39,7 +39,7 @@ class Service:
     async def new_tasks(
         self, upload: UploadFile, models: Sequence[str], choices: Choices, guides: Guides
     ) -> list[Task]:
-        """A task for each model, for a photo whose header has been looked at."""
+        """A task for each model, after a check of the photo's header."""
         photo = await upload.read()
         name = (upload.filename or "photo").replace("\\", "/").rsplit("/", 1)[-1][:200]
         size = read_header(photo, self.settings.max_pixels)
@@ -51,7 +51,7 @@ class Service:
         ]
 
     async def guides(self, **sent: UploadFile | None) -> Guides:
-        """A form's other pictures, whose headers have been looked at."""
+        """A form's other pictures, after a check of their headers."""
         files = {name: await upload.read() for name, upload in sent.items() if upload is not None}
         for file in files.values():
             read_header(file, self.settings.max_pixels)
@@ -59,12 +59,18 @@ class Service:
 
 
 async def the_service(request: Request) -> Service:
-    """The service of the application that a request came to. Async, or FastAPI would give it a thread."""
+    """The service of the application that got a request.
+
+    Async, because FastAPI runs other functions in a thread.
+    """
     return Service.of(request.app)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """End the worker with the application. A mounted application is not told of its end: there, the process's end does it."""
+    """Stop the worker with the application.
+
+    A mounted application does not hear of its end; there, atexit does it.
+    """
     yield
     await asyncio.to_thread(Service.of(app).worker.stop)

@@ -1,7 +1,8 @@
 """The one thread that runs models, and the queue before it.
 
-A `Task` is one photo for one model. Whoever comes first settles it, and only once: the worker with a picture or a problem,
-a client that goes away, or the clock. The worker passes over what is settled, so to give a task up is to settle it.
+A `Task` is one photo for one model. It is settled once, by whoever is first: the worker with a picture or a
+problem, a client that disconnects, or the clock. The worker skips settled tasks, so settling a task cancels
+it.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ from photochrom.server.settings import Settings
 
 log = logging.getLogger("photochrom.server")
 BATCH = 64
-GATHER_SECONDS = 0.02  # to wait for the next photo: alone, the first one would cost far more
+GATHER_SECONDS = 0.02  # to wait for another photo: in a batch, each costs far less
 LONGEST_GATHERING = 0.3
-SMALL = 512 * 512  # pixels; with larger photos the network is not what takes the time
-STOP_SECONDS = 5.0  # that a step may take at the end
+SMALL = 512 * 512  # pixels; with larger photos, most of the time goes elsewhere than into the network
+STOP_SECONDS = 5.0  # for the last step to end
 State = Literal["waiting", "running", "done", "cancelled", "failed"]
 _changes = count(1)
 
 
 class GivenUp(Exception):
-    """Ends a sampling that nobody waits for any more."""
+    """Ends a sampling that nobody waits for."""
 
 
 class Kind(NamedTuple):
-    """What tasks must have in common to be coloured together."""
+    """What tasks must share to be coloured together."""
 
     model: str
     choices: Choices
@@ -65,40 +66,40 @@ class Task:
     photo: bytes  # the file as it was sent
     size: tuple[int, int]  # from its header
     choices: Choices
-    seconds: float  # from now on, within which it is settled
+    seconds: float  # until it expires
     name: str = ""
     format: Format = "png"
     guides: Guides = Guides()  # noqa: RUF009 (it is frozen)
     created: float = field(default_factory=time.monotonic)
     step: int = 0
     steps: int = 0
-    watched: bool = False  # whether previews are made
+    watched: bool = False  # whether to make previews
     preview: Image.Image | None = None
-    waited: float | None = None  # seconds, once it runs
-    changed: int = 0  # a number, larger than that of every earlier change of any task
+    waited: float | None = None  # seconds in the queue; None until it runs
+    changed: int = 0  # number of its last change; numbers rise over all tasks
     outcome: Future[Painted] = field(default_factory=Future)
     _settled: bool = False
 
     def __post_init__(self) -> None:
-        self.deadline = self.created + self.seconds  # of the clock time.monotonic
+        self.deadline = self.created + self.seconds  # on the clock of time.monotonic
         self.kind = Kind(self.model, self.choices, self.guides, _shape(self.size))
         self.touch()
 
     def touch(self) -> None:
-        """Note that there is news of this task."""
+        """Note a change."""
         self.changed = next(_changes)
 
     @property
     def settled(self) -> bool:
-        """Whether there is no more to do for it. To look is enough for it to expire, whatever the worker does meanwhile."""
+        """Whether it has its outcome. Reading this makes a late task expire, whatever the worker is doing."""
         if not self._settled and time.monotonic() > self.deadline:
-            mend = "take fewer steps or a smaller photo, or try later"
+            mend = "take fewer steps or a smaller photo, or try again later"
             self.settle(Problem(504, f"not done within {self.seconds:g} s: {mend}"))
         return self._settled
 
     @property
     def state(self) -> State:
-        """How far it is."""
+        """Its state now."""
         if not self.settled:
             return "waiting" if self.waited is None else "running"
         error = self.outcome.exception()
@@ -106,12 +107,12 @@ class Task:
 
     @property
     def is_small(self) -> bool:
-        """Whether it gains from being coloured together with others: hints and a mask are places in one photo."""
+        """Whether to colour it together with others. Hints and masks are places in one photo."""
         alone = self.choices.samples > 1 or self.choices.hint or self.guides.keep_gray is not None
         return not alone and self.size[0] * self.size[1] <= SMALL
 
     def settle(self, outcome: Painted | Exception) -> bool:
-        """Give it its outcome; False if somebody was faster."""
+        """Set its outcome. Returns False if it already has one."""
         try:
             if isinstance(outcome, Exception):
                 self.outcome.set_exception(outcome)
@@ -119,23 +120,23 @@ class Task:
                 self.outcome.set_result(outcome)
         except InvalidStateError:
             return False
-        # A job is kept for a while; the files that were sent are not.
+        # A job stays in memory for a while; the uploaded files need not.
         self.photo, self.guides, self.preview = b"", Guides(), None
         self.kind = self.kind._replace(guides=Guides())
         self.touch()
-        self._settled = True  # after the change was noted, so that whoever sees the end has seen the change
+        self._settled = True  # last, so that whoever sees a settled task also sees its change
         return True
 
 
 def _shape(size: tuple[int, int]) -> tuple[int, ...]:
-    """The same for photos that become equally large where the network works."""
+    """Equal for photos that have equal sides where the network works."""
     return tuple(round(64 * side / min(size)) for side in size)
 
 
 class Worker:
-    """Colours tasks in the order in which they came, small ones of a kind together.
+    """Colours tasks in order of arrival, small ones of a kind together.
 
-    Its thread begins with the first task, and anew if it should ever have ended.
+    Its thread starts with the first task, and again should it ever have died.
     """
 
     def __init__(
@@ -148,39 +149,41 @@ class Worker:
         self._running: list[Task] = []
         self._changed = threading.Condition()
         self._open = True
-        self._moved = 0.0  # when the thread last came further
-        self._batch_seconds = 1.0  # of the last one: when it is over, places become free
-        self._finishers = ThreadPoolExecutor(2, "photochrom-finish")  # encode while the next photo is sampled
+        self._moved = 0.0  # when the thread last made progress
+        self._batch_seconds = 1.0  # of the last batch; when one ends, the queue has room
+        self._finishers = ThreadPoolExecutor(
+            2, "photochrom-finish"
+        )  # encode during the next photo's sampling
         self._thread: threading.Thread | None = None
 
     @property
     def waiting(self) -> int:
-        """How many tasks have not begun."""
+        """Number of tasks in the queue."""
         with self._changed:
             return sum(not task.settled for task in self._waiting)
 
     @property
     def running(self) -> int:
-        """How many tasks are in the batch that is worked on."""
+        """Number of tasks in the current batch."""
         return sum(not task.settled for task in self._running)
 
     @property
     def trouble(self) -> str | None:
-        """Why no photo can be coloured now; None where work goes on, or would."""
+        """Why the server cannot colour now; None if it can."""
         with self._changed:
             if not self._open:
                 return "the server is shutting down"
             if not self._running and not self.waiting:
                 return None
             if self._thread is None or not self._thread.is_alive():
-                return "the thread that colours has ended: start the server anew"
+                return "the thread that colours has died: restart the server"
             still = time.monotonic() - self._moved
             if still > self.settings.stall_seconds:
-                return f"the colouring has not come further for {still:.0f} s: start the server anew"
+                return f"colouring has made no progress for {still:.0f} s: restart the server"
             return None
 
     def submit(self, tasks: Sequence[Task]) -> None:
-        """Queue all of the tasks or none; raises Problem 503 with Retry-After when there is no room for them."""
+        """Queue all of the tasks, or none: raises Problem 503 with Retry-After if there is no room."""
         with self._changed:
             if not self._open:
                 raise _closing()
@@ -192,7 +195,7 @@ class Worker:
             ):
                 self.metrics.refused.inc(len(tasks))
                 seconds = min(60, max(1, round(self._batch_seconds)))
-                text = f"{len(self._waiting)} photos are waiting and there is no room for {len(tasks)} more"
+                text = f"{len(self._waiting)} photos are waiting, and there is no room for {len(tasks)} more"
                 raise Problem(503, f"{text}: try again in {seconds} s", {"Retry-After": str(seconds)})
             for task in tasks:
                 task.outcome.add_done_callback(self._count)
@@ -203,7 +206,7 @@ class Worker:
             self._changed.notify()
 
     def close(self) -> None:
-        """Take nothing more, and turn away what has not begun; what runs goes on."""
+        """Refuse new tasks and those in the queue. The current batch goes on."""
         with self._changed:
             self._open = False
             for task in self._waiting:
@@ -211,12 +214,12 @@ class Worker:
             self._changed.notify()
 
     def give_up(self) -> None:
-        """Turn away what runs as well, within one step of its sampling."""
+        """Stop the current batch too, within one sampling step."""
         for task in self._running:
             task.settle(_closing())
 
     def stop(self) -> bool:
-        """End the thread, giving up what still runs; False if it is stuck and lives on."""
+        """Give everything up and end the thread. Returns False if the thread is stuck."""
         self.close()
         self.give_up()
         if self._thread:
@@ -226,13 +229,13 @@ class Worker:
         return self._thread is None or not self._thread.is_alive()
 
     def _begin(self) -> None:
-        """Start the thread, unless it runs."""
+        """Start the thread unless it runs."""
         if self._thread and self._thread.is_alive():
             return
         if self._thread:
-            log.error("the thread that colours had ended, and is started anew")
+            log.error("the thread that colours had died; starting it again")
         else:
-            atexit.register(self.stop)  # in an application that does not tell us when it ends
+            atexit.register(self.stop)  # for applications that do not run our lifespan
         self._thread = threading.Thread(target=self._run, name="photochrom-worker", daemon=True)
         self._thread.start()
 
@@ -243,13 +246,13 @@ class Worker:
             self._running = []
 
     def _next_batch(self) -> tuple[Kind | None, list[Task]]:
-        """The first task that waits, with those that can be coloured along with it, and their kind; none if all are settled."""
+        """The first waiting task with others to colour together, and their kind; none if all are settled."""
         with self._changed:
             self._changed.wait_for(lambda: self.waiting or not self._open)
             self._gather()
             live = [task for task in self._waiting if not task.settled]
             batch = live[:1]
-            kind = batch[0].kind if batch else None  # once: what is settled meanwhile forgets its guides
+            kind = batch[0].kind if batch else None  # read once: settling a task drops its guides
             if batch and batch[0].is_small:
                 batch = [task for task in live if task.kind == kind and task.is_small][:BATCH]
             self._waiting = deque(task for task in live if task not in batch)
@@ -261,7 +264,7 @@ class Worker:
             return kind, batch
 
     def _gather(self) -> None:
-        """Wait while photos keep coming, until they fill a batch."""
+        """Wait while photos keep arriving, until they fill a batch."""
         end = time.monotonic() + LONGEST_GATHERING
         count = 0
         while self._open and count < self.waiting < BATCH and time.monotonic() < end:
@@ -269,18 +272,18 @@ class Worker:
             self._changed.wait(GATHER_SECONDS)
 
     def _color(self, kind: Kind | None, tasks: Sequence[Task]) -> None:
-        """Colour a batch; whatever goes wrong in it is the outcome of its tasks."""
+        """Colour a batch. An error becomes the outcome of its tasks."""
         if kind is None:
             return
         try:
             self._color_together(kind, tasks)
         except GivenUp:
-            pass  # all of them are settled: that is why it was raised
+            pass  # all tasks are settled: `step_done` raised it
         except Exception as error:
             if len(tasks) == 1:
                 tasks[0].settle(_problem_of(error))
                 return
-            for task in tasks:  # what is wrong with one photo is no reason to refuse the others
+            for task in tasks:  # one by one, so that a bad photo fails alone
                 self._color(kind, [task])
 
     def _color_together(self, kind: Kind, batch: Sequence[Task]) -> None:
@@ -305,7 +308,7 @@ class Worker:
             each = kind.choices.average if len(tasks) > 1 else 1
             for place, task in enumerate(tasks):
                 task.steps, task.step = steps, step
-                if len(previews) >= each * len(tasks):  # of a photo's colourings, the first is shown
+                if len(previews) >= each * len(tasks):  # show the first of each photo's colourings
                     task.preview = previews[each * place]
                 task.touch()
 
@@ -320,7 +323,7 @@ class Worker:
                 self._finishers.submit(self._finish, task, painted)
 
     def _finish(self, task: Task, painted: Painted) -> None:
-        """Measure and encode, off the thread that samples."""
+        """Measure and encode, in another thread than sampling."""
         try:
             painted.finish(task.format, self.settings.max_pixels)
         except Problem as problem:
@@ -347,7 +350,7 @@ def _closing() -> Problem:
 
 
 def _problem_of(error: Exception) -> Problem:
-    """What a client is told of an error that ended its photo."""
+    """The problem to report to a client whose photo ended with this error."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, UsageError):
@@ -359,7 +362,7 @@ def _problem_of(error: Exception) -> Problem:
 
 
 class LoadedModels:
-    """Models in memory, the least recently used of which go when there are too many. For the worker's thread only."""
+    """Models in memory. When they take too much, the least recently used go. For the worker's thread only."""
 
     def __init__(self, find: Callable[[str], model_folder.ModelFolder], settings: Settings) -> None:
         self._find, self._settings = find, settings
@@ -368,16 +371,16 @@ class LoadedModels:
 
     @property
     def bytes(self) -> int:
-        """What the weights of all loaded models take."""
+        """Size of the weights of all loaded models."""
         return sum(_bytes(colorizer) for _, colorizer in tuple(self._loaded.values()))
 
     @property
     def names(self) -> list[str]:
-        """Loaded models, the one that goes first in front."""
+        """Loaded models, the least recently used first."""
         return list(self._loaded)
 
     def get(self, name: str) -> PreviewColorizer:
-        """The model, loaded if need be, and anew when a training has written better weights."""
+        """The model. Loads it if it is not loaded, or if a training has written better weights since."""
         weights = self._find(name) / model_folder.WEIGHTS
         changed = weights.stat().st_mtime_ns
         if name not in self._loaded or self._loaded[name][0] != changed:

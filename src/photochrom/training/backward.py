@@ -117,7 +117,7 @@ class Backward:
         return log
 
     def parallel(self, losses: StageLoss) -> bool:
-        """Whether threads share a batch. A discriminator learns part by part; short memory needs parts too."""
+        """Whether threads share a batch. Not if a discriminator learns part by part, or memory is short."""
         return self.workers.parts > 1 and self.parts == 1 and not losses.discriminator
 
     def sharing(self, losses: StageLoss) -> AbstractContextManager[None]:

@@ -37,7 +37,7 @@ class Batches:
     def of_step(self, step: int, losses: StageLoss, teacher: Teacher | None) -> tuple[Indices, Noisy]:
         """This process's share of a step's batch: the numbers of its photos, and the photos with their noise.
 
-        Every process draws for the whole batch, so the result does not depend on how many processes there are.
+        Every process draws for the whole batch, so the result does not depend on the number of processes.
         """
         options = self.config.training
         mine = slice(processes.number(), None, processes.count())
@@ -81,7 +81,10 @@ class Batches:
                 yield number, Noisy(y, x0, eps, t[part], xt, features)
 
     def times(self, count: int, generator: torch.Generator, teacher: Teacher | None) -> Tensor:
-        """Time steps for `count` photos, (count,) int64; with a teacher, only those that its student takes."""
+        """Time steps for `count` photos, (count,) int64.
+
+        With a teacher, only those that its student takes.
+        """
         if teacher:
             return teacher.times(count, generator)
         return stratified_steps(count, self.config.diffusion.timesteps, generator)

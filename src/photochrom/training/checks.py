@@ -99,8 +99,8 @@ def refuse_another(config: Config, folder: ModelFolder) -> None:
         differences = "; ".join(f"{key} = {old.get(key)}, not {new.get(key)}" for key in keys[:5])
         more = f"; and {len(keys) - 5} more" if len(keys) > 5 else ""
         raise PhotochromError(
-            f"{folder.path} holds a training with {differences}{more}: give another --name, the same settings "
-            "to go on, or --overwrite to start again"
+            f"{folder.path} holds a training with {differences}{more}: give another --name, the same "
+            "settings to go on, or --overwrite to start again"
         )
 
 

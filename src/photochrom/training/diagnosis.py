@@ -36,9 +36,7 @@ def faults(history: Sequence[dict[str, Any]], stage: StageConfig) -> list[str]:
             f"lower --adversarial to {stage.adversarial / 2:g}, or train longer without --gan first"
         )
     if min(judged) < 1 - WINNING and sum(judged) < 1:
-        found.append(
-            f"the discriminator no longer tells true from coloured: lower --adversarial to {stage.adversarial / 2:g}"
-        )
+        found.append(f"the discriminator no longer tells true from coloured: {_lower(stage)}")
     spread = last.get("spread")
     if spread and spread["samples"] < TINT * spread["data"]:
         found.append(

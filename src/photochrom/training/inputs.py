@@ -54,7 +54,8 @@ class Inputs:
     ) -> Photos:
         """B photos, by their numbers.
 
-        flip: (B,) bool, which of them to mirror; aged: the share of them to age; encode: whether to add features.
+        flip: (B,) bool, which of them to mirror. aged: the share of them to age. encode: whether to add
+        features.
         """
         rgb = self.pack.rgb(photos).to(self.device)  # (B, 3, S, S)
         y, x0 = color.from_rgb(rgb, self.config.model.chroma_scale)
@@ -84,10 +85,11 @@ class Inputs:
         return [torch.cat(maps) for maps in zip(*parts, strict=True)]
 
     def keep_features(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
-        """Store the features of all photos on disk, then of all photos mirrored. Returns what went wrong, if anything.
+        """Store the features of all photos on disk, then of all photos mirrored. Returns notes for the user.
 
-        Does nothing if the configuration forbids it, the encoder is as fast as the disk or trains, or the photos
-        lie in shards. progress(done, total) counts photos; it may raise to stop, and the next call goes on there.
+        Does nothing if the configuration forbids it, the encoder trains or is as fast as the disk, or the
+        photos lie in shards. progress(done, total) counts photos. It may raise to stop; the next call goes on
+        there.
         """
         pack, aged = self.pack, self.config.data.aged
         fixed = self.encoder if not self.trained_encoder else None
@@ -117,8 +119,8 @@ class Inputs:
                 self.kept = keep(path, shapes, rows, compute, progress, self.device)
         except OSError as error:
             return [
-                f"cannot keep the encoder's features in {path.parent} ({error.strerror}): every step computes them "
-                "again, which takes longer; free some space, or give --no-keep-features"
+                f"cannot keep the encoder's features in {path.parent} ({error.strerror}): every step computes "
+                "them again, which takes longer; free some space, or give --no-keep-features"
             ]
         return []
 

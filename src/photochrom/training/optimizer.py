@@ -10,7 +10,7 @@ from photochrom.config import TrainingConfig
 from photochrom.diffusion.unet import UNet
 
 SHARES = (1.0, 0.1)
-"""Shares of the learning rate: for the network's own weights, and for those of an encoder that trains with it."""
+"""Shares of the learning rate: of the network's own weights, and of an encoder that trains with it."""
 
 
 def optimizer_of(network: UNet, options: TrainingConfig) -> torch.optim.AdamW:
@@ -28,7 +28,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def learning_rate(peak: float, step: int, steps: int, warmup: int, anneal: bool = True) -> float:
-    """The rate of a step of a stage: a linear rise over `warmup` steps, then half a cosine down to 0 at `steps`.
+    """The rate of a stage's step: a linear rise over `warmup` steps, then half a cosine down to 0 at `steps`.
 
     The rise takes a tenth of the steps at most. Without `anneal` the rate stays at its peak.
     """

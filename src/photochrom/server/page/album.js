@@ -1,15 +1,15 @@
-// The photos, in the order in which they came: which of them is at work, the grid, the bar for all.
+// The photos in order of arrival: which of them to colour next, their grid, and the bar above it.
 import { $, duration, h, percent, save, say } from "./dom.js";
 import { Photo } from "./photo.js";
 import { isReady, options, value } from "./settings.js";
 
-const AT_ONCE = 4; // jobs; more would only wait at the server
-const SMALL_AT_ONCE = 2; // small pictures that are made at a time
+const AT_ONCE = 4; // jobs; more would wait at the server
+const SMALL_AT_ONCE = 2; // small pictures to make at a time
 const tiles = new Map(); // photo -> its elements
 let photos = [];
-let opened; // opened(photo) is called where one photo came alone
-let begun = 0; // when the photos that wait began to be coloured
-let before = 0; // how many were done then
+let opened; // opened(photo): called for a photo added alone, with null for several
+let begun = 0; // when the present photos began
+let before = 0; // photos done by then
 let lastFailed = -1;
 
 export function begin(onOpened) {
@@ -17,7 +17,7 @@ export function begin(onOpened) {
   for (const input of document.querySelectorAll(".choose")) {
     input.addEventListener("change", () => {
       add(input.files);
-      input.value = ""; // so that the same photo can be chosen again
+      input.value = ""; // so that the user can choose the same photo again
     });
   }
   $("again-all").addEventListener("click", () => photos.forEach((photo) => ask(photo)));
@@ -64,16 +64,16 @@ async function drawThumbs(fresh) {
   await Promise.all(Array.from({ length: SMALL_AT_ONCE }, next));
 }
 
-// Queues a photo, with the options as they are when its turn comes, but for `changes`.
+// Queues a photo. When its turn comes it takes the options of that moment, and `changes`.
 export function ask(photo, changes = {}) {
   if (!photo.isBusy || photo.words === "waiting") photo.wait(changes);
   changed();
 }
 
-// The server is back: what was lost with it is coloured after all.
+// The server is back: queue the photos that it lost.
 export const retryLost = () => photos.filter((photo) => photo.state === "failed" && photo.lost).forEach((photo) => ask(photo));
 
-// Puts the next photos to work, the one that waits longest first.
+// Starts the next photos, the longest waiting first.
 export function changed() {
   const room = AT_ONCE - photos.filter((photo) => photo.state === "running").length;
   const waiting = photos.filter((photo) => photo.state === "waiting");
@@ -127,7 +127,7 @@ function drawTile(photo) {
   say(tile.words, { waiting: "waiting", done: "coloured", cancelled: "cancelled", failed: photo.problem }[photo.state] ?? inWords(photo));
 }
 
-// "photochrom-v2: step 3 of 20, 4.1 s", or what it waits for.
+// "photochrom-v2: step 3 of 20, 4 s", or what the photo waits for.
 export function inWords(photo) {
   return photo.seconds === null ? photo.words : `${photo.words}, ${photo.seconds < 1 ? "0" : Math.floor(photo.seconds)}\u00a0s`;
 }
@@ -153,7 +153,7 @@ async function zip() {
   const { downloadZip } = await import("./vendor/client-zip.js");
   const taken = new Set();
   const coloured = photos.filter((photo) => photo.result);
-  async function* files() { // one at a time: a hundred large ones would not fit into memory
+  async function* files() { // one at a time: a hundred large ones do not fit into memory
     for (const [place, photo] of coloured.entries()) {
       say($("zip"), `Packing ${percent(place / coloured.length)}`);
       const { file, stem, ending } = await photo.download(value("format"));

@@ -1,7 +1,7 @@
-// Every request that the page makes, and the events of a job.
+// All requests of the page, and the events of a job.
 
-const COME_BACK = 5; // tries to follow a job again whose events broke off
-export const GONE = "The server does not answer. Start it again with photochrom serve; your photos wait here meanwhile.";
+const COME_BACK = 5; // attempts to follow a job again after its events broke off
+export const GONE = "The server does not answer. Start it again with photochrom serve; your photos wait here.";
 
 export class Problem extends Error {
   constructor(status, detail, retryAfter = 0) {
@@ -11,7 +11,7 @@ export class Problem extends Error {
   }
 }
 
-// Answers the response, or throws a Problem with a sentence for the person.
+// Returns the response, or throws a Problem with a sentence for the user.
 export async function ask(path, options = {}) {
   let response;
   try {
@@ -25,9 +25,9 @@ export async function ask(path, options = {}) {
   try {
     detail = (await response.json()).detail ?? detail;
   } catch {
-    // an answer that something between us and the server gave
+    // a proxy answered, not the server
   }
-  if (response.status === 401) detail = "The server asks for a key. Give it, then press Try again.";
+  if (response.status === 401) detail = "The server needs a key. Give it, then press Try again.";
   throw new Problem(response.status, sentence(detail), Number(response.headers.get("Retry-After") ?? 0));
 }
 
@@ -42,10 +42,10 @@ export const pause = (seconds, signal) => new Promise((resolve, reject) => {
   signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
 });
 
-// Creates a job and follows it to its end; onTask hears of every step. Answers the job's status.
+// Creates a job and follows it to its end. Calls onTask at every step. Returns the job's status.
 export async function colour(form, onTask, signal) {
   const job = await get("jobs", { method: "POST", body: form, signal });
-  signal.addEventListener("abort", () => forget(job.id), { once: true }); // or the server would wait for us to come back
+  signal.addEventListener("abort", () => forget(job.id), { once: true }); // else the server would wait for us to return
   let last = "";
   for (let broken = 0; broken < COME_BACK; broken += 1) {
     try {
@@ -58,7 +58,7 @@ export async function colour(form, onTask, signal) {
         if (event.event === "task") onTask(JSON.parse(event.data));
       }
     } catch (error) {
-      if (broken && error.status === 404) throw new Problem(0, GONE); // it began anew, and knows nothing of the job
+      if (broken && error.status === 404) throw new Problem(0, GONE); // it has restarted, and no longer knows the job
       if (error.name === "AbortError" || error.status) throw error;
     }
     await pause(1, signal);
@@ -66,7 +66,7 @@ export async function colour(form, onTask, signal) {
   throw new Problem(0, GONE);
 }
 
-// Reads server-sent events by hand, as EventSource cannot be aborted in time and begins anew by itself.
+// Reads server-sent events by hand: EventSource cannot be aborted in time, and reconnects by itself.
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -77,7 +77,7 @@ async function* events(response) {
     const blocks = text.split("\n\n");
     text = blocks.pop();
     for (const block of blocks) {
-      const lines = block.split("\n").map((line) => line.match(/^(\w+): ?(.*)$/)).filter(Boolean); // not heartbeats
+      const lines = block.split("\n").map((line) => line.match(/^(\w+): ?(.*)$/)).filter(Boolean); // skips heartbeats
       yield Object.fromEntries(lines.map(([, name, content]) => [name, content]));
     }
   }

@@ -1,5 +1,4 @@
-// Small charts: SVG, so that they follow light and dark and can be printed. Their figures are in their names, for who does not
-// see them.
+// Small charts as SVG, which follows light and dark and prints well. Labels hold their figures, for screen readers.
 import { h, svg } from "./dom.js";
 
 const WIDTH = 480;
@@ -39,7 +38,7 @@ export function chart(title, lines, marks = []) {
   return h("figure", { class: "chart" }, h("figcaption", {}, h("b", {}, title), legend(lines)), picture);
 }
 
-// Values with their intervals, one row each, and a value to hold them against. rows: [{name, value, low, high}].
+// Values with their intervals, one a row, and a value to compare them with. rows: [{name, value, low, high}].
 export function dots(title, rows, against) {
   const ends = [...rows.flatMap(({ low, high }) => [low, high]), ...(against ? [against.value] : [])];
   const [low, high] = padded(Math.min(...ends), Math.max(...ends));

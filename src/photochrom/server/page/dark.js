@@ -1,5 +1,5 @@
-// The view of dark regions: what is almost black (L* under 15 in the original) is brightened, the rest steps back, and
-// false colours are marked: C* over 15 where the original has less than 8. The same limits as in `photochrom evaluate`.
+// The view of dark regions: brightens what is almost black (L* under 15 in the original), fades the rest, and marks false
+// colours (C* over 15 where the original has less than 8). `photochrom evaluate` has the same limits.
 
 const DARK = 15;
 const FALSE_COLOUR = 15;
@@ -24,7 +24,7 @@ export function lightnessAndChroma(red, green, blue) {
   return [116 * y - 16, Math.hypot(500 * (x - y), 200 * (y - z))];
 }
 
-// Draws the view of two pictures that have loaded; answers {dark, false}: counts of pixels.
+// Draws the view of two loaded pictures. Returns {dark, false}: counts of pixels.
 export function drawDark(canvas, picture, original) {
   const scale = Math.min(1, LARGEST / Math.max(picture.naturalWidth, picture.naturalHeight));
   canvas.width = Math.round(picture.naturalWidth * scale);

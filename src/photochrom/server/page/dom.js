@@ -19,7 +19,7 @@ function fill(element, properties, children) {
 
 export const $ = (id) => document.getElementById(id);
 
-// Sets a text only where it differs: screen readers read a status out each time it is written.
+// Sets a text only if it differs: screen readers read a status aloud at each write.
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

@@ -1,4 +1,4 @@
-// Begins; switches between the views; asks for the key; looks every few seconds what the server has.
+// Starts the page, switches between views, asks for the key, and polls the server's list of models.
 import * as album from "./album.js";
 import { get, GONE } from "./api.js";
 import { $, say } from "./dom.js";
@@ -20,9 +20,9 @@ async function look() {
     $("live").hidden = !list.some((model) => model.training);
     if ($("key-dialog").open) $("key-dialog").close();
     keyTried = false;
-    banner(settings.isReady() ? "" : "There is no model yet. Make one with photochrom train, or photochrom demo; it shows up here by itself.");
+    banner(settings.isReady() ? "" : "There is no model yet. Make one with photochrom train or photochrom demo; it will appear here.");
     if (settings.isReady()) album.retryLost();
-    album.changed(); // photos may have waited for the first model
+    album.changed(); // photos may be waiting for the first model
   } catch (error) {
     if (error.status === 401) askForKey();
     else banner(error.status ? error.message : GONE);
@@ -38,8 +38,8 @@ function askForKey() {
   const again = document.createElement("button");
   again.textContent = "Give the key";
   again.addEventListener("click", () => { keyLater = false; askForKey(); });
-  banner("This server asks for a key, and answers nothing without it. ", again);
-  say($("key-said"), keyTried ? "That key is not right. Whoever started the server can tell you the right one." : "Whoever started the server can tell you.");
+  banner("This server needs a key. ", again);
+  say($("key-said"), keyTried ? "That key is wrong. Ask whoever started the server." : "Ask whoever started the server.");
   if (!$("key-dialog").open && !keyLater) $("key-dialog").showModal();
 }
 
@@ -51,7 +51,7 @@ function keyGiven() {
   look();
 }
 
-// The view is in the address: "#", "#photo-3", "#models/NAME".
+// The address holds the view: "#", "#photo-3", "#models/NAME".
 function turn() {
   const hash = location.hash;
   const photo = album.find(Number(hash.match(/^#photo-(\d+)$/)?.[1]));

@@ -1,13 +1,13 @@
-// What a person says on the photo: hints of colour, and what stays gray.
+// What the user marks on the photo: colour hints, and what stays gray.
 import { h } from "./dom.js";
 import { hex, likely, placeName } from "./palette.js";
 
-const MOST_HINTS = 64; // as the API takes
-const STEP = 0.01; // of the photo, that an arrow key moves a hint
+const MOST_HINTS = 64; // the API's limit
+const STEP = 0.01; // share of the photo that an arrow key moves a hint by
 const LARGEST_MASK = 1024;
 
 export class Hints {
-  // stage: where they are; changed() tells that they did; enough() that there is no room for more.
+  // stage: shows them; changed(): called at each change; enough(text): called when there are too many.
   constructor(stage, changed, enough) {
     this.stage = stage;
     this.changed = changed;
@@ -17,7 +17,7 @@ export class Hints {
     document.addEventListener("pointerdown", (event) => event.target.closest(".popover, .hint") || this.close());
   }
 
-  // The stage's tool: a press is a new hint, unless it closes the palette.
+  // The stage's tool: a press adds a hint, unless it closes the palette.
   tool(kind, x, y) {
     if (kind === "down") this.isOpen = !this.popover.hidden;
     if (kind === "up" && !this.isOpen && !this.stage.moved && x >= 0 && y >= 0 && x < 1 && y < 1) this.add(x, y);
@@ -30,7 +30,7 @@ export class Hints {
   }
 
   add(x, y) {
-    if (this.photo.hints.length >= MOST_HINTS) return this.enough(`${MOST_HINTS} hints are as many as the server takes: remove one first.`);
+    if (this.photo.hints.length >= MOST_HINTS) return this.enough(`${MOST_HINTS} hints are the most that the server accepts: remove one first.`);
     const [width, height] = this.stage.size;
     const hint = { x: Math.floor(x * width), y: Math.floor(y * height), name: "as it is" };
     hint.color = hex(this.pixel(hint, this.stage.after.image));
@@ -151,7 +151,7 @@ export class Hints {
   }
 }
 
-// A brush that paints what stays gray.
+// A brush that marks what stays gray.
 export class Mask {
   constructor(stage, changed) {
     this.stage = stage;
@@ -221,7 +221,7 @@ export class Mask {
     this.changed();
   }
 
-  // The mask as the API takes it: white upon black.
+  // The mask as the API takes it: white on black.
   async keep() {
     const { photo } = this;
     const whole = h("canvas", { width: this.canvas.width, height: this.canvas.height });

@@ -1,15 +1,15 @@
-// The models: how good they are at a glance, a list, and all about one of them, live while it is trained.
+// The models: their quality at a glance, a list, and the details of one, live while it trains.
 import { get } from "./api.js";
 import { chart, dots, short } from "./chart.js";
 import { $, duration, h } from "./dom.js";
 
-// Losses by their names in the history; everything else in it is no loss.
+// Losses, by their names in the history.
 const LOSSES = { train_loss: "All together", noise: "Noise", perceptual: "Perceptual", adversarial: "Adversarial", generator: "Generator", discriminator: "Discriminator" };
-const LASTING = "[id]"; // elements whose focus, scroll and open state outlive new data
+const LASTING = "[id]"; // elements that keep focus, scroll and open state when data changes
 let known = [];
-let chosen = null; // a name, "" for the first, null while the view is not seen
-let asked = false; // whether somebody chose the model a moment ago
-let drawn = ""; // what the details show: they are drawn anew when it changes
+let chosen = null; // a name, "" for the first, null while another view is open
+let asked = false; // whether the user has just chosen the model
+let drawn = ""; // what the details show; drawn again when it changes
 
 export function offer(models) {
   known = models;
@@ -32,7 +32,7 @@ function draw() {
   drawDetails();
 }
 
-// Puts new elements in the place of old ones that differ, and keeps the reader where they were.
+// Replaces elements that differ, and keeps the reader's place.
 function renew(place, parts) {
   const fresh = parts.filter(Boolean);
   while (place.childElementCount > fresh.length) place.lastElementChild.remove();
@@ -49,7 +49,7 @@ function renew(place, parts) {
   });
 }
 
-// The models that were measured on the same photos, beside each other.
+// Side by side: the models that were measured on the same photos.
 function glance(models) {
   const first = models.find((model) => model.quality)?.quality;
   if (!first) return null;
@@ -59,7 +59,7 @@ function glance(models) {
     dots("Colour error, CIEDE2000: less is better", figures("ciede2000"), { name: "all gray", value: first.gray }),
     dots("Colourfulness: nearest to true is best", figures("colorfulness"), { name: "true", value: first.true }),
     dots("Error in the dark, ΔE: less is better", figures("dark_error"))),
-  h("p", { class: "soft" }, `On ${first.data}, with 95 % intervals; where they overlap, neither is shown to be better. Pale colours make small errors, so compare models of about the same colourfulness.`));
+  h("p", { class: "soft" }, `On ${first.data}, with 95 % intervals. If intervals overlap, the test does not show which model is better. Pale colours make small errors, so compare models of similar colourfulness.`));
 }
 
 function entry(model) {
@@ -71,7 +71,7 @@ function entry(model) {
 
 const train = () => h("li", {}, h("div", { class: "card" }, h("b", {}, "Train your own"),
   h("p", {}, h("code", {}, "photochrom data import ~/Pictures --name mine"), h("br"), h("code", {}, "photochrom train"), " asks what it needs to know."),
-  h("p", { class: "soft" }, "It shows up here at once, and you can watch it learn.")));
+  h("p", { class: "soft" }, "It appears here at once, and you can watch it learn.")));
 
 async function drawDetails() {
   const model = current();
@@ -108,25 +108,25 @@ function parts(model, history, path) {
     model.training && live(model),
     facts(model),
     section("Losses by epoch", history.length ? h("div", { class: "charts" }, families(history).map(([title, lines]) => chart(title, lines, marks)))
-      : h("p", { class: "soft" }, "They come when the first epoch is over.")),
+      : h("p", { class: "soft" }, "They appear after the first epoch.")),
     history.length > 0 && numbers(history),
     model.samples.length ? section("Samples by epoch", strip(model, path))
-      : model.training && section("Samples by epoch", h("p", { class: "soft" }, "They come every few epochs, and at the end.")),
+      : model.training && section("Samples by epoch", h("p", { class: "soft" }, "They appear every few epochs and at the end.")),
     section("Evaluation", model.evaluation ? measured(model.evaluation) : "", reports.length ? h("ul", {}, reports)
-      : h("p", { class: "soft" }, model.evaluation ? "For a report with pictures:" : "Not evaluated so far.", ...evaluate)),
+      : h("p", { class: "soft" }, model.evaluation ? "For a report with pictures:" : "Not evaluated yet.", ...evaluate)),
   ];
 }
 
 const live = (model) => h("p", { class: "card live", role: "status" },
   h("progress", { max: model.epochs, value: model.epoch, "aria-label": "Epochs" }),
-  ` Epoch ${Math.min(model.epoch + 1, model.epochs)} of ${model.epochs} runs`, model.seconds_left ? `, about ${duration(model.seconds_left)} left.` : ".",
-  " This page follows it.");
+  ` Epoch ${Math.min(model.epoch + 1, model.epochs)} of ${model.epochs} is running`, model.seconds_left ? `, about ${duration(model.seconds_left)} left.` : ".",
+  " This page updates itself.");
 
 const facts = (model) => h("dl", { class: "facts" }, Object.entries({
   stage: model.stage,
   epoch: `${model.epoch} of ${model.epochs}`,
   "best epoch": model.best_epoch === null ? "none yet" : `${model.best_epoch} (validation loss ${short(model.best_val_loss)})`,
-  "goes on from": model.source,
+  "started from": model.source,
   data: model.size ? `${model.data}, ${model.size}×${model.size}` : model.data,
   features: model.features.join(", "),
   "time steps": model.timesteps,
@@ -134,14 +134,14 @@ const facts = (model) => h("dl", { class: "facts" }, Object.entries({
   changed: new Date(1000 * model.changed).toLocaleDateString(undefined, { dateStyle: "medium" }),
 }).filter(([, value]) => value).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, String(value)))));
 
-// One chart for each loss, with its validation.
+// One chart for each loss, in training and validation.
 function families(history) {
   const line = (name, key) => ({ name, points: history.filter((record) => Number.isFinite(record[key])).map((record) => [record.epoch, record[key]]) });
   return Object.entries(LOSSES).map(([key, title]) => [title, [line("training", key), line("validation", key === "train_loss" ? "val_loss" : `val_${key}`)].filter((one) => one.points.length)])
     .filter(([, lines]) => lines.length);
 }
 
-// The figures of the last evaluation, between gray photos and true ones.
+// The figures of the last evaluation, beside gray and true photos.
 function measured(evaluation) {
   const rows = { "this model": "model", "gray, as it was": "gray", "true colours": "true" };
   const { data, date, epoch, current: isCurrent, measures } = evaluation;

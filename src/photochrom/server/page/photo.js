@@ -1,10 +1,10 @@
-// One photo: how it stands with it, its results, and what was said about it. It draws nothing; "change" tells who does.
+// One photo: its state, its results and its hints. It draws nothing; its event "change" tells those who do.
 import { colour, forget, getBlob, pause, Problem } from "./api.js";
 import { duration } from "./dom.js";
 import { encoded, thumbnail } from "./pixels.js";
 import { stepsOf, value } from "./settings.js";
 
-const RETRIES = 20; // when the server says that it is busy, and when to come again
+const RETRIES = 20; // while the server is busy and says when to try again
 const MOST_RESULTS = 24;
 let made = 0;
 
@@ -17,16 +17,16 @@ export class Photo extends EventTarget {
     this.url = URL.createObjectURL(file);
     this.state = "waiting"; // running, done, failed, cancelled
     this.words = "waiting";
-    this.share = null; // of the work that is done; null: not known
-    this.previews = []; // by model, while it runs
+    this.share = null; // of the work done so far; null: unknown
+    this.previews = []; // by model, while it is being coloured
     this.results = [];
-    this.result = null; // the one that is shown
-    this.against = null; // what is on the left of the line: another result, or null for the photo before
+    this.result = null; // the result to show
+    this.against = null; // left of the line: another result, or null for the original photo
     this.strength = value("strength");
     this.hints = []; // {x, y, color, name}
-    this.mask = null; // a blob, white where it stays gray
+    this.mask = null; // a blob, white where the photo stays gray
     this.like = null; // a file
-    this.thumb = null; // a small picture of it, before or after colouring
+    this.thumb = null; // a small picture, before or after colouring
   }
 
   tell(changes = {}) {
@@ -38,7 +38,7 @@ export class Photo extends EventTarget {
     return this.state === "running" || this.state === "waiting";
   }
 
-  // Seconds for which it has been worked on, null while it waits.
+  // Seconds since colouring began; null while it waits.
   get seconds() {
     return this.state === "running" && this.began ? (performance.now() - this.began) / 1000 : null;
   }
@@ -48,7 +48,7 @@ export class Photo extends EventTarget {
     this.tell({ state: "waiting", words: "waiting", share: null });
   }
 
-  // Colours it as the options say; never throws, and leaves what happened in `state`.
+  // Colours the photo. Never throws: `state` and `problem` say what happened.
   async run(options) {
     this.abort = new AbortController();
     this.began = null;
@@ -65,7 +65,7 @@ export class Photo extends EventTarget {
 
   failed(error) {
     const cancelled = error.name === "AbortError";
-    this.lost = error.status === 0 || error.status === 401; // the server, or the key, may come back
+    this.lost = error.status === 0 || error.status === 401; // worth trying again once the server or the key is back
     this.tell({ state: cancelled ? "cancelled" : "failed", words: "", previews: [], problem: cancelled ? "Cancelled. Colour again when you like." : error.message });
   }
 
@@ -81,7 +81,7 @@ export class Photo extends EventTarget {
       return colour(this.form(options), (task) => this.heard(task, options), signal);
     });
     const failed = job.tasks.find((task) => task.state !== "done");
-    if (failed) throw new Problem(failed.problem?.status ?? 0, capital(failed.problem?.detail ?? "the server gave this up. Colour it again"));
+    if (failed) throw new Problem(failed.problem?.status ?? 0, capital(failed.problem?.detail ?? "the server gave up on this photo. Colour it again"));
     this.tell({ words: "fetching" });
     const found = await Promise.all(job.tasks.map(async (status, task) => {
       const fetched = Array.from({ length: status.pictures }, (_, picture) => getBlob(`jobs/${job.id}/tasks/${task}/pictures/${picture}`, { signal }));
@@ -130,15 +130,15 @@ export class Photo extends EventTarget {
     form.append("photo", this.file, this.name);
     for (const model of options.models) form.append("model", model);
     for (const name of ["seed", "samples", "average"]) form.append(name, options[name]);
-    form.append("uncertainty", several(options)); // so that guesses can be shown without asking again
-    if (options.steps) form.append("steps", options.steps); // else as many as each model wants
+    form.append("uncertainty", several(options)); // so that the view of guesses needs no new request
+    if (options.steps) form.append("steps", options.steps); // else each model's own
     for (const hint of this.hints) form.append("hint", `${hint.x},${hint.y},${hint.color}`);
     if (this.mask) form.append("keep_gray", this.mask, "mask.png");
     if (this.like) form.append("like", this.like, this.like.name);
     return form;
   }
 
-  // Tries again when the server is busy and says for how long.
+  // Tries again while the server is busy and says when to.
   async patiently(attempt) {
     for (let left = RETRIES; ; left -= 1) {
       try {
@@ -161,7 +161,7 @@ export class Photo extends EventTarget {
     this.tell({ share: share || null, words: running ? stepWords(running, options) : this.began ? "finishing" : "waiting for its turn" });
   }
 
-  // A file as it is seen, and its name.
+  // The picture as a file, at its strength, and its name.
   async download(format = value("format"), result = this.result) {
     const file = await encoded(result.file, this.strength, `image/${format}`);
     return { file, stem: this.name.replace(/\.[^.]*$/, ""), ending: format === "jpeg" ? "jpg" : "png" };
@@ -181,9 +181,9 @@ function forgetResult(result) {
   for (const url of [result.url, result.mapUrl, result.thumb]) if (url) URL.revokeObjectURL(url);
 }
 
-// "photochrom-v2: step 3 of 20". A large photo is coloured in several goes, of so many steps each.
+// "photochrom-v2: step 3 of 20". A large photo is coloured in several parts, of as many steps each.
 function stepWords(task, options) {
-  if (!task.step) return `${task.model}: looking at the photo`;
+  if (!task.step) return `${task.model}: reading the photo`;
   const each = options.steps ?? stepsOf(task.model) ?? task.steps;
   const goes = Math.max(1, Math.round(task.steps / each));
   const go = Math.min(goes, Math.floor((task.step - 1) / each) + 1);

@@ -1,16 +1,16 @@
-// What the page itself does to pixels: strength, small pictures, the map of guesses, files to take away.
+// What the page itself does to pixels: strength, small pictures, the map of guesses, downloads.
 
-const LIVE = 1.5e6; // pixels that are blended while a slider moves
+const LIVE = 1.5e6; // pixels to blend while a slider moves
 
 const toUrl = async (canvas, type, quality) => URL.createObjectURL(await toBlob(canvas, type, quality));
 
 async function toBlob(canvas, type, quality) {
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, type, quality));
-  if (!blob) throw new Error("This picture is too large for the browser: take strength 1 and PNG, which the server made.");
+  if (!blob) throw new Error("This picture is too large for the browser: take strength 1 and PNG, which the server has made.");
   return blob;
 }
 
-// Multiplies chroma at fixed luma, in place; where a colour leaves the gamut it moves towards gray, never in luma.
+// Multiplies chroma in place. A colour that would leave the gamut moves towards gray; luma stays.
 export function blend(pixels, strength) {
   for (let i = 0; i < pixels.length; i += 4) {
     const y = 0.299 * pixels[i] + 0.587 * pixels[i + 1] + 0.114 * pixels[i + 2];
@@ -23,7 +23,7 @@ export function blend(pixels, strength) {
   }
 }
 
-// Draws an image, or a bitmap, into a canvas with another strength. live: small enough to keep up with a slider.
+// Draws an image or bitmap into a canvas at some strength. live: small enough to follow a slider.
 export function draw(canvas, image, strength, live = false, most = live ? LIVE : Infinity) {
   const [width, height] = [image.naturalWidth ?? image.width, image.naturalHeight ?? image.height];
   const scale = Math.min(1, Math.sqrt(most / (width * height)));
@@ -38,7 +38,7 @@ export function draw(canvas, image, strength, live = false, most = live ? LIVE :
   return canvas;
 }
 
-// The address of a small JPEG of a picture; throws where the browser cannot read the file.
+// The address of a small JPEG of a picture. Throws if the browser cannot read the file.
 export async function thumbnail(blob, strength = 1, height = 240) {
   const bitmap = await createImageBitmap(blob, { resizeHeight: height, resizeQuality: "medium" });
   try {
@@ -48,7 +48,7 @@ export async function thumbnail(blob, strength = 1, height = 240) {
   }
 }
 
-// A result as a file of that type ("image/png" or "image/jpeg"), as it is seen. The server's own file where it is the same.
+// A result as a file of type "image/png" or "image/jpeg", at some strength. Uses the server's own file if that is the same.
 export async function encoded(file, strength, type) {
   if (strength === 1 && type === file.type) return file;
   const bitmap = await createImageBitmap(file);
@@ -57,7 +57,7 @@ export async function encoded(file, strength, type) {
   return withExif(made, new Uint8Array(await file.arrayBuffer()));
 }
 
-// Puts the Exif data of a PNG into a PNG or JPEG that the browser made, which has none.
+// Copies Exif data and resolution of a PNG into a PNG or JPEG that the browser made.
 async function withExif(made, png) {
   const view = new DataView(png.buffer);
   const parts = { eXIf: null, pHYs: null };
@@ -77,7 +77,7 @@ async function withExif(made, png) {
   return new Blob([made.slice(0, 2), head, exif, made.slice(2)], { type: made.type });
 }
 
-// Draws a map of guesses (white: the colourings disagree) as a veil, clear where they agree.
+// Draws a map of guesses (white: the colourings disagree) as a veil that is clear where they agree.
 export function drawVeil(canvas, map) {
   draw(canvas, map, 1, true);
   const context = canvas.getContext("2d");
@@ -85,7 +85,7 @@ export function drawVeil(canvas, map) {
   const pixels = found.data;
   let sum = 0;
   for (let i = 0; i < pixels.length; i += 4) {
-    const share = Math.min(1, pixels[i] / 110); // of 255, which stands for a distance hardly ever found
+    const share = Math.min(1, pixels[i] / 110); // 255 stands for a distance that hardly ever occurs
     sum += share;
     [pixels[i], pixels[i + 1], pixels[i + 2], pixels[i + 3]] = [255, 120, 20, 215 * share];
   }

@@ -1,9 +1,9 @@
-// How photos are coloured: the form, what this machine remembers of it, and a link that holds it.
+// How to colour: the form, its values in this browser's memory, and a link that holds them.
 import { $, say, toast } from "./dom.js";
 
 const KEPT = "photochrom-settings";
 const DEFAULTS = { model: "", second: "", kind: "calm", steps: 0, seed: 0, format: "png", strength: 1 };
-const AGREEING = 4; // colourings that calm colours agree with
+const AGREEING = 4; // colourings behind calm colours
 let values = { ...DEFAULTS };
 let known = []; // models that can colour
 
@@ -26,11 +26,11 @@ function stored() {
   try {
     return checked(JSON.parse(localStorage.getItem(KEPT) ?? "{}"));
   } catch {
-    return {}; // storage that is forbidden, or that something else wrote
+    return {}; // storage is forbidden, or something else wrote it
   }
 }
 
-// "#?model=photochrom-v2&kind=4" in the address; it is taken once, and then it is remembered.
+// "#?model=photochrom-v2&kind=4" in the address; read once, then remembered.
 function linked() {
   if (!location.hash.startsWith("#?")) return {};
   const found = Object.fromEntries(new URLSearchParams(location.hash.slice(2)));
@@ -54,18 +54,18 @@ export function set(changes) {
   try {
     localStorage.setItem(KEPT, JSON.stringify(values));
   } catch {
-    // then they are forgotten
+    // then the browser forgets them
   }
   show();
 }
 
 export const value = (name) => values[name];
 
-// Fills the lists of models, keeping what is chosen.
+// Fills the lists of models, and keeps the choice.
 export function offer(models) {
   const usable = models.filter((model) => model.usable);
   const told = (list) => JSON.stringify(list.map(({ name, training, steps, about, use }) => [name, training, steps, about, use]));
-  if (told(usable) === told(known)) return; // or a list that is open would close
+  if (told(usable) === told(known)) return; // else an open list would close
   known = usable;
   const options = () => known.map((model) => new Option(model.training ? `${model.name} (in training)` : model.name, model.name));
   $("model").replaceChildren(...options());
@@ -88,7 +88,7 @@ function show() {
   say($("about"), one ? `${one.about ?? ""} ${one.use ?? ""}` : "");
 }
 
-// What is asked of the server, as the form says now; changes overrule it.
+// The request to the server, from the form and `changes`, which win.
 export function options(changes = {}) {
   const models = [...new Set([model()?.name, $("second").value])].filter(Boolean);
   const calm = values.kind === "calm";
@@ -105,6 +105,6 @@ async function copyLink() {
     await navigator.clipboard.writeText(address);
     toast("The link is on the clipboard.");
   } catch {
-    prompt("This browser does not let a page copy here. The link:", address);
+    prompt("This browser does not let pages copy. The link:", address);
   }
 }

@@ -1,12 +1,12 @@
-// The stage: two pictures one upon the other with a line between them, to zoom into and to move.
+// The stage: one picture upon another, with a line between them, and zoom and pan.
 import { h } from "./dom.js";
 import { draw } from "./pixels.js";
 
-const MOST = 32; // times the size of a pixel of the screen
-const NEAR = 24; // CSS pixels from the line in which it is taken hold of
-const SHARP = 4; // from this zoom on, pixels are shown as squares
+const MOST = 32; // screen pixels for one of the photo
+const NEAR = 24; // CSS pixels from the line that still grab it
+const SHARP = 4; // from this zoom on, pixels appear as squares
 
-// A picture at some strength: an image, and a canvas upon it where the strength is not 1.
+// A picture at some strength: an image, covered by a canvas if the strength is not 1.
 class Layer {
   constructor(className, alt) {
     this.image = h("img", { alt, draggable: "false" });
@@ -32,7 +32,7 @@ class Layer {
 }
 
 export class Stage {
-  // tool(event, kind, x, y): a tool that takes what the pointer does, in shares of the photo; null: look and wipe.
+  // tool(kind, x, y): gets what the pointer does, at shares of the photo's sides; null: pan and wipe.
   constructor(element) {
     this.element = element;
     this.size = [1, 1];
@@ -84,7 +84,7 @@ export class Stage {
     this.place();
   }
 
-  // 100 %: a pixel of the photo is one of the screen.
+  // 100 %: one screen pixel for each pixel of the photo.
   full() {
     const [width, height] = this.box;
     this.zoom(1 / devicePixelRatio / this.scale, width / 2, height / 2);
@@ -97,7 +97,7 @@ export class Stage {
     this.zoom(full > 1.1 * this.scale ? full / this.scale : 3, clientX - box.left, clientY - box.top);
   }
 
-  // Zooms by a factor and leaves what is under (x, y) where it is.
+  // Zooms by a factor, and keeps what is at (x, y) in place.
   zoom(factor, x = this.box[0] / 2, y = this.box[1] / 2) {
     const scale = Math.min(MOST, Math.max(Math.min(this.fitting, 1 / devicePixelRatio), this.scale * factor));
     const grown = scale / this.scale;
@@ -107,7 +107,7 @@ export class Stage {
     this.place();
   }
 
-  // Keeps the picture in sight, and draws where everything is.
+  // Keeps the picture in view, and places everything.
   place() {
     const box = this.box;
     const shown = this.size.map((side) => side * this.scale);
@@ -119,7 +119,7 @@ export class Stage {
     this.onZoom?.(this.scale * devicePixelRatio);
   }
 
-  // Left and right edge of what is seen of the photo.
+  // Left and right edge of the visible part of the photo.
   get edges() {
     return [Math.max(0, this.x), Math.min(this.box[0], this.x + this.size[0] * this.scale)];
   }
@@ -135,7 +135,7 @@ export class Stage {
     this.right.classList.toggle("off", this.at > 88);
   }
 
-  // Where a pointer is, in shares of the photo's width and height.
+  // A pointer's place, in shares of the photo's width and height.
   shares(event) {
     const box = this.element.getBoundingClientRect();
     return [(event.clientX - box.left - this.x) / this.size[0] / this.scale, (event.clientY - box.top - this.y) / this.size[1] / this.scale];
@@ -144,7 +144,7 @@ export class Stage {
   down(event) {
     if (event.target.closest("button, .popover") || event.button > 1) return;
     this.pointers.set(event.pointerId, [event.clientX, event.clientY]);
-    if (this.pointers.size === 2) { // a pinch ends whatever else the first finger had begun
+    if (this.pointers.size === 2) { // a pinch ends what the first finger began
       this.tool?.("cancel", ...this.shares(event));
       this.doing = "pinch";
       return;
@@ -192,7 +192,7 @@ export class Stage {
     this.pointers.set(event.pointerId, now);
   }
 
-  // cancelled: the browser took the finger to scroll the page, so nothing was meant.
+  // cancelled: the browser used the touch to scroll the page.
   up(event, cancelled = false) {
     if (!this.pointers.delete(event.pointerId)) return;
     if (this.doing === "wipe" && cancelled) this.wipe(this.was);
@@ -202,13 +202,13 @@ export class Stage {
 
   wheel(event) {
     const scrolls = document.documentElement.scrollHeight > innerHeight + 1 && !document.fullscreenElement;
-    if (scrolls && !event.ctrlKey && this.isFit) return; // then the wheel is for the page
+    if (scrolls && !event.ctrlKey && this.isFit) return; // the wheel scrolls the page
     event.preventDefault();
     const box = this.element.getBoundingClientRect();
     this.zoom(1.0015 ** -Math.max(-300, Math.min(300, event.deltaMode ? 40 * event.deltaY : event.deltaY * (event.ctrlKey ? 4 : 1))), event.clientX - box.left, event.clientY - box.top);
   }
 
-  // Sweeps once over a photo that has just been coloured.
+  // Sweeps the line once over a newly coloured photo.
   reveal() {
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return this.wipe(50);
     const begun = performance.now();

@@ -1,4 +1,4 @@
-// The start: the moving pair, and photos to try.
+// The start: the moving pair, and example photos.
 import { $, h } from "./dom.js";
 
 const EXAMPLES = {
@@ -6,7 +6,7 @@ const EXAMPLES = {
   raccoon: "A raccoon", coffee: "A cup of coffee", hopper: "An admiral",
 };
 
-// add(files) takes photos in.
+// add(files): adds photos to the album.
 export function begin(add) {
   const demo = $("demo");
   const slider = demo.querySelector("input");

@@ -1,4 +1,4 @@
-// The viewer: one photo on the stage, its toolbar, and the panel with all that can be done to it.
+// The viewer: one photo on the stage, its toolbar, and the panel of things to do with it.
 import * as album from "./album.js";
 import { drawDark } from "./dark.js";
 import { $, duration, h, percent, save, say, toast } from "./dom.js";
@@ -71,7 +71,7 @@ const on = (id, act) => $(id).addEventListener("click", act);
 const isField = (element) => element?.matches("input:not([type=range], [type=radio], [type=checkbox]), select, textarea");
 const nextSeed = () => 1 + Math.max(-1, ...photo.results.filter((one) => !one.calm).map((one) => one.seed));
 
-// Opens a photo; null when another view is seen.
+// Opens a photo; null: another view is open.
 export function open(next) {
   photo?.removeEventListener("change", update);
   photo = next;
@@ -95,7 +95,7 @@ function turn(step) {
   if (next) location.hash = `#photo-${next.number}`;
 }
 
-// Draws all that may have changed.
+// Draws whatever may have changed.
 function update() {
   if (!photo) return;
   const { result, against } = photo;
@@ -121,7 +121,7 @@ function update() {
   stage.element.classList.toggle("previewing", Boolean(preview));
   stage.element.classList.toggle("bare", !shown);
   stage.element.classList.toggle("wiping", Boolean(result) && !preview && view !== "dark" && !stage.tool);
-  const gray = photo.unseen && result; // TIFF, for instance: the result without its colours has the same luma
+  const gray = photo.unseen && result; // TIFF, for instance: show the result without its colours, which has the same luma
   stage.after.image.alt = shown ? `${photo.name}, coloured` : "";
   stage.before.image.alt = `${photo.name}, before`;
   stage.after.show(shown, preview ? 1 : photo.strength);
@@ -136,7 +136,7 @@ function update() {
   drawProgress();
   const ended = wasRunning && photo.state === "done";
   wasRunning = photo.state === "running";
-  if (photo.isBusy) say(status.heard, `Colouring ${photo.name}`); // once, and not each second
+  if (photo.isBusy) say(status.heard, `Colouring ${photo.name}`); // once, not every second
   if (!ended) return;
   say(status.heard, `${photo.name} is coloured`);
   look(view);
@@ -178,7 +178,7 @@ function drawHintList() {
   }));
 }
 
-// Something was said on the photo: the next colouring takes it up.
+// Hints, mask or reference have changed: offer to colour with them.
 function said() {
   drawHintList();
   $("with-this").hidden = !(photo.hints.length || photo.mask || photo.like);
@@ -238,13 +238,13 @@ async function lookGuesses() {
   const mapUrl = (photo.result.mapUrl ? photo.result : photo.results.findLast((one) => one.mapUrl && one.model === photo.result.model))?.mapUrl;
   if (!mapUrl) {
     stage.whole.width = stage.whole.height = 1;
-    status.said.replaceChildren("One colouring alone does not tell where it guesses. ", h("button", { type: "button", onclick: () => album.ask(photo, { samples: 1, average: 4 }) }, "Draw four"));
+    status.said.replaceChildren("A single colouring does not show where it guesses. ", h("button", { type: "button", onclick: () => album.ask(photo, { samples: 1, average: 4 }) }, "Draw four"));
     return;
   }
   const image = h("img", { src: mapUrl });
   await image.decode();
   const share = drawVeil(stage.whole, image);
-  stage.whole.setAttribute("aria-label", `Where the colours are guesses: ${percent(share)} on average`);
+  stage.whole.setAttribute("aria-label", `Where colours are guesses: ${percent(share)} on average`);
   say(status.said, "Orange: the colourings disagree here, so the colour is a guess. Gray: they agree.");
 }
 
@@ -270,7 +270,7 @@ async function copy() {
     await navigator.clipboard.write([new ClipboardItem({ "image/png": encoded(photo.result.file, photo.strength, "image/png") })]);
     toast("The picture is on the clipboard.");
   } catch {
-    toast("This browser does not let a page copy pictures: download it instead.");
+    toast("This browser does not let pages copy pictures: download it instead.");
   }
 }
 
