@@ -167,7 +167,7 @@ def test_without_room_it_says_so_and_computes_in_every_step(
         seen.append(progress)
 
     train(build(seeing), ModelFolder(tmp_path / "model"), own_pack, report)
-    assert any("every step computes" in note for note in notes)
+    assert any("every step computes them again" in note for note in notes)
     assert any(("are needed" if reason == "full" else "Permission denied") in note for note in notes)
     assert not list(own_pack.folder.glob("features-*.bytes"))
     assert seen[-1].record is not None

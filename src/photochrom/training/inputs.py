@@ -119,8 +119,8 @@ class Inputs:
                 self.kept = keep(path, shapes, rows, compute, progress, self.device)
         except OSError as error:
             return [
-                f"cannot keep the encoder's features in {path.parent} ({error.strerror}): every step computes "
-                "them again, which takes longer; free some space, or give --no-keep-features"
+                f"cannot keep the encoder's features in {path.parent} ({error.strerror}): every step "
+                "computes them again, which takes longer; free some space, or give --no-keep-features"
             ]
         return []
 
