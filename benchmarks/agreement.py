@@ -1,9 +1,9 @@
-"""One colouring, the mean of several, or what they agree on: which is nearest to the truth, and at what price.
+"""One colouring, the mean of several, or what they agree on: which is nearest to the truth, at what price?
 
     python benchmarks/agreement.py photochrom-fast --data tiny-imagenet-200 --split test --photos 500
 
-All rows are made of the same colourings of each photo: eight, and two of the mirrored photo. Writes docs/measurements/agreement.md. Which way
-`photochrom colorize` takes was chosen on validation photos.
+All rows use the same colourings of each photo: eight, and two of the mirrored photo. Writes
+docs/measurements/agreement.md. Validation photos chose how `photochrom colorize` does it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Drawn:
         self.found: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, y: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(10,B,2,h,w), the last two seen mirrored and turned back."""
+        """(10,B,2,h,w); the last two are of the mirrored photo, mirrored back."""
         key = tuple(seeds)
         if key not in self.found:
             number = DRAWS + MIRRORED
@@ -81,7 +81,8 @@ def figures(report: dict[str, Any], model: str) -> str:
         row = rows[name]
         values = [f"{row[measure]['value']:.{digits}f}" for measure, digits in SHOWN.values()]
         made.append(
-            f"| {name} | {row['colorfulness']['value']:.1f} | {row['fd_vgg16']['value']:.0f} | {' | '.join(values)} |"
+            f"| {name} | {row['colorfulness']['value']:.1f} | {row['fd_vgg16']['value']:.0f} "
+            f"| {' | '.join(values)} |"
         )
     for name in WAYS:
         there = equal[name]["85%"]
@@ -100,7 +101,8 @@ def figures(report: dict[str, Any], model: str) -> str:
 
 {chr(10).join(at)}
 
-Differences to one colouring there, with 95 % intervals over photos. Bold: chance of the photos does not explain it.
+Differences to one colouring there, with 95 % intervals over photos. Bold: chance of the photos does not
+explain it.
 
 {chr(10).join(less)}
 

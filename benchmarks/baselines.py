@@ -1,13 +1,14 @@
-"""The baselines beside Photochrom: trained with the same budget on the same photos, evaluated by the same protocol.
+"""Baselines beside Photochrom: the same training budget, the same photos, the same evaluation.
 
     python benchmarks/baselines.py --data tiny-imagenet-200 --minutes 40 --photos 500
-    python benchmarks/baselines.py --data tiny-imagenet-200 --photos 500 --models models/model_v1 models/model_v2
+    python benchmarks/baselines.py --data tiny-imagenet-200 --photos 500 --models models/v1 models/v2
 
-A budget is processor time: what all threads of the process have computed while training steps ran, so that other work on
-the machine takes nothing from anyone; two cores that are busy for 20 minutes give up to 40. Evaluation, reading weights and
-saving do not count. Every row goes through the package's own training loop, with the same photos in the same order, batch
-size, optimiser, averaging and schedule, unless the file of a baseline says otherwise. What is trained already is not
-trained again. Writes docs/measurements/baselines.md, and beside the report a sheet of photos: a data set may not allow them in a repository.
+A budget is processor time: what all threads of the process compute during training steps. So other programs
+on the machine take nothing from any row; two cores that are busy for 20 minutes use up to 40. Evaluation,
+reading weights and saving do not count. Every row uses the package's own training loop, with the same photos
+in the same order, batch size, optimiser, averaging and schedule, unless the baseline's file says otherwise. A
+row that is already trained is not trained again. Writes docs/measurements/baselines.md, and a sheet of photos
+beside the report, because a data set may not allow them in a repository.
 """
 
 from __future__ import annotations
@@ -58,18 +59,18 @@ SHEET_PHOTOS = 8
 
 
 class PhotochromV1(Training):
-    """What this package does by default, with the noise loss alone."""
+    """This package's default, with the noise loss alone."""
 
     title = "Photochrom V1"
 
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """Colour photos of which luma alone is looked at, each by its seed: luma in [-1,1], chroma."""
+        """Colour photos by their luma, each by its seed. Returns luma and chroma, in [-1,1]."""
         y, generators = given_luma(rgb), [torch.Generator().manual_seed(seed) for seed in seeds]
         return y, sample(self.averaged, self.diffusion, y.to(self.device), generators, steps).cpu()
 
 
 class PhotochromV2(PhotochromV1):
-    """The same with the perceptual loss as well, from the first step on."""
+    """The same with the perceptual loss, from the first step on."""
 
     title = "Photochrom V2"
 
@@ -88,9 +89,9 @@ METHODS: dict[str, Any] = {
 
 
 def train_for(training: Training, seconds: float, name: str) -> float:
-    """Train for this much processor time; returns what was used.
+    """Train for this much processor time. Returns the time used.
 
-    The learning rate falls to 0 as always: how many steps there will be is estimated anew before each.
+    The learning rate falls to 0 as always: before each step, the number of steps is estimated again.
     """
     begun, spent = time.process_time(), 0.0
     with Display() as display:
@@ -106,9 +107,9 @@ def train_for(training: Training, seconds: float, name: str) -> float:
 def trained(
     method: str, config: Config, pack: Pack, minutes: float, folder: Path
 ) -> tuple[Any, dict[str, Any]]:
-    """A trained row and the facts about it, from its file in the folder, or trained now and saved there.
+    """A trained row and the facts about it: read from its file in the folder, or trained now and saved there.
 
-    Raises PhotochromError for a file of other settings.
+    Raises PhotochromError if the file has other settings.
     """
     training, file = METHODS[method](config, pack), folder / f"{method}.safetensors"
     settings = json.dumps({"minutes": minutes, "config": config.model_dump(mode="json")})
@@ -123,16 +124,17 @@ def trained(
     found = {key: json.loads(facts[key]) for key in ("minutes", "photos")}
     if facts["settings"] != settings:
         raise PhotochromError(
-            f"{file} was trained with other settings, or for other minutes (it took {found['minutes']:.1f}): choose another folder with --out"
+            f"{file} was trained with other settings or another budget ({found['minutes']:.1f} minutes): "
+            "choose another folder with --out"
         )
     model_folder.load_tensors(training.averaged, safetensors.torch.load_file(file), file)
     return training, {**found, "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
 def budget_of(folder: ModelFolder, pack: Pack, steps: int = 5) -> dict[str, Any]:
-    """Processor minutes and photos of a model's training: the photos that it saw, times what one costs now.
+    """Processor minutes and photos of a model's training: the photos it saw, times the present cost of one.
 
-    Its history knows the clock only, which runs on while other programs have the processor.
+    Its history records wall-clock time only, which also runs while other programs use the processor.
     """
     photos: Counter[tuple[tuple[str, float], ...]] = Counter()
     for record in folder.history:
@@ -159,7 +161,7 @@ def candidate(training: Any, facts: dict[str, Any], steps: int) -> Candidate:
 
 
 def sheet(candidates: Sequence[Candidate], photos: Packed) -> Image.Image:
-    """The first photos of the evaluation, gray, by each model, and true."""
+    """The first photos of the evaluation: gray, by each model, and true."""
     rows = {row.name: row for row in photos.references([])}
     columns = {}
     for row in (rows[GRAY], *candidates, rows[TRUTH]):
@@ -173,10 +175,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = parser_for(__doc__, data="demo")
     parser.add_argument(
         "--minutes", type=float, default=20.0,
-        help="processor minutes for each row, all threads together (default: 20; those of models are told first)",
+        help="processor minutes for each row, all threads together (default: 20; with --models, theirs)",
     )  # fmt: skip
     parser.add_argument("--photos", type=int, help="photos to evaluate on (default: the whole part)")
-    parser.add_argument("--models", nargs="*", type=Path, default=[], help="model folders to put beside")
+    parser.add_argument("--models", nargs="*", type=Path, default=[], help="model folders to compare with")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=list(METHODS), help="what to train")
     parser.add_argument("--split", default="validation", help="validation or test")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps of diffusion models")
@@ -193,7 +195,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def configured(folders: Sequence[ModelFolder], recipe: Path | None, seed: int, pack: Pack) -> Config:
-    """The settings of the recipe, or of the first model; one stage of noise loss, as long as the budget lasts."""
+    """The recipe's settings, or the first model's, with one stage of noise loss as long as the budget."""
     if folders and not recipe:
         config = folders[0].config
         values = {name: getattr(config, name).model_dump() for name in ("model", "diffusion", "training")}
@@ -206,7 +208,7 @@ def configured(folders: Sequence[ModelFolder], recipe: Path | None, seed: int, p
 
 
 def run(options: argparse.Namespace) -> str:
-    """Train what is not trained yet, evaluate, and write the page; returns it."""
+    """Train what is not trained yet, evaluate, and write the page. Returns the page."""
     pack = find(options.data, options.data_dir, typed=True)
     folders = [model_folder.find_model(model, Path("models")) for model in options.models]
     config = configured(folders, options.recipe, options.seed, pack)
@@ -236,7 +238,7 @@ def run(options: argparse.Namespace) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Do it, and tell what is wrong in one line."""
+    """Run, and print errors in one line."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
     try:

@@ -1,4 +1,4 @@
-"""The page about baselines: tables in Markdown, made of what an evaluation returns."""
+"""The page about baselines: Markdown tables from the result of an evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cell(entry: Mapping[str, Any], name: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
-    """Markdown: the first column to the left, the others to the right."""
+    """Markdown: the first column aligned left, the others right."""
     lines = [
         ["", *columns],
         ["---", *("---:" for _ in columns)],
@@ -35,7 +35,7 @@ def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
 
 
 def titles(names: Sequence[str]) -> list[str]:
-    """What columns are called, with unit and direction."""
+    """Titles of columns, with unit and direction."""
     known = MEASURES | SET_MEASURES
     arrows = {-1: "↓", 0: "≈", 1: "↑"}
     return [
@@ -45,7 +45,7 @@ def titles(names: Sequence[str]) -> list[str]:
 
 
 def said(difference: Mapping[str, Any], reached: bool) -> str:
-    """The verdict, if the row can be made colourful enough for one."""
+    """The verdict, if any strength makes the row colourful enough for one."""
     return str(difference["verdict"]) if reached else "never as colourful"
 
 
@@ -78,30 +78,34 @@ def figures(
     return f"""
 ## As made
 
-Errors alone mislead: they shrink as colours fade, and gray is hard to beat. ↓ lower is better, ↑ higher is better, ≈ nearer to
-the true photos is better. Small figures are 95 % bootstrap intervals over photos (FD-VGG16: jackknife). FD-VGG16 is in thousands.
+Errors alone mislead: they shrink as colours fade, and gray is hard to beat. ↓ lower is better, ↑ higher is
+better, ≈ nearer to the true photos is better. Small figures are 95 % bootstrap intervals over photos
+(FD-VGG16: jackknife). FD-VGG16 is in thousands.
 
 {table(["processor minutes", "photos seen", *titles(AS_MADE)], made)}
 
 ## At {SHARE.replace("%", " %")} of the true photos' colourfulness
 
-A strength multiplies each row's chroma until its photos are that colourful. It is at most 2.5; beyond 1.5 nobody would use it.
-A dash: no strength suffices.
+A strength multiplies each row's chroma until its photos are that colourful. It is at most 2.5; beyond 1.5
+nobody would use it. A dash: no strength suffices.
 
 {table(titles(EQUAL), equal)}
 
 ## Against {first}
 
-A verdict takes 70, 85 and 100 % of the true photos' colourfulness together: better or worse only if no interval includes 0.
+A verdict takes 70, 85 and 100 % of the true photos' colourfulness together: better or worse only if no
+interval includes 0.
 
 {table(titles(EQUAL[1:]), verdicts)}
 
 {written_by("baselines.py")}
 
-- data set: {data["name"]} (checksum {data["checksum"]}), {data["photos"]} photos of its {data["split"]} part, {data["size"]}x{data["size"]} pixels
-- network: features {", ".join(map(str, config.model.features))}; batches of {config.training.batch_size}, peak learning rate {config.training.learning_rate:g} (pix2pix: its paper's)
-- budget: processor minutes in training steps, all threads together. For models that were trained elsewhere: photos seen (a V2
-  counts those of its V1), times the processor time that a photo costs on this machine
+- data set: {data["name"]} (checksum {data["checksum"]}), {data["photos"]} photos of its {data["split"]} part,
+  {data["size"]}x{data["size"]} pixels
+- network: features {", ".join(map(str, config.model.features))}; batches of {config.training.batch_size},
+  peak learning rate {config.training.learning_rate:g} (pix2pix: its paper's)
+- budget: processor minutes in training steps, all threads together. For models trained elsewhere: photos seen
+  (a V2 counts those of its V1), times the processor time that a photo costs on this machine
 - diffusion models sample with DDIM in {steps} steps
 - {torch.get_num_threads()} threads, {platform.system()}, Python {platform.python_version()}
 """

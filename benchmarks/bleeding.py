@@ -1,11 +1,11 @@
-"""How far colours run over edges when chroma comes from the working size to a photo's own: ours against interpolation.
+"""How far colours run over edges when chroma is enlarged to a photo's size: ours against interpolation.
 
     python benchmarks/bleeding.py               # half a minute; writes docs/measurements/bleeding.md
     python benchmarks/bleeding.py --sides 64
 
-True photos that scikit-image and matplotlib bring along; no network is asked. The true chroma is brought to the working
-size just as in training, and back in each way. The error is the mean distance of (Cb,Cr) from the truth in levels of 255,
-near edges (within three pixels of the tenth of pixels where luma's gradient is largest) and elsewhere.
+Uses true photos from scikit-image and matplotlib, and no network. True chroma is reduced to the working size
+as in training, and enlarged in each way. The error is the mean distance of (Cb,Cr) from the truth in levels
+of 255: near edges (within three pixels of the tenth of pixels with the largest luma gradient), and elsewhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Way = Callable[[Image.Image, View, Tensor], Tensor]  # luma, how it was seen, sm
 
 
 def nearest(luma: Image.Image, seen: View, c: Tensor) -> Tensor:
-    """Each pixel takes the chroma pixel that it lies in."""
+    """Each pixel takes its chroma pixel."""
     rows, columns = (
         (torch.arange(length) + 0.5) * extent / length
         for length, extent in zip(luma.size[::-1], seen.extent, strict=True)
@@ -49,7 +49,7 @@ def nearest(luma: Image.Image, seen: View, c: Tensor) -> Tensor:
 
 
 def bilinear(luma: Image.Image, seen: View, c: Tensor) -> Tensor:
-    """Between the four nearest."""
+    """From the four nearest."""
     down = interpolation(luma.height, c.shape[2], seen.extent[0] / luma.height, linear, 1)
     return down @ c @ interpolation(luma.width, c.shape[3], seen.extent[1] / luma.width, linear, 1).T
 
@@ -61,7 +61,7 @@ def bicubic(luma: Image.Image, seen: View, c: Tensor) -> Tensor:
 
 
 def guided_filter(luma: Image.Image, seen: View, c: Tensor) -> Tensor:
-    """The fast guided filter (He & Sun 2015, algorithm 2): c = a y + b with a and b found at the small size."""
+    """The fast guided filter (He & Sun 2015, algorithm 2): c = a y + b, a and b from the small size."""
 
     def mean(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
@@ -73,7 +73,10 @@ def guided_filter(luma: Image.Image, seen: View, c: Tensor) -> Tensor:
 
 
 def joint_bilateral(luma: Image.Image, seen: View, c: Tensor) -> Tensor:
-    """Kopf et al. 2007, equation 3: the mean of the nine nearest, weighted by distance and by likeness of luma."""
+    """Kopf et al.
+
+    2007, equation 3: the mean of the nine nearest, weighted by distance and similarity of luma.
+    """
     y, small = luma_of(luma), F.avg_pool2d(seen.y, seen.scale)
     at = [
         (torch.arange(length) + 0.5) * extent / length - 0.5
@@ -118,7 +121,7 @@ def rgb_of(photo: Image.Image) -> Tensor:
 
 
 def near_edges(y: Tensor) -> Tensor:
-    """Where luma's edges are near: (H,W), by Sobel's gradient."""
+    """Pixels near luma's edges: (H,W), by Sobel's gradient."""
     sobel = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     gradient = F.conv2d(F.pad(y, (1, 1, 1, 1), mode="replicate"), torch.stack([sobel, sobel.T])[:, None])
     size = gradient.norm(dim=1, keepdim=True)
@@ -127,7 +130,7 @@ def near_edges(y: Tensor) -> Tensor:
 
 
 def errors(photo: Image.Image, side: int) -> dict[str, tuple[float, float]]:
-    """For each way the error near edges and elsewhere, of one photo at one working size."""
+    """Each way's error near edges and elsewhere, for one photo at one working size."""
     luma = photo.convert("L")
     y, true = color.from_rgb(rgb_of(photo))
     seen = view(luma, side, 16, SCALE)
@@ -152,8 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = {side: [errors(photo, side) for photo in photos] for side in sides}
     sizes = ", ".join(f"{photo.width}x{photo.height}" for photo in photos)
     lines = [
-        f"True chroma is reduced to the working size (chroma at 1/{SCALE} of it) and enlarged again. Each cell shows the mean",
-        f"distance of (Cb, Cr) from the truth in levels of 255, within {NEAR} pixels of an edge of luma / elsewhere. Edges are the",
+        f"True chroma is reduced to the working size (chroma at 1/{SCALE} of it) and enlarged again.",
+        "Each cell shows the mean",
+        f"distance of (Cb, Cr) from the truth in levels of 255, within {NEAR} pixels of an edge of luma /",
+        "elsewhere. Edges are the",
         "tenth of pixels with the largest gradient. Less is better.",
         "",
         "| shorter side at work | " + " | ".join(map(str, sides)) + " |",

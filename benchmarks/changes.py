@@ -1,11 +1,12 @@
 """One change of the recipe at a time, in equal training time: what helps, and by how much.
 
-    python benchmarks/changes.py pace     --data tiny-imagenet-200     # what a step of each costs, on a quiet machine
-    python benchmarks/changes.py train    --data tiny-imagenet-200     # those that nobody trains yet; may run twice at once
+    python benchmarks/changes.py pace     --data tiny-imagenet-200     # times each change's step
+    python benchmarks/changes.py train    --data tiny-imagenet-200     # trains what is missing
     python benchmarks/changes.py evaluate --data tiny-imagenet-200     # writes docs/measurements/changes.md
 
-All is kept in models/changes. A change whose steps are dearer gets fewer of them, by its pace beside the base's, both on one thread.
-What the package does not offer as an option is laid over it here.
+Keeps everything in models/changes. Run `pace` on a quiet machine; `train` may run twice at once. A change
+with slower steps gets fewer of them, by its pace beside the base's, both on one thread. Patches the package
+where it does not offer a change as an option.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ Shown = Callable[[Sequence[Tensor], Inputs], Sequence[Tensor]]
 
 @contextmanager
 def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
-    """owner.name is something else for a while."""
+    """In this block, owner.name is something else."""
     old = getattr(owner, name)
     setattr(owner, name, new)
     try:
@@ -96,7 +97,7 @@ def masked(*keep: int) -> Shown:
 
 
 def steps_by(weight: Callable[[np.ndarray], np.ndarray]) -> Patch:
-    """Time steps drawn as often as weight(alpha_bar) says, which is a weighted loss without its variance."""
+    """Draw time steps as often as weight(alpha_bar) says: a weighted loss without its variance."""
 
     def drawn(count: int, timesteps: int, generator: torch.Generator) -> Tensor:
         share = weight(Diffusion(build({}).diffusion).alpha_bar.numpy())
@@ -119,7 +120,7 @@ def rising(alpha_bar: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Change:
-    """What differs from BASE; `keep`: layers of the encoder that are not dark; `share`: of the training time."""
+    """What differs from BASE. keep: 0 for hidden layers of the encoder; share: of the training time."""
 
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     patch: Patch = nullcontext
@@ -159,7 +160,7 @@ SCALES = (1.5, 2.5)
 
 
 def config(change: Change, photos: int = PHOTOS, **data: Any) -> Config:
-    """The whole training of a change, over so many photos."""
+    """The whole training of a change, over this many photos."""
     settings = {part: values | change.settings.get(part, {}) for part, values in BASE.items()}
     settings["diffusion"] = change.settings.get("diffusion", {})
     stage = settings.pop("stage") | {"epochs": EPOCHS}
@@ -168,7 +169,7 @@ def config(change: Change, photos: int = PHOTOS, **data: Any) -> Config:
 
 
 def pace(pack: Pack, out: Path) -> None:
-    """How long a step of each change takes beside one of the base, in turns on one thread; into pace.json."""
+    """Time a step of each change and one of the base, in turns on one thread, into pace.json."""
     torch.set_num_threads(1)
     differing = {
         name: change
@@ -195,13 +196,13 @@ def pace(pack: Pack, out: Path) -> None:
 
 
 def photos_of(name: str, out: Path) -> int:
-    """How many photos make the equal time of a change."""
+    """The number of photos that a change gets for the equal time."""
     paces = json.loads((out / "pace.json").read_text())
     return round(PHOTOS * CHANGES[name].share / paces.get(name, 1.0))
 
 
 def train_all(pack: Pack, out: Path, names: Sequence[str]) -> None:
-    """Train what is not trained yet, and what nobody else is training."""
+    """Train what nobody has trained, and nobody is training."""
     torch.set_num_threads(1)
     for name in names:
         change = CHANGES[name]
@@ -218,7 +219,7 @@ def train_all(pack: Pack, out: Path, names: Sequence[str]) -> None:
 
 
 class Masked:
-    """A network that sees some layers only."""
+    """A network that gets only some layers of the encoder."""
 
     def __init__(self, network: Network, keep: Sequence[int]) -> None:
         self.config, self.network, self.keep = network.config, network, keep
@@ -229,12 +230,12 @@ class Masked:
 
 
 def folder_of(name: str, out: Path) -> ModelFolder:
-    """Where a change is trained."""
+    """The folder of a change's model."""
     return ModelFolder(out / name.translate(str.maketrans(" ", "-", ":,")))
 
 
 def candidate(row: str, out: Path) -> Candidate:
-    """A row of the table. On "aged photos" the network sees luma as decades leave it, and keeps its colours for the true one."""
+    """A row of the table. On "aged photos" the network sees aged luma; its colours go with the true luma."""
     name, _, how = row.partition(" | ")
     change, colorizer = CHANGES[name], Colorizer.load(folder_of(name, out).path)
     guidance = float(how.removeprefix(GUIDANCE)) if how.startswith(GUIDANCE) else 1.0
@@ -250,7 +251,7 @@ def candidate(row: str, out: Path) -> Candidate:
 
 
 def measure(pack: Pack, out: Path, photos: int) -> None:
-    """Evaluate what is trained and not yet in a report, each beside the base."""
+    """Evaluate trained changes that no report has, each beside the base."""
     trained = [name for name in CHANGES if (folder_of(name, out) / WEIGHTS).exists()]
     rows = [name for name in trained if name != "base"]
     if GUIDED in trained:
@@ -271,7 +272,7 @@ def measure(pack: Pack, out: Path, photos: int) -> None:
 
 
 def measured(out: Path) -> dict[str, dict[str, Any]]:
-    """The rows that are in a report, with the report."""
+    """The rows that reports have, each with its report."""
     reports = [json.loads(path.read_text()) for path in sorted(out.glob("reports/*/report.json"))]
     return {row: report for report in reports for row in report["subjects"]}
 
@@ -285,7 +286,7 @@ def number(interval: dict[str, Any], digits: int) -> str:
 
 
 def line(row: str, report: dict[str, Any]) -> str:
-    """A row of the table: photos, colourfulness, and differences to its base where both reach 85 % of the true colourfulness."""
+    """A row: photos, colourfulness, and differences to its base at 85 % of the true colourfulness."""
     found = {d["measure"]: d for d in report["differences"] if d["model"] == row}
     cells = [f"{report['subjects'][row]['photos']:,}", f"{report['rows'][row]['colorfulness']['value']:.1f}"]
     cells += [number(found[measure]["at"]["85%"], digits) for measure, digits in SHOWN.values()]
@@ -311,14 +312,16 @@ def write(out: Path) -> None:
     text = f"""
 {chr(10).join([*head, *rows])}
 
-The base is a V1 over {PHOTOS:,} photos: features {", ".join(map(str, SMALL))}, encoder vgg16, luma of 30 % aged, not mirrored,
-batches of {training["batch_size"]}, learning rate {training["learning_rate"]:g} falling to 0, {training["precision"]}, seed 0. Every other row differs in one thing and was trained for
-the same processor time: where a step costs more, over fewer photos (paces measured in turns on one thread). "{FREE}" saw as
-many photos as the base, and was not timed.
+The base is a V1 over {PHOTOS:,} photos: features {", ".join(map(str, SMALL))}, encoder vgg16, luma of 30 %
+aged, not mirrored, batches of {training["batch_size"]}, learning rate {training["learning_rate"]:g} falling
+to 0, {training["precision"]}, seed 0. Every other row differs in one thing and was trained for the same
+processor time: where a step costs more, over fewer photos (paces measured in turns on one thread). "{FREE}"
+saw as many photos as the base, and was not timed.
 
-Differences to the base, with 95 % intervals over photos, where strength makes both 85 % as colourful as the true photos
-({plain["rows"]["true photos"]["colorfulness"]["value"]:.1f}); the last column as made. Bold: chance of the photos does not explain it. "another seed" shows what chance of
-the training does: a smaller difference says nothing. `{GUIDANCE.strip()}`: the answer moves away from the one without the encoder, by
+Differences to the base, with 95 % intervals over photos, where strength makes both 85 % as colourful as the
+true photos ({plain["rows"]["true photos"]["colorfulness"]["value"]:.1f}); the last column as made. Bold:
+chance of the photos does not explain it. "another seed" shows what chance of the training does: a smaller
+difference says nothing. `{GUIDANCE.strip()}`: the answer moves away from the one without the encoder, by
 that factor; it takes two evaluations a step. `{AGED}`: both models of the pair see the luma aged.
 
 {written_by(f"changes.py evaluate --data {data['name']}")}, on {data["photos"]} validation photos of
@@ -328,7 +331,7 @@ that factor; it takes two evaluations a step. `{AGED}`: both models of the pair 
 
 
 def main() -> None:
-    """Do it."""
+    """Run the part that the command line names."""
     parser = parser_for(__doc__, data="")
     parser.add_argument("what", choices=("pace", "train", "evaluate"))
     parser.add_argument("--photos", type=int, default=200)

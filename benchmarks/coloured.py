@@ -1,9 +1,9 @@
-"""The picture at the top of the README: free photographs, gray, and as `photochrom colorize` colours them.
+"""The picture at the top of the README: free photos, gray, and as `photochrom colorize` colours them.
 
     python benchmarks/coloured.py      # writes docs/coloured.jpg
 
-Those of the data set `demo` but the motorcycle, and the photographer of scikit-image, which is gray. README and
-`photochrom.data.demo` tell origins and licences.
+The photos of the data set `demo` without the motorcycle, and scikit-image's photographer, which is gray.
+README and `photochrom.data.demo` name origins and licences.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ORDER = ("camera", "astronaut", "chelsea", "grace_hopper", "coffee", "rocket")
 
 
 def main() -> None:
-    """Colour them with the command, as anybody would, and paste them together."""
+    """Colour them with the command, as anybody would, and join the pictures."""
     photos = photographs() | {"camera": open_photo(Path(str(files("skimage") / "data/camera.png")))}
     with tempfile.TemporaryDirectory() as name:
         gray, coloured = Path(name, "gray"), Path(name, "coloured")

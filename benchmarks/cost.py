@@ -1,10 +1,10 @@
-"""What colouring costs: one photo of 64 pixels and of 1, 12 and 100 megapixels from file to file, and many of 64 pixels.
+"""What colouring costs: photos of 64 pixels, and of 1, 12 and 100 megapixels from file to file.
 
     python benchmarks/cost.py        # about ten minutes on two cores; writes docs/measurements/cost.md
 
-Each photo is coloured by the command itself, in a process of its own, so that its time has start-up in it and its memory
-is the whole process's. The network is the preset `small` in 20 steps, without and with an encoder, with weights that learned
-nothing: they cost the same. Beside it the model that comes along, which has an encoder and takes 4 steps.
+The command colours each photo in a process of its own, so times include start-up and memory is the process's.
+The network is the preset `small` in 20 steps, with and without an encoder. Its weights are random, which
+costs the same. Beside it stands the default model, which has an encoder and takes 4 steps.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MANY = 256
 
 
 def make_model(models: Path, encoder: str) -> None:
-    """A model folder as a training leaves it, untrained, by the name of its encoder."""
+    """A model folder with random weights, named after its encoder."""
     config = build(
         {"model": {"features": PRESETS["small"].features, "encoder": encoder}, "data": {"size": 64}}
     )
@@ -54,7 +54,7 @@ def make_model(models: Path, encoder: str) -> None:
 
 
 def colorize(photo: Path, models: Path, name: str) -> tuple[float, float]:
-    """Seconds and largest memory in MB of `photochrom colorize` for one file."""
+    """Seconds, and the largest memory in MB, of `photochrom colorize` for one file."""
     program = Path(sys.executable).parent / "photochrom"
     command = [
         *(program, "colorize", photo, "-o", photo.parent / "out"),
@@ -69,7 +69,7 @@ def colorize(photo: Path, models: Path, name: str) -> tuple[float, float]:
 
 
 def loaded(name: str, models: Path, *, exact: bool) -> Colorizer:
-    """The model on the processor, all of it in float32 if `exact`."""
+    """The model on the processor, in float32 throughout if `exact`."""
     colorizer = Colorizer.load(name, models, device="cpu")
     if exact:
         colorizer.network.float()
@@ -120,7 +120,8 @@ def main() -> None:
 
 Four colourings, start-up included, the best of three.
 
-| photo | seconds | memory, MB | with the encoder vgg16: seconds | memory, MB | {DEFAULT_MODEL}: seconds | memory, MB |
+| photo | seconds | memory, MB | with the encoder vgg16: seconds | memory, MB | {DEFAULT_MODEL}: seconds | \
+memory, MB |
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
@@ -132,8 +133,8 @@ Photos of 64x64 per second in batches, one colouring each, the best of three.
 |---|---|---|---|
 {chr(10).join(rates)}
 
-{written_by("cost.py")}, convolutions in {arithmetic}
-(`photochrom.precision` measured it to be faster here). Preset `small` takes 20 steps, {DEFAULT_MODEL} takes 4.
+{written_by("cost.py")}, convolutions in {arithmetic} (`photochrom.precision` measured it to be faster
+here). Preset `small` takes 20 steps, {DEFAULT_MODEL} takes 4.
 """
     write_figures(REPORT, text)
 

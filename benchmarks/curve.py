@@ -1,10 +1,11 @@
-"""Longer trainings, from nothing, by one recipe: the learning curve, one change at a time, and two ways to go on.
+"""Longer trainings from nothing, by one recipe: the learning curve, one change at a time, two ways to go on.
 
     python benchmarks/curve.py train --data tiny-imagenet-200
     python benchmarks/curve.py evaluate --data tiny-imagenet-200
 
-For a GPU: all of it is 8 million photos, twenty minutes of an H100 or a day of two cores. What is trained is passed over, so
-`--only` may spread the names over several processes. The second command writes docs/measurements/curve.md; the report is in OUT/report.
+For a GPU: all of it is 8 million photos, twenty minutes of an H100 or a day of two cores. Skips what is
+trained, so several processes may share the names with `--only`. The second command writes
+docs/measurements/curve.md, and the report in OUT/report.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ K, BATCH = 1_000, 256
 
 @dataclass(frozen=True)
 class Run:
-    """A training, and what it goes on from."""
+    """A training, and the run that it starts from."""
 
     photos: int
     epochs: int
@@ -41,7 +42,7 @@ class Run:
     model: dict[str, Any] = field(default_factory=dict)
 
     def config(self, data: str) -> Config:
-        """The whole of it."""
+        """The whole configuration."""
         return build(
             {
                 "model": {"features": PRESETS["small"].features, "encoder": "vgg16x2"} | self.model,
@@ -81,34 +82,35 @@ RUNS = CURVE | CHANGES | GOING_ON
 
 
 def folder_of(name: str, out: Path) -> ModelFolder:
-    """Where a run is trained."""
+    """The folder of a run's model."""
     return ModelFolder(out / name.translate(str.maketrans(" ", "-", ":,")))
 
 
 def differences(report: dict[str, Any], name: str) -> str:
-    """Cells of a model's differences to the first one of the report, at 85 % of the true colourfulness."""
+    """Cells with a model's differences to the report's first, at 85 % of the true colourfulness."""
     found = {d["measure"]: d for d in report["differences"] if d["model"] == name}
     cells = [number(found[measure]["at"]["85%"], digits) for measure, digits in SHOWN.values()]
     return " | ".join([*cells, number(found["fd_vgg16"]["as_made"], 0)])
 
 
 def absolute(report: dict[str, Any], name: str) -> str:
-    """Cells of a model's own measures there."""
+    """Cells with a model's own measures at 85 % of the true colourfulness."""
     equal, made = report["at_equal_colorfulness"][name]["85%"], report["rows"][name]["fd_vgg16"]
     cells = [f"{equal[measure]['value']:.{digits}f}" for measure, digits in SHOWN.values()]
     return " | ".join([*cells, f"{made['value']:.0f}"])
 
 
 def text(reports: dict[str, dict[str, Any]], data: str, device: str, dearer: float) -> str:
-    """The figures of docs/measurements/curve.md, from a report for each model that others are held against.
+    """The figures of docs/measurements/curve.md, from a report for each model that others are compared with.
 
-    dearer: how much longer a photo took with the perceptual loss than without.
+    dearer: how many times as long a photo takes with the perceptual loss.
     """
     names = list(CURVE)
     head = " | ".join([*SHOWN, "FD-VGG16, as made"]) + " |\n|---|" + "---:|" * (len(SHOWN) + 1)
     first = next(iter(reports.values()))
     lengths = [
-        f"| {CURVE[name].photos:,}, {CURVE[name].photos / TWO_CORES / 60:.1f} hours | {absolute(reports[name], name)} |"
+        f"| {CURVE[name].photos:,}, {CURVE[name].photos / TWO_CORES / 60:.1f} hours "
+        f"| {absolute(reports[name], name)} |"
         for name in names
     ]
     doublings = [
@@ -142,24 +144,27 @@ Differences to the same training without the change:
 
 ## Two ways to go on
 
-From the model of {CURVE["600k"].photos:,} photos, learning rate 8e-4, seed 1. With the perceptual loss, a photo took {dearer:.2f} times as long; 150,000
-photos make equal time at 1.33. Differences to `{noise}` ({absolute(reports[noise], noise).replace(" | ", ", ")}):
+From the model of {CURVE["600k"].photos:,} photos, learning rate 8e-4, seed 1. With the perceptual loss, a
+photo took {dearer:.2f} times as long; 150,000 photos make equal time at 1.33. Differences to `{noise}`
+({absolute(reports[noise], noise).replace(" | ", ", ")}):
 
 | | {head}
 {chr(10).join(on)}
 
-The discriminator learns alone for 500 steps (`--gan-delay`). It took part in the last {steps - 500} of {steps} steps only, with a weight of 0.01.
+The discriminator learns alone for 500 steps (`--gan-delay`). It took part in the last {steps - 500} of
+{steps} steps only, with a weight of 0.01.
 
-{written_by(f"curve.py evaluate --data {data}")}. Trained on {device}:
-preset small, encoder vgg16x2 with guidance 1.5, luma of 30 % aged, mirrored, batches of {BATCH}, learning rate 1.2e-3 falling to 0,
-seed 0; from nothing, unless a row says otherwise. {first["data"]["photos"]} validation photos, one colouring each, DDIM in 20 steps, where strength
-makes all 85 % as colourful as the true photos. Intervals: 95 % over photos. Bold: chance of the photos does not explain it.
-"another seed" shows what chance of the training does.
+{written_by(f"curve.py evaluate --data {data}")}. Trained on {device}: preset small, encoder vgg16x2 with
+guidance 1.5, luma of 30 % aged, mirrored, batches of {BATCH}, learning rate 1.2e-3 falling to 0, seed 0;
+from nothing, unless a row says otherwise. {first["data"]["photos"]} validation photos, one colouring each,
+DDIM in 20 steps, where strength makes all 85 % as colourful as the true photos. Intervals: 95 % over
+photos. Bold: chance of the photos does not explain it. "another seed" shows what chance of the training
+does.
 """
 
 
 def train_all(names: list[str], pack: DataSet, out: Path) -> None:
-    """Train what is not trained yet; a name after the one that it goes on from."""
+    """Train what is not trained yet; a run after the run that it starts from."""
     for name in names:
         run = RUNS[name]
         source = folder_of(run.source, out) if run.source else None
@@ -168,7 +173,7 @@ def train_all(names: list[str], pack: DataSet, out: Path) -> None:
 
 
 def evaluate_all(pack: DataSet, out: Path, photos: int) -> None:
-    """Evaluate everything once for each model that others are held against, and write the page."""
+    """Evaluate everything once for each model that others are compared with, and write the page."""
     noise, *others = GOING_ON
     held = {shorter: [longer] for shorter, longer in pairwise(CURVE)} | {list(CURVE)[-1]: [], noise: others}
     held[BASE] += CHANGES
@@ -189,7 +194,7 @@ def evaluate_all(pack: DataSet, out: Path, photos: int) -> None:
 
 
 def renamed(report: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """A report with models under the names of their runs instead of those of their folders."""
+    """A report with the names of runs in the place of their folders' names."""
     kept = {
         part: {names.get(model, model): row for model, row in report[part].items()}
         for part in ("rows", "at_equal_colorfulness")
@@ -199,7 +204,7 @@ def renamed(report: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Do it."""
+    """Run the part that the command line names."""
     parser = parser_for(__doc__, data="")
     parser.add_argument("what", choices=("train", "evaluate"))
     parser.add_argument("--photos", type=int, default=200)

@@ -1,10 +1,11 @@
-"""At which working size a model colours large photos best, and what each size costs.
+"""At which working size does a model colour large photos best, and what does each size cost?
 
-    python benchmarks/detail.py photochrom-v2 [--models models]      # writes docs/measurements/detail.md and docs/measurements/detail.png
+    python benchmarks/detail.py photochrom-v2 [--models models]
 
-The photographs of the data set `demo` (`photochrom.data.demo` tells their origin and licence), whole and at full size.
-Errors shrink as colours fade, so the sizes are also compared where they are equally colourful: each with the one strength
-that makes its colourings as colourful, on average, as those at the size of the training.
+Writes docs/measurements/detail.md and detail.png there. Colours the photos of the data set `demo`
+(`photochrom.data.demo` names origins and licences), whole and at full size. Errors shrink as colours fade, so
+it also compares the sizes at equal colourfulness: each with the one strength that makes its colourings as
+colourful, on average, as those at the training's size.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -33,26 +33,26 @@ from photochrom.pictures import png, sheet
 
 TILE = 128  # pixels of a photo on the sheet
 SIDES = (48, 64, 96, 128, 192, 256)
-ENOUGH = 0.01  # share of a photo's pixels that must be almost black before it counts among the dark measures
+ENOUGH = 0.01  # least share of almost black pixels for a photo to count in the dark measures
 ERRORS = ("ab", "ciede2000", "dark_error", "false_color")
 SHOWN = ("colorfulness", *ERRORS)
 Table = dict[str, Array]  # measure -> (photos,), the mean over seeds
 
 
 class Drawn(NamedTuple):
-    """The colourings of all photos at one working size."""
+    """Colourings of all photos at one working size."""
 
     samples: list[Colorings]
     seconds: float  # of the processor, for each colouring
 
     def averaged(self) -> Drawn:
-        """What each photo's colourings agree on, as `colorize --average` draws it."""
+        """What each photo's colourings agree on, as `colorize --average` does."""
         calm = [Colorings(each.photo, each.seen, agreed(each.c[:, None])) for each in self.samples]
         return Drawn(calm, self.seconds * len(self.samples[0]))
 
 
 class Compared(NamedTuple):
-    """The working sizes beside each other: for each, its measures as made, its strength, and its measures with that."""
+    """The working sizes side by side: measures as made, strengths, and measures with that strength."""
 
     made: dict[int, Table]
     strengths: dict[int, float]
@@ -64,7 +64,7 @@ def draw(colorizer: Colorizer, photos: Sequence[Image.Image], side: int, seeds: 
     started = time.process_time()
     samples = [colorizer.samples(photo.convert("L"), seeds, detail=side) for photo in photos]
     for several in samples:
-        several[:]  # the way up to full size belongs to what a colouring costs
+        several[:]  # enlarging to full size is part of the cost
     return Drawn(samples, (time.process_time() - started) / (seeds * len(photos)))
 
 
@@ -80,7 +80,7 @@ def as_array(picture: Image.Image) -> Array:
 
 
 def equal_strength(drawn: Drawn, target: float) -> float:
-    """The strength at which the mean colourfulness of all colourings is the target."""
+    """The strength at which all colourings have the target as mean colourfulness."""
     curve = [0.0] + [
         float(np.mean([metrics.colorfulness(pictures(several, strength)) for several in drawn.samples]))
         for strength in STRENGTHS
@@ -94,7 +94,7 @@ def equal_strength(drawn: Drawn, target: float) -> float:
 
 
 def measured(drawn: Drawn, true: Sequence[Array], strength: float) -> Table:
-    """The measures of each photo, means over its seeds; NaN where a photo has too few dark pixels."""
+    """Measures of each photo, means over its seeds; NaN if a photo has too few dark pixels."""
     rows = []
     for several, truth in zip(drawn.samples, true, strict=True):
         lab = np.repeat(metrics.lab(truth[None]), len(several), axis=0)
@@ -116,14 +116,14 @@ def value(name: str, sums: dict[str, float], pixels: int) -> float:
 
 
 def difference(found: Array, other: Array) -> tuple[float, float]:
-    """Mean over photos of found - other, and how far its 95 % interval reaches (Student's t, of so many photos)."""
+    """Mean over photos of found - other, and the half width of its 95 % interval (Student's t)."""
     apart = (found - other)[~np.isnan(found - other)]
     reach = student.ppf(0.975, len(apart) - 1) * apart.std(ddof=1) / np.sqrt(len(apart))
     return float(apart.mean()), float(reach)
 
 
 def few_colors(picture: Image.Image) -> Image.Image:
-    """The picture in 256 colours, dithered, which makes a third of the file; rare colours are kept."""
+    """The picture in 256 dithered colours, a third of the file. Keeps rare colours."""
     palette = picture.quantize(256, Image.Quantize.MAXCOVERAGE)
     return picture.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
 
@@ -135,7 +135,7 @@ def told_apart(found: Table, other: Table) -> dict[str, float]:
 
 
 def table(tables: dict[int, Table], trained: int) -> str:
-    """The errors at each size and their differences from those at the size of the training."""
+    """The errors at each size, and their differences from those at the training's size."""
     titles = [
         f"{MEASURES[name].title}{', ' * bool(MEASURES[name].unit)}{MEASURES[name].unit}" for name in SHOWN
     ]
@@ -161,7 +161,7 @@ def by_photo(tables: dict[int, Table], names: Sequence[str]) -> str:
 
 
 def findings(tables: dict[int, Table], trained: int) -> str:
-    """What can be told apart from the size of the training, in words."""
+    """In words: what differs from the training's size beyond chance."""
     words = [
         f"{side} pixels are {'worse' if mean > 0 else 'better'} by {MEASURES[name].title}"
         for side, found in tables.items()
@@ -171,7 +171,7 @@ def findings(tables: dict[int, Table], trained: int) -> str:
 
 
 def compare(drawn: dict[int, Drawn], true: Sequence[Array], trained: int) -> Compared:
-    """Measure all sizes as made, and where they are as colourful as the size of the training."""
+    """Measure all sizes as made, and at the colourfulness of the training's size."""
     made = {side: measured(each, true, 1.0) for side, each in drawn.items()}
     goal = float(made[trained]["colorfulness"].mean())
     strengths = {side: equal_strength(each, goal) for side, each in drawn.items()} | {trained: 1.0}
@@ -181,21 +181,28 @@ def compare(drawn: dict[int, Drawn], true: Sequence[Array], trained: int) -> Com
 
 
 def figures(
-    options: argparse.Namespace, steps: int, trained: int, names: Sequence[str], seconds: dict[int, float], one: Compared,
-    mean: Compared, truth: float,
-) -> str:  # fmt: skip
+    options: argparse.Namespace,
+    steps: int,
+    trained: int,
+    names: Sequence[str],
+    seconds: dict[int, float],
+    one: Compared,
+    mean: Compared,
+    truth: float,
+) -> str:
     """The figures of docs/measurements/detail.md."""
     costs = [
         f"| {side} | {spent:.2f} | {one.strengths[side]:.2f} | {mean.strengths[side]:.2f} |"
         for side, spent in seconds.items()
     ]
     return f"""
-At equal colourfulness, {findings(one.equal, trained)}. Of the mean of {options.seeds} colourings, {findings(mean.equal, trained)}.
+At equal colourfulness, {findings(one.equal, trained)}. Of the mean of {options.seeds} colourings,
+{findings(mean.equal, trained)}.
 
 ## Single colourings, as colourful as at {trained} pixels
 
-In brackets: the mean difference from {trained} pixels over the photos, with its 95 % interval (Student's t). Bold: the interval
-excludes zero.
+In brackets: the mean difference from {trained} pixels over the photos, with its 95 % interval (Student's
+t). Bold: the interval excludes zero.
 
 {table(one.equal, trained)}
 
@@ -213,8 +220,8 @@ Colour distance by photo:
 
 ## Cost
 
-Processor seconds for a single colouring, from a photo in memory to its picture at full size; and the strengths that made single
-colourings and means as colourful as at {trained} pixels.
+Processor seconds for a single colouring, from a photo in memory to its picture at full size; and the
+strengths that made single colourings and means as colourful as at {trained} pixels.
 
 | shorter side | seconds | strength | of a mean |
 |---:|---:|---:|---:|
@@ -224,20 +231,16 @@ colourings and means as colourful as at {trained} pixels.
 
 *The first seed of each, as made.*
 
-{written_by(f"detail.py {options.model}")}. The model was trained at {trained} pixels. {len(names)} free photographs
-({", ".join(names)}), whole, {options.seeds} seeds each, {steps} steps, measured at their own size
-(colourfulness of the true ones: {truth:.1f}). Each table has {len(ERRORS) * (len(seconds) - 1)} comparisons. Almost black regions count in photos that have at least
-1 % of them.
+{written_by(f"detail.py {options.model}")}. The model was trained at {trained} pixels. {len(names)} free
+photographs ({", ".join(names)}), whole, {options.seeds} seeds each, {steps} steps, measured at their own
+size (colourfulness of the true ones: {truth:.1f}). Each table has {len(ERRORS) * (len(seconds) - 1)}
+comparisons. Almost black regions count in photos that have at least 1 % of them.
 """
 
 
 def main() -> None:
     """Colour, measure and write."""
-    parser = parser_for(__doc__)
-    parser.add_argument("model")
-    parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--seeds", type=int, default=4)
-    options = parser.parse_args()
+    options = parser_for(__doc__, seeds=4).parse_args()
     colorizer = Colorizer.load(options.model, options.models)
     trained = colorizer.config.data.size or 64
     photos = photographs()

@@ -1,9 +1,10 @@
-"""How much of a photo's colour each encoder tells, before any network has learnt to listen.
+"""How much each encoder says about a photo's colours, before any network has learnt to use it.
 
-    python benchmarks/encoders.py --data tiny-imagenet-200      # some minutes of two cores; writes docs/measurements/encoders.md
+    python benchmarks/encoders.py --data tiny-imagenet-200      # writes docs/measurements/encoders.md
 
-The chroma of the 64 places of an 8 x 8 grid is predicted from what an encoder sees there, by ridge regression on training photos,
-and so is the photo's category from means and maxima of the deepest map. Validation photos choose nothing here but the penalty.
+Takes some minutes on two cores. Ridge regression on training photos predicts the chroma of the 64 cells of an
+8 x 8 grid from the encoder's maps there, and the photo's category from means and maxima of the deepest map.
+Validation photos choose only the penalty.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ PENALTIES = (10.0, 30.0, 100.0, 300.0)
 AT_ONCE = 50
 
 
-def seen(encoder: Encoder, y: Tensor) -> tuple[list[Tensor], float]:
-    """The maps of all photos, and the seconds that each photo took."""
+def encoded(encoder: Encoder, y: Tensor) -> tuple[list[Tensor], float]:
+    """The maps of all photos, and seconds for each photo."""
     begun = time.perf_counter()
     with torch.inference_mode():
         parts = [[each.float() for each in encoder(part)] for part in y.split(AT_ONCE)]
@@ -46,7 +47,7 @@ def on_grid(maps: Tensor) -> Tensor:
 
 
 def predicted(x: Tensor, truth: Tensor, count: int, penalty: float) -> Tensor:
-    """What ridge regression on the first `count` rows says of the others; the penalty is for each photo's row."""
+    """What ridge regression on the first `count` rows predicts for the others. The penalty is per photo."""
     mean, spread = x[:count].mean(dim=0), x[:count].std(dim=0) + 1e-6
     x = (x - mean) / spread
     known, middle = x[:count], truth[:count].mean(dim=0)
@@ -62,7 +63,7 @@ def row(name: str, pack: Pack, train: int, validation: int) -> str:
     encoder = Encoder(config)
     if bfloat16_is_faster():
         convolve_in_bfloat16(encoder)
-    maps, seconds = seen(encoder, y)
+    maps, seconds = encoded(encoder, y)
     places = GRID * GRID
     truth = on_grid(c)
     known, asked = train * places, truth[train * places :]
@@ -77,7 +78,8 @@ def row(name: str, pack: Pack, train: int, validation: int) -> str:
     answers = [predicted(deepest, F.one_hot(label).float(), train, 10 * p).argmax(dim=1) for p in PENALTIES]
     right = max(float((answer == label[train:]).float().mean()) for answer in answers)
     both = explained(torch.cat([on_grid(each) for each in maps], dim=1))
-    shapes = ", ".join(f"{layer} {each.shape[-1]}x{each.shape[-1]}" for layer, each in zip(encoder.layers, maps, strict=True))  # fmt: skip
+    sides = [each.shape[-1] for each in maps]
+    shapes = ", ".join(f"{layer} {side}x{side}" for layer, side in zip(encoder.layers, sides, strict=True))
     return f"| {name} | {shapes} | {both:.1%} | {right:.0%} | {1000 * seconds:.0f} |"
 
 
@@ -96,8 +98,9 @@ def main() -> None:
 |---|---|---:|---:|---:|
 {chr(10).join(rows)}
 
-Chroma explained: the share of the spread of chroma (on an 8 x 8 grid) that ridge regression explains from the encoder's maps at
-the same place. Category named: the share of photos whose category, one of {len(pack.categories)}, it names from the deepest map.
+Chroma explained: the share of the spread of chroma (on an 8 x 8 grid) that ridge regression explains from
+the encoder's maps at the same place. Category named: the share of photos whose category, one of
+{len(pack.categories)}, it names from the deepest map.
 
 {written_by(f"encoders.py --data {pack.name}")}. It learns from {options.train:,} training photos of
 {pack.name}, {pack.size} pixels, and is asked about {options.validation} validation photos.

@@ -1,10 +1,10 @@
-"""Whether onnxruntime runs the network faster than torch does on this processor.
+"""Does onnxruntime run the network faster than torch, on this processor?
 
     taskset -c 1 python benchmarks/engines.py        # about two minutes; writes docs/measurements/engines.md
 
-The network with an encoder's features, at 64x64 photos and on one thread, as torch runs it in float32, as `Colorizer` has
-torch run it here, and as onnxruntime runs what `photochrom export` has written. All in one process and in turns, so that
-whatever else the machine does strikes all of them.
+The network with an encoder's features, on 64x64 photos and one thread: in torch with float32, in torch as
+`Colorizer` runs it here, and in onnxruntime from what `photochrom export` wrote. All take turns in one
+process, so that other work on the machine hits all of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Evaluate = Callable[[], object]
 
 
 def contenders(preset: str, work: Path) -> dict[tuple[str, int], Evaluate]:
-    """For each engine and batch, one evaluation of the same untrained network, which costs what a trained one does."""
+    """One evaluation of an untrained network, which costs as much as a trained one's, by engine and batch."""
     config = build(
         {"model": {"features": PRESETS[preset].features, "encoder": "vgg16"}, "data": {"size": SIZE}}
     )
@@ -104,10 +104,11 @@ def main() -> None:
 |---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-{written_by("engines.py")}, onnxruntime {version("onnxruntime")}, one thread. Photos of
-{SIZE}x{SIZE} per second through the network with vgg16's features, one evaluation each; a colouring takes 20. `Colorizer` convolves in
-{chosen} here, because `photochrom.precision` measured it to be faster; onnxruntime runs in float32. Medians of {ROUNDS} rounds in turns.
-Factors come from within each round, with their range; above 1, onnxruntime is faster.
+{written_by("engines.py")}, onnxruntime {version("onnxruntime")}, one thread. Photos of {SIZE}x{SIZE} per
+second through the network with vgg16's features, one evaluation each; a colouring takes 20. `Colorizer`
+convolves in {chosen} here, because `photochrom.precision` measured it to be faster; onnxruntime runs in
+float32. Medians of {ROUNDS} rounds in turns. Factors come from within each round, with their range; above
+1, onnxruntime is faster.
 """
     write_figures(REPORT, text)
 

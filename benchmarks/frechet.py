@@ -1,9 +1,11 @@
-"""How far FD-VGG16 depends on the number of photos, and what is left of it for ever more of them.
+"""How FD-VGG16 depends on the number of photos, and its limit for infinitely many.
 
-    python benchmarks/frechet.py photochrom-fast photochrom-v2 --data tiny-imagenet-200      # writes docs/measurements/frechet.md
+    python benchmarks/frechet.py photochrom-fast photochrom-v2 --data tiny-imagenet-200
+                                                            # writes docs/measurements/frechet.md
 
-A Frechet distance between two finite sets is above zero even where both come from one source, by a share that falls as 1 / N. So
-it is measured for nested sets of photos and extrapolated along a line in 1 / N (Chong & Forsyth 2020, section 4).
+A Frechet distance between two finite sets is above zero even if both come from one source; the excess falls
+as 1 / N. So this measures nested sets of photos, and extrapolates along a line in 1 / N (Chong & Forsyth
+2020, section 4).
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ TRUTH, OTHERS = "true photos", "other true photos"
 
 
 def features(candidate: Candidate, batch: Batch, vgg: VGG16) -> Array:
-    """What VGG16 sees in a batch that a candidate has coloured, (B,256)."""
+    """VGG16's features of a batch that a candidate has coloured, (B,256)."""
     y, c, _ = candidate.paint(batch)
     return metrics.frechet_features(metrics.vgg_features(vgg, render(y, c, 1.0)))
 
 
 def distances(found: Array, true: Array, counts: list[int]) -> list[float]:
-    """The distance between the two for so many photos, in the unit of reports, the mean over all parts of that size."""
+    """The distance for each number of photos, in reports' unit: the mean over all parts of that size."""
     values = []
     for count in counts:
         starts = range(0, len(true) - count + 1, count)
@@ -44,7 +46,7 @@ def distances(found: Array, true: Array, counts: list[int]) -> list[float]:
 
 
 def figures(rows: dict[str, list[float]], counts: list[int], photos: str, command: str) -> str:
-    """The figures of docs/measurements/frechet.md; a row may be short of the last counts."""
+    """The figures of docs/measurements/frechet.md. A row may lack the last counts."""
     lines = [
         f"| | {' | '.join(f'{count:,} photos' for count in counts)} | for ever more |",
         "|---|" + "---:|" * (len(counts) + 1),
@@ -56,14 +58,14 @@ def figures(rows: dict[str, list[float]], counts: list[int], photos: str, comman
     return f"""
 {chr(10).join(lines)}
 
-{written_by(command)}, on {photos}. FD-VGG16 between coloured and true
-photos, in thousands. Below the full number: the mean over disjoint parts. "for ever more": where a straight line in 1 / N through
-all of these ends.
+{written_by(command)}, on {photos}. FD-VGG16 between coloured and true photos, in thousands. Below the full
+number: the mean over disjoint parts. "for ever more": where a straight line in 1 / N through all of these
+ends.
 """
 
 
 def measured(photos: Packed, candidates: list[Candidate]) -> dict[str, Array]:
-    """Features of the photos by candidate, (N,256), in one order that was drawn by seed."""
+    """Features of the photos by candidate, (N,256), in one order drawn by seed."""
     vgg = VGG16.load()
     found: dict[str, list[Array]] = {candidate.name: [] for candidate in candidates}
     with Display() as display:

@@ -1,8 +1,9 @@
-"""Photos a second of a training on an NVIDIA GPU, with the network's passes replayed as CUDA graphs and without, in turns.
+"""Training speed on an NVIDIA GPU, with the network's passes replayed as CUDA graphs and without.
 
     python benchmarks/gpu.py [--data tiny-imagenet-200]
 
-Prints a table, as docs/measurements/gpu.md has one. Both of a pair read what the network is to see from one place in the GPU's memory.
+Prints a table of photos a second for docs/measurements/gpu.md. Both contenders of a pair read photos and
+features from the GPU's memory, and take turns.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ROUNDS, SECONDS, WARM_UP = 3, 3.0, 8
 
 
 def pair(pack: DataSet, preset: str, batch: int) -> list[Training]:
-    """V1 with an encoder, after some steps: one by one, and replayed."""
+    """V1 with an encoder, after some steps: kernel by kernel, and replayed."""
     config = build(
         {
             "model": {"features": PRESETS[preset].features, "encoder": "vgg16x2"},

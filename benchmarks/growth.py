@@ -1,10 +1,11 @@
-"""How cost grows: with the size of photos, with batch and width, and with the number of photos.
+"""How cost grows with the size of photos, with batch and width, and with the number of photos.
 
-    python benchmarks/growth.py        # some minutes; writes docs/measurements/growth.md and docs/measurements/growth.png
+    python benchmarks/growth.py        # some minutes; writes docs/measurements/growth.md and growth.png there
 
-Every row is fitted as cost = a * work ** exponent (least squares of the logarithms), where work is what an ideal program's
-cost would be proportional to. An exponent of 1 is that ideal; below 1, something fixed is in it; above 1 it grows faster than
-the work. Each time is processor time, of all threads, and the shortest of several: other programs disturb it least so.
+Fits cost = a * work ** exponent to every row, by least squares of the logarithms; an ideal program's cost is
+proportional to the work. So 1 is the ideal exponent; below 1, some cost is fixed; above 1, cost grows faster
+than the work. Times are processor times of all threads, and the shortest of several, which other programs
+disturb least.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ FASTER = 1.2  # an exponent above it is more than the noise of the fit
 
 @dataclass
 class Growth:
-    """One thing measured at several sizes."""
+    """One thing, measured at several sizes."""
 
     name: str
     unit: str  # of `at`
@@ -59,7 +60,7 @@ class Growth:
 
     @property
     def last_exponent(self) -> float:
-        """The slope between the two largest, where nothing fixed hides what grows."""
+        """The slope between the two largest sizes, where fixed costs hide least."""
         return float(np.diff(np.log(self.seconds[-2:]))[0] / np.diff(np.log(self.work[-2:]))[0])
 
 
@@ -82,14 +83,14 @@ def grow(
     make: Callable[[int], Callable[[], object]],
     times: int = 5,
 ) -> Growth:
-    """Measure what `make` makes for each size."""
+    """Measure what `make` returns for each size."""
     growth = Growth(name, unit, at, [work(n) for n in at], [best(make(n), times) for n in at])
     print(line(growth), flush=True)
     return growth
 
 
 def in_memory(size: int, count: int = 64) -> Pack:
-    """A data set of noise, half of it to validate."""
+    """A data set of noise, half of it for validation."""
     photos = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
     split = np.repeat(["train", "validation"], count // 2)
     names = [str(n) for n in range(count)]
@@ -97,7 +98,7 @@ def in_memory(size: int, count: int = 64) -> Pack:
 
 
 def training_step(size: int, batch: int, features: Sequence[int]) -> Callable[[], object]:
-    """A whole step of V1's training."""
+    """One step of V1's training."""
     values: dict[str, Any] = {"model": {"features": features}, "training": {"batch_size": batch}}
     training = Training(build(values | {"stages": [{"perceptual": 0.0}]}), in_memory(size))
     return lambda: train_step(training)
@@ -106,7 +107,7 @@ def training_step(size: int, batch: int, features: Sequence[int]) -> Callable[[]
 def network(
     size: int, batch: int = 1, features: Sequence[int] = PRESETS["small"].features, attention: int = 2
 ) -> Callable[[], object]:
-    """One evaluation of the network, as sampling does it."""
+    """One evaluation of the network, as in sampling."""
     unet = UNet(ModelConfig(features=tuple(features), attention=attention)).eval()
     xt, t, y = torch.randn(batch, 2, size // 2, size // 2), torch.zeros(1), torch.randn(batch, 1, size, size)
 
@@ -118,14 +119,14 @@ def network(
 
 
 def multiply_adds(work: Callable[[], object]) -> float:
-    """What the network computes, by torch's counter."""
+    """Multiply-adds of the network, by torch's counter."""
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops() / 2
 
 
 def attention_rows() -> list[str]:
-    """How much of an evaluation is attention, by photo size: at the two coarsest levels (the default), and at one."""
+    """Attention's share of an evaluation by photo size: at the two coarsest levels, and at one."""
     rows = []
     for size in (*SIZES, 1024):
         plain, one, two = (network(size, attention=levels) for levels in (0, 1, 2))
@@ -141,7 +142,7 @@ def attention_rows() -> list[str]:
 
 
 def data_sets(work: Path, counts: Sequence[int]) -> list[Growth]:
-    """Opening a packed data set of N photos, and drawing a batch of it."""
+    """Open a packed data set of N photos, and draw a batch."""
     folders = {}
     for count in counts:
         folders[count] = work / f"{count}"
@@ -169,7 +170,7 @@ def data_sets(work: Path, counts: Sequence[int]) -> list[Growth]:
 
 
 def importing(work: Path, counts: Sequence[int], shards: bool) -> Growth:
-    """Importing N photos of 64 pixels."""
+    """Import N photos of 64 pixels."""
     source = work / "files"
 
     def make(count: int) -> Callable[[], object]:
@@ -187,7 +188,7 @@ def importing(work: Path, counts: Sequence[int], shards: bool) -> Growth:
 
 
 def colouring(work: Path) -> Growth:
-    """One photo through `Colorizer` at one step: the network sees 64 pixels, all else is at full size."""
+    """One photo through `Colorizer` in one step: the network works at 64 pixels, the rest at full size."""
     make_model(work / "models", "none")
     colorizer = Colorizer.load("none", work / "models")
 
@@ -205,12 +206,13 @@ def colouring(work: Path) -> Growth:
 def line(growth: Growth) -> str:
     """A row of the table."""
     times = " / ".join(f"{1000 * seconds:,.3g}" for seconds in growth.seconds)
+    first = f"| {growth.name} | {_sizes(growth)} | {times}"
     if growth.work[0] == growth.work[-1]:
         ratio = growth.seconds[-1] / growth.seconds[0]
         times_larger = growth.at[-1] // growth.at[0]
-        return f"| {growth.name} | {_sizes(growth)} | {times} | {ratio:.1f} times for {times_larger:,} times as many | |"
+        return f"{first} | {ratio:.1f} times for {times_larger:,} times as many | |"
     faster = " **faster than the work**" if growth.last_exponent > FASTER else ""
-    return f"| {growth.name} | {_sizes(growth)} | {times} | {growth.exponent:.2f} | {growth.last_exponent:.2f}{faster} |"
+    return f"{first} | {growth.exponent:.2f} | {growth.last_exponent:.2f}{faster} |"
 
 
 def _sizes(growth: Growth) -> str:
@@ -218,7 +220,7 @@ def _sizes(growth: Growth) -> str:
 
 
 def plot(growths: Sequence[Growth]) -> bytes:
-    """Each against its size, beside a line of slope 1."""
+    """Each cost against its size, beside a line of slope 1."""
     import io
 
     figure, axes = plt.subplots(1, 4, figsize=(16, 4), layout="constrained")
@@ -307,21 +309,23 @@ def main() -> None:
 |---|---|---|---|---|
 {chr(10).join(line(growth) for growth in growths)}
 
-The exponent is that of cost = a * work ** exponent. The work is the number of pixels, of photos, or (for width) of multiply-adds.
-1 is ideal; less means that something fixed is in it. The last column is the exponent between the two largest sizes, where the fixed
-part matters least. Times are processor times of all threads, the shortest of several.
+The exponent is that of cost = a * work ** exponent. The work is the number of pixels, of photos, or (for
+width) of multiply-adds. 1 is ideal; less means that something fixed is in it. The last column is the
+exponent between the two largest sizes, where the fixed part matters least. Times are processor times of all
+threads, the shortest of several.
 
 ## Attention
 
-Its share of one evaluation, in multiply-adds and in time, at the two coarsest levels (the default) and at the coarsest alone
-(`--attention 1`):
+Its share of one evaluation, in multiply-adds and in time, at the two coarsest levels (the default) and at
+the coarsest alone (`--attention 1`):
 
 | photo | places | multiply-adds | time | `--attention 1`: multiply-adds | time | milliseconds |
 |---|---|---|---|---|---|---|
 {chr(10).join(attention)}
 
-{written_by("growth.py")}, trainings in {for_training("auto")}, with {torch.get_num_threads()} threads, preset
-`small`, 64x64 unless a row says otherwise. Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.
+{written_by("growth.py")}, trainings in {for_training("auto")}, with {torch.get_num_threads()} threads,
+preset `small`, 64x64 unless a row says otherwise. Load of the machine at the end: {os.getloadavg()[0]:.1f}
+on {os.cpu_count()} cores.
 """
     write_figures(MEASUREMENTS / "growth.md", text)
     print(text)

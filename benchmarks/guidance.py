@@ -1,10 +1,11 @@
-"""What guidance on the encoder, and taking what several colourings agree on, do to the colours of trained models.
+"""What guidance on the encoder, and agreement of several colourings, do to trained models' colours.
 
     python benchmarks/guidance.py photochrom-v2 --data tiny-imagenet-200 --guidance 1 1.25 1.5 2
     python benchmarks/guidance.py photochrom-fast --data tiny-imagenet-200 --average 1 4
 
-Prints the measures as made, and where strength makes the rows as colourful as the true photos or 85 % of that. The report with
-intervals is in reports/guidance. Validation photos are for choosing by; --split test is for what has been chosen.
+Prints the measures as made, and where strength makes the rows as colourful as the true photos, or 85 % of
+that. reports/guidance has the report with intervals. Choose on validation photos, and measure the choice with
+--split test.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SHOWN = ("ab", "ciede2000", "psnr", "dark_error", "false_color")
 
 
 def candidate(model: str, models: Path, pack: DataSet, guidance: float | None, average: int) -> Candidate:
-    """A model, guided by so much, and what so many of its colourings agree on."""
+    """A model with some guidance, and the agreement of some of its colourings."""
     found = model_at_size(model, models, pack, guidance=guidance, average=average)
     calm = f"what {average} agree on" if average > 1 else "one"
     return replace(found, name=f"{found.name}, guidance {found.facts['guidance']:g}, {calm}")

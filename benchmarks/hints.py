@@ -1,16 +1,16 @@
-"""Whether a hint gives an object its colour and leaves the rest alone, on ten pictures.
+"""Does a hint give an object its colour and leave the rest alone? On ten pictures.
 
-    python benchmarks/hints.py photochrom-v2 [--models models]      # writes docs/measurements/hints.md and docs/measurements/hints.png
+    python benchmarks/hints.py photochrom-v2 [--models models]
 
-Crops of the free photographs of the data set `demo`. The hinted places and the objects' outlines were chosen by hand, before
-a result was seen; no outline is known to the model.
+Writes docs/measurements/hints.md and hints.png there. Colours crops of the photos of the data set `demo`.
+Hinted places and outlines of objects were chosen by hand, before any result was seen; the model knows no
+outline.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,14 +30,14 @@ from photochrom.files import write_bytes
 from photochrom.pictures import png, sheet
 
 TILE = 160  # pixels of a picture on the sheet
-BORDER = 0.03  # of the shorter side: so near to an outline, pixels are neither the object nor the rest
-PLACE = 0.02  # of the shorter side: the radius of what counts as the hinted place
+BORDER = 0.03  # of the shorter side; pixels this near to an outline are neither object nor rest
+PLACE = 0.02  # of the shorter side: radius of the hinted place
 NOTICED = 2.3  # a just noticeable difference
 Points = tuple[tuple[int, int], ...]
 
 
 class Case(NamedTuple):
-    """A hint on an object, in pixels of the whole photograph."""
+    """A hint on an object, in pixels of the whole photo."""
 
     name: str
     photo: str
@@ -50,7 +50,8 @@ class Case(NamedTuple):
 CASES = (
     Case(
         "space suit", "astronaut", (0, 150, 360, 510), (120, 310), (40, 90, 200),
-        ((60, 250), (112, 215), (160, 265), (232, 295), (240, 330), (240, 480), (190, 460), (150, 480), (105, 510),
+        ((60, 250), (112, 215), (160, 265), (232, 295), (240, 330), (240, 480), (190, 460),
+         (150, 480), (105, 510),
          (35, 510), (25, 440), (45, 400), (48, 335), (35, 325)),
     ),
     Case(
@@ -59,13 +60,16 @@ CASES = (
     ),
     Case(
         "hair", "astronaut", (110, 0, 340, 230), (225, 40), (170, 40, 30),
-        ((157, 70), (185, 25), (235, 14), (285, 40), (300, 85), (292, 125), (275, 132), (268, 85), (240, 65), (200, 75),
+        ((157, 70), (185, 25), (235, 14), (285, 40), (300, 85), (292, 125), (275, 132), (268, 85),
+         (240, 65), (200, 75),
          (182, 130), (165, 120)),
     ),
     Case(
         "saucer", "coffee", (60, 0, 500, 400), (130, 200), (30, 80, 180),
-        ((85, 190), (110, 120), (165, 80), (175, 150), (190, 235), (200, 300), (250, 330), (330, 345), (400, 310),
-         (410, 230), (395, 190), (410, 110), (470, 200), (470, 260), (420, 330), (340, 375), (240, 375), (150, 330),
+        ((85, 190), (110, 120), (165, 80), (175, 150), (190, 235), (200, 300), (250, 330),
+         (330, 345), (400, 310),
+         (410, 230), (395, 190), (410, 110), (470, 200), (470, 260), (420, 330), (340, 375),
+         (240, 375), (150, 330),
          (95, 260)),
     ),
     Case(
@@ -74,7 +78,8 @@ CASES = (
     ),
     Case(
         "evening sky", "rocket", (205, 40, 438, 350), (250, 150), (120, 50, 60),
-        ((205, 40), (438, 40), (438, 350), (350, 350), (336, 280), (336, 180), (330, 130), (310, 130), (308, 180),
+        ((205, 40), (438, 40), (438, 350), (350, 350), (336, 280), (336, 180), (330, 130),
+         (310, 130), (308, 180),
          (308, 280), (290, 350), (205, 350)),
     ),
     Case(
@@ -91,23 +96,24 @@ CASES = (
     ),
     Case(
         "wall", "grace_hopper", (150, 0, 512, 362), (440, 200), (60, 140, 80),
-        ((300, 0), (512, 0), (512, 362), (450, 360), (375, 320), (355, 290), (375, 200), (372, 90), (350, 60), (310, 20)),
+        ((300, 0), (512, 0), (512, 362), (450, 360), (375, 320), (355, 290), (375, 200),
+         (372, 90), (350, 60), (310, 20)),
     ),
 )  # fmt: skip
 
 
 class Found(NamedTuple):
-    """Means of CIELAB (a,b) distances of one case, over its seeds."""
+    """Mean CIELAB (a,b) distances of one case, over its seeds."""
 
     place: tuple[float, float]  # to the hint's colour, without and with the hint
     whole: tuple[float, float]  # the same over the whole object
     object: float  # how far the hint moves the object's colours
-    rest: float  # and the colours of the rest
-    otherwise: float  # how far another seed moves those of the rest
+    rest: float  # how far it moves the colours of the rest
+    otherwise: float  # how far another seed moves the colours of the rest
 
 
 def masks(case: Case) -> tuple[Array, Array, Array]:
-    """Which pixels of the crop are the hinted place, the object, and the rest: (H,W) each."""
+    """The pixels of the crop's hinted place, object and rest: (H,W) each."""
     left, top, right, bottom = case.crop
     size, shorter = (right - left, bottom - top), min(right - left, bottom - top)
     drawn = Image.new("L", size)
@@ -120,14 +126,14 @@ def masks(case: Case) -> tuple[Array, Array, Array]:
 
 
 def wanted(gray: Image.Image, rgb: tuple[int, int, int]) -> Array:
-    """CIELAB (H,W,3) of a photo that has the hint's chroma everywhere, as far as each luma allows it."""
+    """CIELAB (H,W,3) of the photo with the hint's chroma everywhere, as far as each luma allows."""
     _, c = color.from_rgb(torch.tensor(rgb, dtype=torch.float32).reshape(1, 3, 1, 1) / 255)
     y = luma_tensor(gray)
     return metrics.lab(as_array(to_images(y, c.expand(1, 2, *y.shape[2:]))[0]))
 
 
 def compared(case: Case, gray: Image.Image, plain: Sequence[Array], hinted: Sequence[Array]) -> Found:
-    """Colourings without and with the hint, CIELAB (H,W,3), of the same seeds."""
+    """Compare colourings without and with the hint, CIELAB (H,W,3), of the same seeds."""
     place, inside, rest = masks(case)
     goal = wanted(gray, case.rgb)
 
@@ -145,7 +151,7 @@ def compared(case: Case, gray: Image.Image, plain: Sequence[Array], hinted: Sequ
 
 
 def marked(gray: Image.Image, case: Case) -> Image.Image:
-    """The gray picture with the hint and the object's outline on it."""
+    """The gray picture with the hint and the object's outline."""
     picture, (left, top) = gray.convert("RGB"), case.crop[:2]
     draw, radius = ImageDraw.Draw(picture), min(gray.size) / 22
     draw.polygon([(x - left, y - top) for x, y in case.outline], outline="yellow")
@@ -157,8 +163,8 @@ def marked(gray: Image.Image, case: Case) -> Image.Image:
 def figures(options: argparse.Namespace, found: dict[str, Found]) -> str:
     """The figures of docs/measurements/hints.md."""
     rows = [
-        f"| {name} | {f.place[0]:.1f} → {f.place[1]:.1f} | {f.whole[0]:.1f} → {f.whole[1]:.1f} | {f.object:.1f} | {f.rest:.1f} "
-        f"| {f.otherwise:.1f} |"
+        f"| {name} | {f.place[0]:.1f} → {f.place[1]:.1f} | {f.whole[0]:.1f} → {f.whole[1]:.1f} "
+        f"| {f.object:.1f} | {f.rest:.1f} | {f.otherwise:.1f} |"
         for name, f in found.items()
     ]
     place, whole = (
@@ -168,29 +174,28 @@ def figures(options: argparse.Namespace, found: dict[str, Found]) -> str:
     halved = sum(f.whole[1] < f.whole[0] / 2 for f in found.values())
     held = sum(f.rest < NOTICED for f in found.values())
     return f"""
-The hint brings its object to less than half the distance from its colour on {halved} of {len(found)} pictures. The rest changes by less than is
-noticed on {held}.
+The hint brings its object to less than half the distance from its colour on {halved} of {len(found)}
+pictures. The rest changes by less than is noticed on {held}.
 
-| picture | hinted place: distance from the hint's colour without → with it | the same over the whole object | the hint moves the object | the rest | another seed moves the rest |
+| picture | hinted place: distance from the hint's colour without → with it | \
+the same over the whole object | the hint moves the object | the rest | another seed moves the rest |
 |---|---|---|---:|---:|---:|
 {chr(10).join(rows)}
-| **mean** | {place[0]:.1f} → {place[1]:.1f} | {whole[0]:.1f} → {whole[1]:.1f} | {moved:.1f} | {rest:.1f} | {otherwise:.1f} |
+| **mean** | {place[0]:.1f} → {place[1]:.1f} | {whole[0]:.1f} → {whole[1]:.1f} | {moved:.1f} | \
+{rest:.1f} | {otherwise:.1f} |
 
-All distances are means of (a,b) in CIELAB, where {NOTICED} is a just noticeable difference. The hint's colour is its chroma laid over
-the photo's luma. What lies within {BORDER:.0%} of the shorter side around an outline counts as neither object nor rest.
+All distances are means of (a,b) in CIELAB, where {NOTICED} is a just noticeable difference. The hint's
+colour is its chroma laid over the photo's luma. What lies within {BORDER:.0%} of the shorter side around an
+outline counts as neither object nor rest.
 
-{written_by(f"hints.py {options.model}")}: one `--hint` on each of {len(found)} crops of free photographs, {options.seeds}
-seeds, the same with and without the hint.
+{written_by(f"hints.py {options.model}")}: one `--hint` on each of {len(found)} crops of free photographs,
+{options.seeds} seeds, the same with and without the hint.
 """
 
 
 def main() -> None:
     """Colour, measure and write."""
-    parser = parser_for(__doc__)
-    parser.add_argument("model")
-    parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--seeds", type=int, default=4)
-    options = parser.parse_args()
+    options = parser_for(__doc__, seeds=4).parse_args()
     colorizer = Colorizer.load(options.model, options.models)
     photos = photographs()
     found: dict[str, Found] = {}

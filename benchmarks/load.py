@@ -1,12 +1,13 @@
-"""What the server does under load, on this machine: run it when nothing else runs.
+"""What the server does under load, on this machine. Run it when nothing else runs.
 
-50 photos of 64x64 pixels posted at once, 20 steps: every one is answered or politely refused (503 with Retry-After, after
-which it is posted again), while a prober asks for /api/health. How many photos per second that is, beside `Colorizer` on
-the same photos in batches, in turns, since machines wobble; and one photo of 12 megapixels.
+Posts 50 photos of 64x64 pixels at once, 20 steps. The server answers each or refuses it politely (503 with
+Retry-After, then it is posted again), while a prober asks for /api/health. Counts photos per second beside
+`Colorizer` on the same photos in batches, in turns, because machines vary; and times one photo of 12
+megapixels.
 
     python benchmarks/load.py [--model DIR] [--photos 50] [--clients 50] [--rounds 5] [--queue 64 16]
 
-Without --model, a network of the preset `small` with random weights is used: its speed is the same.
+Without --model it uses the preset `small` with random weights, which are as fast.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def gray_photo(size: tuple[int, int], seed: int, format: str) -> bytes:
 
 
 def random_model(folder: ModelFolder) -> None:
-    """The preset `small`, not trained."""
+    """The preset `small`, untrained."""
     config = build({"model": {"features": PRESETS["small"].features}, "data": {"size": 64}})
     folder.path.mkdir(parents=True)
     files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
@@ -60,7 +61,7 @@ def random_model(folder: ModelFolder) -> None:
 
 
 def post(port: int, model: str, photo: bytes, format: str = "png") -> tuple[int, float, bytes]:
-    """Colour one photo: status, Retry-After, and the answer."""
+    """Post one photo. Returns status, Retry-After and answer."""
     fields = {"model": model, "steps": str(STEPS), "format": format}
     parts = [
         f'--x\r\nContent-Disposition: form-data; name="{n}"\r\n\r\n{v}\r\n'.encode()
@@ -82,7 +83,7 @@ def post(port: int, model: str, photo: bytes, format: str = "png") -> tuple[int,
 
 
 class Prober(threading.Thread):
-    """Asks for /api/health twenty times a second, and remembers how long each answer took."""
+    """Asks for /api/health twenty times a second, and records the time of each answer."""
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
@@ -99,7 +100,10 @@ class Prober(threading.Thread):
 
 
 def storm(port: int, model: str, photos: list[bytes], clients: int) -> tuple[float, Counter[int], int]:
-    """All photos at once; those refused come again. Returns seconds, answers by status, and how many were coloured."""
+    """Post all photos at once, and refused ones again.
+
+    Returns seconds, answers by status, and the number coloured.
+    """
     answers: Counter[int] = Counter()
     waiting, lock, coloured = list(photos), threading.Lock(), 0
 
@@ -131,7 +135,7 @@ def storm(port: int, model: str, photos: list[bytes], clients: int) -> tuple[flo
 
 
 def peak_megabytes(process: int) -> float:
-    """The most memory that a process has held, where Linux tells."""
+    """The most memory that a process has held, if Linux tells."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -140,7 +144,7 @@ def peak_megabytes(process: int) -> float:
 
 
 def alone(colorizer: Colorizer, photos: list[bytes]) -> float:
-    """Seconds of `Colorizer` on all photos in batches, files to files."""
+    """Seconds of `Colorizer` for all photos in batches, from files to files."""
     begun = time.perf_counter()
     for picture in colorizer([Image.open(io.BytesIO(photo)) for photo in photos], steps=STEPS):
         picture.save(io.BytesIO(), "PNG")
@@ -148,7 +152,7 @@ def alone(colorizer: Colorizer, photos: list[bytes]) -> float:
 
 
 def measure(models: Path, name: str, options: argparse.Namespace, queue: int) -> dict[str, Any]:
-    """Start a server, storm it, in turns with `Colorizer` alone, and end it."""
+    """Start a server, storm it in turns with `Colorizer` alone, and stop it."""
     colorizer = Colorizer.load(name, models)
     command = [
         sys.executable,
@@ -197,13 +201,16 @@ def measure(models: Path, name: str, options: argparse.Namespace, queue: int) ->
     quantiles = statistics.quantiles(probes, n=100)
     posted = options.photos * options.rounds
     return {
-        "photos": posted, "at once": options.photos, "clients at once": options.clients, "places in the queue": queue,
+        "photos": posted, "at once": options.photos, "clients at once": options.clients,
+        "places in the queue": queue,
         "answers by status": dict(answers), "coloured": coloured, "lost": posted - coloured,
         "photos per second": round(statistics.median(rates), 1),
-        "share of Colorizer alone": round(statistics.median(shares), 2), "least": round(min(shares), 2), "most": round(max(shares), 2),
+        "share of Colorizer alone": round(statistics.median(shares), 2),
+        "least": round(min(shares), 2), "most": round(max(shares), 2),
         "health p50 ms": round(1000 * quantiles[49], 1), "health p99 ms": round(1000 * quantiles[98], 1),
         "health probes": len(probes), "memory before MB": round(before), "memory after MB": round(after),
-        "12 megapixels": statuses, "12 megapixels, seconds": round(twelve, 2), "exit code after SIGTERM": code,
+        "12 megapixels": statuses, "12 megapixels, seconds": round(twelve, 2),
+        "exit code after SIGTERM": code,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What the scripts in this folder share: their arguments, the machine they name, and the pages they write."""
+"""What the scripts in this folder share: arguments, the machine's name, and pages."""
 
 from __future__ import annotations
 
@@ -19,9 +19,19 @@ BEGIN = "<!-- Figures: a script writes what follows. -->"
 END = "<!-- End of the figures. -->"
 
 
-def parser_for(about: str | None, data: str | None = None) -> argparse.ArgumentParser:
-    """A parser with the script's own docstring. data: adds --data, with this default; "" makes people name it."""
+def parser_for(
+    about: str | None, data: str | None = None, seeds: int | None = None
+) -> argparse.ArgumentParser:
+    """A parser with the script's docstring.
+
+    data: adds --data with this default; "" makes it required. seeds: adds MODEL, --models, and --seeds with
+    this default.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if seeds is not None:
+        parser.add_argument("model")
+        parser.add_argument("--models", type=Path, default=Path("models"))
+        parser.add_argument("--seeds", type=int, default=seeds)
     if data is not None:
         parser.add_argument(
             "--data", default=data or None, required=not data, help="a data set's name or folder"
@@ -31,7 +41,7 @@ def parser_for(about: str | None, data: str | None = None) -> argparse.ArgumentP
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, if the system tells it."""
     about = Path("/proc/cpuinfo")
     lines = about.read_text().splitlines() if about.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]

@@ -1,11 +1,11 @@
-"""How fast our network trains beside those of other projects and beside a bare convolution, and how fast batches are read.
+"""Training speed beside other projects' networks and a bare convolution, and the speed of reading batches.
 
     pip install -e '.[bench]'
     python benchmarks/peers.py
 
-One process, contenders in turn (A B C D, A B C D, ...), so that whatever else the machine does hits all of them. Each
-does the whole work of a training step on 64x64 photos: forward, mean square error, backward, AdamW. Prints a Markdown
-table and writes docs/measurements/peers.md.
+Contenders take turns in one process (A B C D, A B C D, ...), so that other work on the machine hits all of
+them. Each does a whole training step on 64x64 photos: forward, mean square error, backward, AdamW. Prints a
+Markdown table and writes docs/measurements/peers.md.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Contender = tuple[nn.Module, Callable[[], torch.Tensor]]  # a network, and a cal
 
 
 def training_step(network: nn.Module, predict: Callable[[], torch.Tensor], arithmetic: str) -> Step:
-    """One step of the network's training, towards a fixed target; bfloat16 as autocast has it."""
+    """One training step towards a fixed target; bfloat16 by autocast."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
     target = torch.randn_like(predict().detach())
 
@@ -64,7 +64,7 @@ def training_step(network: nn.Module, predict: Callable[[], torch.Tensor], arith
 def ours(
     batch: int, scale: int = 2, features: tuple[int, ...] = FEATURES, compiled: bool = False
 ) -> Contender:
-    """Luma at full size and noisy chroma at 1/scale, to chroma."""
+    """From luma at full size and noisy chroma at 1/scale to chroma."""
     network = UNet(ModelConfig(features=features, chroma_scale=scale))
     call = torch.compile(network) if compiled else network
     y, xt = torch.randn(batch, 1, SIZE, SIZE), torch.randn(batch, 2, SIZE // scale, SIZE // scale)
@@ -73,7 +73,7 @@ def ours(
 
 
 def diffusers_unet(batch: int) -> Contender:
-    """Gray and noisy RGB, to RGB: the common way to condition on a gray photo."""
+    """From gray and noisy RGB to RGB: the usual way to condition on a gray photo."""
     import diffusers
 
     make: Any = diffusers.UNet2DModel
@@ -92,7 +92,7 @@ def diffusers_unet(batch: int) -> Contender:
 
 
 def lucidrains_unet(batch: int) -> Contender:
-    """The same job for lucidrains' network."""
+    """The same task for lucidrains' network."""
     from denoising_diffusion_pytorch import Unet  # type: ignore[import-untyped]
 
     multiples = tuple(features // FEATURES[0] for features in FEATURES)
@@ -102,7 +102,7 @@ def lucidrains_unet(batch: int) -> Contender:
 
 
 def seconds(step: Step, times: int = 1) -> float:
-    """How long one call takes, as the mean of `times` in a row."""
+    """Seconds of one call: the mean of `times` in a row."""
     begun = time.perf_counter()
     for _ in range(times):
         step()
@@ -122,7 +122,7 @@ def say(text: str) -> None:
 def in_turns(
     steps: dict[str, tuple[Step, float]], repetitions: int, times: int = 1
 ) -> dict[str, list[float]]:
-    """What each step comes to a second, round after round, after a warm-up; each is given with what one call is worth."""
+    """Steps a second, round after round, after a warm-up. Each step comes with what one call of it counts."""
     for name, (step, _) in steps.items():
         say(f"warming up: {name}, {seconds(step):.1f} s")
     rates: dict[str, list[float]] = {name: [] for name in steps}
@@ -156,7 +156,8 @@ def compare_networks(batch: int, repetitions: int) -> str:
             steps[f"{name} | {arithmetic}"] = (training_step(network, predict, arithmetic), batch)
     rates = in_turns(steps, repetitions)
     lines = [
-        "| network | parameters | arithmetic | photos/s | ours is faster by | ours in bfloat16 is faster by |",
+        "| network | parameters | arithmetic | photos/s | ours is faster by "
+        "| ours in bfloat16 is faster by |",
         "|---|---|---|---|---|---|",
     ]
     goals = []
@@ -165,7 +166,8 @@ def compare_networks(batch: int, repetitions: int) -> str:
         alike, rounded = (factors(rates[f"{first} | {a}"], found) for a in (arithmetic, "bfloat16"))
         cells = ["", ""] if name == first else [median_of(alike), median_of(rounded)]
         lines.append(
-            f"| {name} | {millions[name]:.1f} M | {arithmetic} | {median_of(found, 2)} | {' | '.join(cells)} |"
+            f"| {name} | {millions[name]:.1f} M | {arithmetic} | {median_of(found, 2)} "
+            f"| {' | '.join(cells)} |"
         )
         if name in GOALS and arithmetic == "float32":
             for how, ratios in (
@@ -179,7 +181,7 @@ def compare_networks(batch: int, repetitions: int) -> str:
 
 
 def convolution(batch: int, layout: torch.memory_format, arithmetic: str) -> tuple[Step, float]:
-    """A 3x3 convolution of 64 channels over maps as large as chroma, forward and backward; and its multiply-adds."""
+    """A 3x3 convolution of 64 channels over maps of chroma's size, and its multiply-adds; with backward."""
     side = SIZE // 2
     conv = nn.Conv2d(64, 64, 3, padding=1).to(memory_format=layout)
     x = torch.randn(batch, 64, side, side).to(memory_format=layout).requires_grad_()
@@ -196,7 +198,7 @@ def convolution(batch: int, layout: torch.memory_format, arithmetic: str) -> tup
 
 
 def compare_with_convolution(batch: int, repetitions: int) -> str:
-    """The multiply-adds a second of the small preset's training step, compiled or not, and of a convolution that does nothing else."""
+    """Multiply-adds a second of the small preset's training step, compiled or not, and of a convolution."""
     steps: dict[str, tuple[Step, float]] = {}
     compiling: dict[str, float] = {}
     for arithmetic in ARITHMETIC:
@@ -236,7 +238,7 @@ def verdict(goal: str, found: float, wanted: float, digits: int = 1) -> str:
 
 
 def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
-    """How many photos per second are read at random, beside how many the small preset trains on."""
+    """Photos per second read at random, beside those that the small preset trains on."""
     stage = {"perceptual": 0.0}
     options = {"batch_size": batch, "precision": "fp32"}
     values = {"model": {"features": PRESETS["small"].features}, "training": options, "stages": [stage]}
@@ -257,8 +259,10 @@ def compare_reading(pack: Pack, batch: int, repetitions: int) -> str:
         [
             "| | photos/s |",
             "|---|---|",
-            f"| reading batches at random from {pack.count('train'):,} packed photos | {median_of(reading, 0)} |",
-            f"| a training step of the small preset ({', '.join(map(str, PRESETS['small'].features))}) | {median_of(trained)} |",
+            f"| reading batches at random from {pack.count('train'):,} packed photos "
+            f"| {median_of(reading, 0)} |",
+            f"| a training step of the small preset ({', '.join(map(str, PRESETS['small'].features))}) "
+            f"| {median_of(trained)} |",
             "",
             verdict(f"{READING_GOAL} times as fast as training", ratio, READING_GOAL),
         ]
@@ -275,22 +279,24 @@ def figures(networks: str, convolutions: str, reading: str, batch: int, repetiti
 
 {networks}
 
-Forward, backward and AdamW at features {", ".join(map(str, FEATURES))}, {SIZE}x{SIZE} photos, batches of {batch}.
+Forward, backward and AdamW at features {", ".join(map(str, FEATURES))}, {SIZE}x{SIZE} photos, batches of
+{batch}.
 
 ## Beside a bare convolution
 
 {convolutions}
 
-Multiply-adds a second of a training step of the small preset ({", ".join(map(str, PRESETS["small"].features))}), batches of {2 * batch}, and of a 3x3 convolution of 64
+Multiply-adds a second of a training step of the small preset
+({", ".join(map(str, PRESETS["small"].features))}), batches of {2 * batch}, and of a 3x3 convolution of 64
 channels over maps of {SIZE // 2}x{SIZE // 2}, forward and backward.
 
 ## Reading
 
 {reading}
 
-{written_by("peers.py")}, {torch.get_num_threads()} threads, {platform.system()}, Python {platform.python_version()}, {packages}.
-All in one process and in turns, {repetitions} rounds after a warm-up; medians, with the range in brackets. Factors come from within
-each round.
+{written_by("peers.py")}, {torch.get_num_threads()} threads, {platform.system()}, Python
+{platform.python_version()}, {packages}. All in one process and in turns, {repetitions} rounds after a
+warm-up; medians, with the range in brackets. Factors come from within each round.
 """
 
 

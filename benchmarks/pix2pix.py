@@ -1,8 +1,9 @@
-"""Baseline (c): a conditional GAN. The same network as generator, L1 and a PatchGAN as its losses.
+"""Baseline (c): a conditional GAN. The same network as generator, with L1 and a PatchGAN as losses.
 
-Source: Isola et al. 2017 (pix2pix), equations 1 to 4 and section 3.3 (Adam with beta1 = 0.5 and a learning rate of 2e-4,
-L1 weighted 100). What is not theirs: the generator predicts chroma and takes luma as given, like all rows but (b); the
-discriminator is the package's, with spectral instead of batch normalisation and patches of 34 pixels, half of a photo of 64.
+Source: Isola et al. 2017 (pix2pix), equations 1 to 4 and section 3.3 (Adam with beta1 = 0.5 and a learning
+rate of 2e-4, L1 weighted 100). Two things differ. The generator predicts chroma and takes luma as given, like
+all rows but (b). The discriminator is the package's, with spectral instead of batch normalisation, and
+patches of 34 pixels, half of a photo of 64.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Contest(Backward):
         )
 
     def gradients(self, batch: Noisy, *_: object) -> dict[str, float]:
-        """One step of the discriminator, and the generator's gradients; noise and time steps are not looked at."""
+        """A step of the discriminator, then the generator's gradients. Ignores noise and time steps."""
         with self.arithmetic.autocast():
             c_hat = guess(self.network, batch.y, self.network.config.chroma_scale).float()
         rgb, rgb_hat = color.to_rgb(batch.y, batch.x0), color.to_rgb(batch.y, c_hat)  # (B, 3, H, W)
@@ -69,7 +70,7 @@ class Contest(Backward):
 
 
 class Pix2Pix(Training):
-    """The package's training, but for the losses and the optimiser's settings."""
+    """The package's training with other losses and optimiser settings."""
 
     title = "pix2pix"
 
@@ -82,6 +83,6 @@ class Pix2Pix(Training):
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """See `PhotochromV1.paint`; seeds and steps change nothing."""
+        """See `PhotochromV1.paint`. Ignores seeds and steps."""
         y = given_luma(rgb)
         return y, guess(self.averaged, y.to(self.device), self.config.model.chroma_scale).cpu()

@@ -1,8 +1,10 @@
-"""How far convolutions in bfloat16 change the colours, beside how far another seed does.
+"""How far convolutions in bfloat16 change colours, beside how far another seed does.
 
-    python benchmarks/precision.py MODEL --data tiny-imagenet-200 [--photos 200]      # writes docs/measurements/precision.md
+    python benchmarks/precision.py MODEL --data tiny-imagenet-200 [--photos 200]
+                                                            # writes docs/measurements/precision.md
 
-The same validation photos are coloured in float32, in bfloat16 with the same seed, and in float32 with the next seed.
+Colours the same validation photos in float32, in bfloat16 with the same seed, and in float32 with the next
+seed.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ Array = npt.NDArray[np.float64]
 
 
 def loaded(model: str, *, rounded: bool) -> Colorizer:
-    """The model on the processor, in float32 or with convolutions in bfloat16, whatever is faster here."""
+    """The model on the processor, in float32 or with convolutions in bfloat16, whichever is faster here."""
     weights = model_folder.find_model(model, Path("models")) / model_folder.WEIGHTS
     config, tensors = model_folder.read_weights(weights)
     colorizer = Colorizer(config, UNet.load(config.model, tensors, weights), device="cpu")
@@ -74,8 +76,9 @@ def main() -> None:
 
 Mean distance to the true colours: {", ".join(errors)}.
 
-{written_by(f"precision.py {options.model} --data {data.name} --photos {options.photos}")}: {len(photos)} validation photos, coloured
-once in float32, and again as the table says. Distances are in CIELAB (a,b), where 2.3 is a just noticeable difference.
+{written_by(f"precision.py {options.model} --data {data.name} --photos {options.photos}")}: {len(photos)}
+validation photos, coloured once in float32, and again as the table says. Distances are in CIELAB (a,b),
+where 2.3 is a just noticeable difference.
 """
     write_figures(REPORT, text)
     print(text)

@@ -1,7 +1,7 @@
-"""Baseline (a): direct regression. The same network says the chroma outright, without noise and without steps.
+"""Baseline (a): direct regression. The same network predicts chroma at once, without noise or steps.
 
-What it learns is the mean of all colours that a photo may have had (Zhang, Isola & Efros 2016, section 2, on why that is
-sepia), and it always gives the same answer.
+It learns the mean of all colours that a photo may have had, and always gives the same answer (Zhang, Isola &
+Efros 2016, section 2, says why that is sepia).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from photochrom.training.state import Training
 
 
 def guess(network: nn.Module, y: Tensor, scale: int) -> Tensor:
-    """Chroma (B,2,H/s,W/s) of luma y (B,1,H,W) in one go: noisy chroma is zero and the time step is 0, always."""
+    """Chroma (B,2,H/s,W/s) of luma y (B,1,H,W) in one evaluation, with noisy chroma 0 at time step 0."""
     xt = y.new_zeros(len(y), CHROMA_CHANNELS, y.shape[-2] // scale, y.shape[-1] // scale)
     chroma: Tensor = network(xt, torch.zeros(len(y), dtype=torch.long, device=y.device), y)
     return chroma
@@ -32,7 +32,7 @@ class Distance(Backward):
     """The loss ||c_hat - c||^2."""
 
     def gradients(self, batch: Noisy, *_: object) -> dict[str, float]:
-        """Gradients of one batch; its noise and time steps are not looked at."""
+        """Gradients of one batch. Ignores noise and time steps."""
         with self.arithmetic.autocast():
             c_hat = guess(self.network, batch.y, self.network.config.chroma_scale).float()
         loss = F.mse_loss(c_hat, batch.x0)
@@ -41,7 +41,7 @@ class Distance(Backward):
 
 
 class Regression(Training):
-    """The package's training, but for the loss."""
+    """The package's training with another loss."""
 
     title = "regression"
 
@@ -53,6 +53,6 @@ class Regression(Training):
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """See `PhotochromV1.paint`; seeds and steps change nothing."""
+        """See `PhotochromV1.paint`. Ignores seeds and steps."""
         y = given_luma(rgb)
         return y, guess(self.averaged, y.to(self.device), self.config.model.chroma_scale).cpu()

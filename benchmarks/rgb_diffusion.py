@@ -1,7 +1,8 @@
-"""Baseline (b): the classic diffusion of RGB. Noise is predicted on three colour channels at full size, gray goes along.
+"""Baseline (b): classic diffusion of RGB.
 
-Source: Ho et al. 2020 (noise prediction, linear betas over 1,000 steps), conditioned by concatenation as in Saharia et al. 2022
-(Palette). Luma is not given but learned: the model makes its own, and is measured with it.
+Predicts the noise on three colour channels at full size, given gray. Source: Ho et al. 2020 (noise
+prediction, linear betas over 1,000 steps), conditioned by concatenation as in Saharia et al. 2022 (Palette).
+The model makes its own luma, and is measured with it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from photochrom.training.state import Training
 
 
 def classic(config: Config) -> Config:
-    """The configuration with the classic noise, and with colour at full size."""
+    """The configuration with classic noise, and colour at full size."""
     diffusion = DiffusionConfig.model_validate({"prediction": "epsilon", "schedule": "linear"})
     model = config.model.model_copy(update={"chroma_scale": 1})
     return config.model_copy(update={"model": model, "diffusion": diffusion})
@@ -43,7 +44,7 @@ class RgbInputs(Inputs):
 
 
 class RgbDiffusion(Training):
-    """The package's training, but for what is noisy."""
+    """The package's training with noise on RGB."""
 
     title = "RGB diffusion"
 
@@ -69,7 +70,7 @@ class RgbDiffusion(Training):
 
     @torch.inference_mode()
     def paint(self, rgb: Tensor, seeds: Sequence[int], steps: int) -> tuple[Tensor, Tensor]:
-        """See `PhotochromV1.paint`: DDIM from noise of each photo's own seed; luma is the model's own."""
+        """See `PhotochromV1.paint`: DDIM from noise of each photo's own seed. Luma is the model's own."""
         y = given_luma(rgb).to(self.device)
         scheduler = DDIMScheduler(
             num_train_timesteps=self.diffusion.config.timesteps,

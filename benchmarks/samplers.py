@@ -2,8 +2,9 @@
 
     python benchmarks/samplers.py --model photochrom-v2 --data tiny-imagenet-200 --photos 300
 
-Photos of the validation part, by the protocol of `photochrom evaluate`; every row is held against DDIM with 50 evaluations, the
-same noise and the same photos. Writes docs/measurements/samplers.md and docs/measurements/samplers.png. Heun is here, the others are the package's.
+Uses validation photos, by the protocol of `photochrom evaluate`. Compares every row with DDIM in 50
+evaluations, on the same photos from the same noise. Writes docs/measurements/samplers.md and samplers.png
+there. Heun is implemented here, the others in the package.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ EQUALLY = {
 
 
 def heun(predict: Predict, xt: Tensor, path: Sequence[Level], noise: Noise) -> Tensor:
-    """Source: Karras et al. 2022 (EDM), algorithm 1, for d(xt / alpha) = eps d(sigma / alpha), DDIM's equation 14.
+    """Source: Karras et al.
 
-    Two evaluations a step, at every other level of the path; one in the first step, from pure noise, and in the last.
+    2022 (EDM), algorithm 1, for d(xt / alpha) = eps d(sigma / alpha) (DDIM, equation 14). Two evaluations a
+    step, at every other level of the path. One in the first step, from pure noise, and in the last.
     """
     for now, then in pairwise([*path[:-1:2], CLEAN]):
         x0 = predict(xt, now.t)
@@ -66,7 +68,7 @@ def heun(predict: Predict, xt: Tensor, path: Sequence[Level], noise: Noise) -> T
 
 
 def candidate(colorizer: Colorizer, sampler: str, steps: int) -> Candidate:
-    """A row: one sampler with so many evaluations."""
+    """A row: one sampler with some number of evaluations."""
 
     options = Options().model_copy(
         update={"steps": steps, "sampler": sampler}
@@ -83,7 +85,7 @@ def candidate(colorizer: Colorizer, sampler: str, steps: int) -> Candidate:
 
 
 def table(result: dict[str, Any], rows: Sequence[str]) -> str:
-    """A line for each row: its measures as made, in bold what cannot be told apart from the reference, and at 85 %."""
+    """A row each: measures as made, bold if the reference cannot be told apart, and at 85 %."""
     verdicts = {(d["model"], d["measure"]): d["as_made"]["verdict"] for d in result["differences"]}
     titles = [*SHOWN.values(), *(f"at 85 %: {title}" for title in EQUALLY.values())]
     lines = [f"| | {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
@@ -100,7 +102,7 @@ def table(result: dict[str, Any], rows: Sequence[str]) -> str:
 
 
 def plot(result: dict[str, Any], samplers: Sequence[str], slowest: str) -> bytes:
-    """Three measures against evaluations, a line for each sampler."""
+    """Three measures against evaluations, one line for each sampler."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
     for axis, measure in zip(axes, ("colorfulness", "dark_error", "fd_vgg16"), strict=True):
         for sampler in samplers:
@@ -116,7 +118,7 @@ def plot(result: dict[str, Any], samplers: Sequence[str], slowest: str) -> bytes
 
 
 def main() -> None:
-    """Do it."""
+    """Measure and write."""
     parser = parser_for(__doc__, data="")
     parser.add_argument("--model", default="photochrom-v2")
     parser.add_argument("--models", type=Path, default=Path("models"))
@@ -145,12 +147,13 @@ def write(result: dict[str, Any], model: str, samplers: Sequence[str], slowest: 
     text = f"""
 {table(result, rows)}
 
-Measures as made, at strength 1; in the last columns where strength makes all 85 % as colourful as the true photos
-({result["rows"]["true photos"]["colorfulness"]["value"]:.2f}). Bold: cannot be told apart from DDIM with 50 evaluations on the same photos with the same first noise (95 % interval of
-the difference, or less than the measure resolves). Heun takes two evaluations a step and leaves out what does not fit.
+Measures as made, at strength 1; in the last columns where strength makes all 85 % as colourful as the true
+photos ({result["rows"]["true photos"]["colorfulness"]["value"]:.2f}). Bold: cannot be told apart from DDIM
+with 50 evaluations on the same photos with the same first noise (95 % interval of the difference, or less
+than the measure resolves). Heun takes two evaluations a step and leaves out what does not fit.
 
-{written_by(f"samplers.py --data {data['name']} --photos {data['photos']}")}: model {model}, {data["photos"]} validation
-photos of {data["name"]} (checksum {data["checksum"]}).
+{written_by(f"samplers.py --data {data['name']} --photos {data['photos']}")}: model {model},
+{data["photos"]} validation photos of {data["name"]} (checksum {data["checksum"]}).
 """
     write_bytes(MEASUREMENTS / "samplers.png", plot(result, samplers, slowest))
     write_figures(MEASUREMENTS / "samplers.md", text)

@@ -1,10 +1,10 @@
 """What stage 2 costs: seconds per training step of V1, V2 and V2 with GAN, and what each saving saves.
 
-    python benchmarks/stage2.py                # both presets, batches of 16 and 32: about half an hour on two cores
+    python benchmarks/stage2.py                # both presets, batches of 16 and 32: half an hour on two cores
     python benchmarks/stage2.py --rounds 3 --presets small --batches 16
 
-All ways of training take turns on one network in one process, so that other load on the machine meets them alike; each
-round gives one ratio to V1. Writes docs/measurements/stage2.md.
+All ways of training take turns on one network in one process, so that other work on the machine hits all of
+them. Each round gives one ratio to V1. Writes docs/measurements/stage2.md.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REPORT = MEASUREMENTS / "stage2.md"
 
 
 def stage(**settings: Any) -> StageConfig:
-    """A stage with the defaults of the package, but for these."""
+    """A stage with the package's defaults, except these values."""
     return build({"stages": [settings]}).stages[0]
 
 
@@ -43,7 +43,7 @@ V2 = stage()
 
 
 class AtPhotoSize(StageLoss):
-    """Compares colours at luma's size instead of chroma's: four times the pixels for VGG at chroma scale 2."""
+    """Compares colours at luma's size: at chroma scale 2, VGG then sees four times the pixels."""
 
     def colours(self, batch: Noisy, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x0_hat = self.diffusion.predict_x0(batch.xt, output, batch.t)
@@ -52,7 +52,7 @@ class AtPhotoSize(StageLoss):
 
 
 class WithoutGate(StageLoss):
-    """Computes the colours of the whole batch, and weighs those out that the gate would have left out."""
+    """Computes the colours of the whole batch, and gives those below the gate the weight 0."""
 
     def trust(self, t: Tensor) -> Tensor:
         return super().trust(t) * (t >= V2.perceptual_from * self.diffusion.config.timesteps)
@@ -72,7 +72,7 @@ WAYS: dict[str, tuple[type[StageLoss], StageConfig]] = {
 
 
 def seconds(config: Config, pack: Pack, rounds: int) -> dict[str, list[float]]:
-    """Seconds per step of each way, one number a round, after one round that is not counted."""
+    """Seconds per step of each way, one number a round, after one round that does not count."""
     training = Training(config, pack)
     losses = {name: kind(settings, config, training.device) for name, (kind, settings) in WAYS.items()}
     found: dict[str, list[float]] = {name: [] for name in WAYS}
@@ -89,7 +89,7 @@ def seconds(config: Config, pack: Pack, rounds: int) -> dict[str, list[float]]:
 
 
 def table(found: dict[str, list[float]]) -> list[str]:
-    """Rows of Markdown: the median step, and the median and quartiles of its ratio to V1's step in the same round."""
+    """Rows of Markdown: the median step, with median and quartiles of its ratio to V1's in the same round."""
     rows = ["| training | s per step | times V1 | quartiles |", "|---|---:|---:|---:|"]
     for name, times in found.items():
         ratios = [time / v1 for time, v1 in zip(times, found["V1"], strict=True)]
@@ -103,14 +103,15 @@ def report(sections: Sequence[tuple[str, list[str]]], rounds: int) -> str:
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     lines = [line for title, rows in sections for line in (f"## {title}", "", *rows, "")]
     lines += [
-        f"{written_by('stage2.py')}{gpu}, {torch.get_num_threads()} threads: {rounds} rounds in which all ways",
+        f"{written_by('stage2.py')}{gpu}, {torch.get_num_threads()} threads: {rounds} rounds in which",
+        "all ways",
         "take one whole training step each in turn, photos of 64 pixels, chroma at half size.",
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Measure, print as it comes, and write the page."""
+    """Measure, print on the way, and write the page."""
     parser = parser_for(__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="at least 2 (default: 15)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))

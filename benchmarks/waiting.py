@@ -1,8 +1,9 @@
-"""Whether threads should spin or sleep while they wait for each other: for trainings, and for what is short beside one.
+"""Should threads spin or sleep while they wait for each other, in trainings and in short commands beside one?
 
-    python benchmarks/waiting.py      # some minutes on a machine that does nothing else; writes docs/measurements/waiting.md
+    python benchmarks/waiting.py      # writes docs/measurements/waiting.md
 
-libgomp's own choice is to spin for a while; OMP_WAIT_POLICY=PASSIVE puts a thread to sleep at once. In turns, several rounds of each.
+Takes minutes, on an otherwise idle machine. libgomp's default is to spin for a while; OMP_WAIT_POLICY=PASSIVE
+puts a thread to sleep at once. Both take turns, for several rounds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ LOOP = "while True: pass"
 
 
 def worker(steps: int) -> None:
-    """Print photos per second of a training with the preset small, and how busy its threads kept the cores; without end for 0 steps."""
+    """Print a training's photos per second with the preset small, and how busy its threads kept the cores.
+
+    Never ends if `steps` is 0.
+    """
     from growth import training_step
     from photochrom.config import PRESETS
 
@@ -47,7 +51,7 @@ def worker(steps: int) -> None:
 
 
 def started(arguments: Sequence[str], policy: str) -> subprocess.Popen[str]:
-    """A process of this script's Python whose threads wait in such a way."""
+    """A process of this script whose threads wait by this policy."""
     kept = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     return subprocess.Popen(
         [sys.executable, *arguments], env=kept | POLICIES[policy], stdout=subprocess.PIPE, text=True
@@ -67,7 +71,7 @@ def beside(arguments: Sequence[str], policy: str) -> Iterator[None]:
 
 
 def trained(policy: str, other: Sequence[str] | None) -> float:
-    """Photos per second of a training, alone or beside another process of the same policy."""
+    """Photos per second of a training, alone or beside another process with the same policy."""
     with ExitStack() as stack:
         if other:
             stack.enter_context(beside(other, policy))
@@ -75,8 +79,9 @@ def trained(policy: str, other: Sequence[str] | None) -> float:
 
 
 def colored(policy: str, photo: Path, training: str | None) -> float:
-    """Seconds of `colorize` for one photo, alone or beside a training of a policy."""
-    code = "import sys; from photochrom.commands import cli; cli.LONG += ('colorize',); cli.app(sys.argv[1:])"  # which sets no policy
+    """Seconds of `colorize` for one photo, alone or beside a training with some policy."""
+    # LONG commands set no policy.
+    code = "import sys; from photochrom.commands import cli; cli.LONG += ('colorize',); cli.app(sys.argv[1:])"
     command = ["-c", code, "colorize", str(photo), "-o", str(photo.parent / "out"), "--overwrite"]
     with ExitStack() as stack:
         if training:
@@ -115,21 +120,22 @@ def main() -> None:
                     found[policy].append(measure(policy))
             ratios = [spin / sleep for spin, sleep in zip(*found.values(), strict=True)]
             cells = [f"{statistics.median(values):.1f}" for values in found.values()]
-            rows.append(
-                f"| {name} | {' | '.join(cells)} | {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |"
-            )
+            ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            rows.append(f"| {name} | {' | '.join(cells)} | {ratio} |")
             print(rows[-1], flush=True)
     (MEASUREMENTS / "waiting.md").write_text(f"""# Threads that wait
 
-{written_by("waiting.py")}. Torch's threads wait for each other many times in
-a step. They spin, as libgomp has it where nothing is said, or sleep (`OMP_WAIT_POLICY=PASSIVE`). Medians of {options.rounds} rounds, in turns; the ratio with its smallest and
-largest. The preset `small`, batches of {BATCH}; one photo of 640 x 480, four colourings of four steps, start-up included.
+{written_by("waiting.py")}. Torch's threads wait for each other many times in a step. They spin, as libgomp
+has it where nothing is said, or sleep (`OMP_WAIT_POLICY=PASSIVE`). Medians of {options.rounds} rounds, in
+turns; the ratio with its smallest and largest. The preset `small`, batches of {BATCH}; one photo of 640 x
+480, four colourings of four steps, start-up included.
 
 | | spinning | sleeping | spinning / sleeping |
 |---|---:|---:|---:|
 {chr(10).join(rows)}
 
-So `photochrom train` and `demo` let them spin, and all other commands let them sleep. `OMP_WAIT_POLICY` set by you is kept.
+So `photochrom train` and `demo` let them spin, and all other commands let them sleep. `OMP_WAIT_POLICY` set
+by you is kept.
 """)
 
 

@@ -1,11 +1,14 @@
-"""One data set of real photos from the public collections below: python recipes/photos.py ORIGINALS data/real128
+"""One data set of real photos from the public collections below.
 
-ORIGINALS holds one folder for each source, named as in `SOURCES`, with the files of its repository in it. Every photo is
-judged by the same rules, near-duplicates become a group, and a group lies in one split. Each source gives as many photos
-to test and validation as the others, so that neither is mostly landscapes, and so that a new source changes nothing in
-what the others gave.
+    python recipes/photos.py ORIGINALS data/real128
 
-The photos are for research. Most collections name no licence; models that learnt from them say so in their cards.
+ORIGINALS holds one folder for each source, named as in `SOURCES`, with the files of its repository. The same
+rules judge every photo. Near-duplicates become a group, and a group lies in one split. Each source gives as
+many photos to test and validation as the others, so that neither is mostly landscapes. A new source does not
+change the splits of the others.
+
+The photos are for research. Most collections name no licence; models that learnt from them say so in their
+cards.
 """
 
 from __future__ import annotations
@@ -36,7 +39,10 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Source:
-    """A collection. most: how many of its photos train at most; skip: paths to leave out; group: what photos of one group share."""
+    """A collection.
+
+    most: most photos to train on; skip: paths to leave out; group: what photos of a group share.
+    """
 
     repository: str
     shows: str
@@ -55,7 +61,7 @@ SOURCES = {
         "MachineLearning2020/Homework2-Caltech101",
         "objects, animals, faces",
         "CC BY 4.0",
-        # Drawings, cut-outs, and what lies there a second time.
+        # Drawings, cut-outs, and second copies.
         skip="BACKGROUND_Google|Faces_easy|snoopy|garfield|yin_yang|brontosaurus|stegosaurus|trilobite|dollar_bill|wrench|brain",
     ),
     "scenes": Source(
@@ -74,18 +80,20 @@ SOURCES = {
     "weather": Source("ndb796/weather_dataset", "weather, skies", "none stated"),
 }
 
-# What the rules ask of a photo, found by looking at what they leave out.
+# Limits for a photo, found by looking at the photos that they leave out.
 SMALLEST = 120  # pixels of the shorter side
-COLOURS = 3.0  # levels of chroma that luma does not explain: less is gray, or one tint (sepia, faded film)
-WHITE_SIDE = 0.95  # of a side's outermost pixels: more is a frame or a cut-out
-PLAIN_BORDER = 0.75  # of all outermost pixels that have one colour: more is a cut-out, a drawing
-FLAT = 0.5  # of all pixels like their neighbours: more is a drawing, a screenshot
-NEAR = 4  # bits of 64 in which two photos' hashes differ: fewer is the same photo, or the next of a series
-MOST_HELD_OUT = 0.15  # of a source's photos in test, and as many in validation
+COLOURS = (
+    3.0  # levels of chroma that luma does not explain; below, a photo is gray or tinted (sepia, faded film)
+)
+WHITE_SIDE = 0.95  # share of white pixels along a side; above, it is a frame or a cut-out
+PLAIN_BORDER = 0.75  # share of outermost pixels of one colour; above, it is a cut-out or a drawing
+FLAT = 0.5  # share of pixels equal to their neighbours; above, it is a drawing or a screenshot
+NEAR = 4  # bits of 64 that differ between hashes; up to this, photos are the same or of one series
+MOST_HELD_OUT = 0.15  # share of a source's photos in test, and as many in validation
 
 
 class Looked(NamedTuple):
-    """A photo's name below ORIGINALS, and what was found: its hash, or why it is left out."""
+    """A photo's name below ORIGINALS, with its hash, or the reason to leave it out."""
 
     name: str
     hashed: int
@@ -100,14 +108,14 @@ def look(originals: Path, name: str) -> Looked:
                 return Looked(name, 0, "too small")
             image.draft("RGB", (160, 160))
             small = image.convert("RGB")
-    except Exception:  # broken bytes make Pillow raise a dozen types
+    except Exception:  # Pillow raises a dozen types for broken bytes
         return Looked(name, 0, "broken")
     small.thumbnail((160, 160), Image.Resampling.BILINEAR)
     return Looked(name, difference_hash(small), fault(np.asarray(small)))
 
 
 def fault(pixels: Pixels) -> str | None:
-    """Why a photo (H,W,3) is none to learn colours from, if so."""
+    """Why a photo (H,W,3) cannot teach colours; None if it can."""
     rgb = pixels.astype(np.float64)
     luma = rgb @ np.array([0.299, 0.587, 0.114])
     if unexplained((rgb[..., 0] - luma) / 1.402, (rgb[..., 2] - luma) / 1.772, luma) < COLOURS:
@@ -125,7 +133,7 @@ def fault(pixels: Pixels) -> str | None:
 def unexplained(
     cr: npt.NDArray[np.float64], cb: npt.NDArray[np.float64], luma: npt.NDArray[np.float64]
 ) -> float:
-    """Root mean square of the chroma that is left after a straight line from luma: near 0 for a tinted gray photo."""
+    """Root mean square of the chroma left after a linear fit to luma: near 0 for a tinted gray photo."""
     y = luma - luma.mean()
     left = 0.0
     for c in (cr, cb):
@@ -135,13 +143,13 @@ def unexplained(
 
 
 def difference_hash(image: Image.Image) -> int:
-    """64 bits: which of 8 x 8 places is brighter than the one to its left (dHash)."""
+    """64 bits: which of 8 x 8 places are brighter than the one to their left (dHash)."""
     small = np.asarray(image.convert("L").resize((9, 8), Image.Resampling.BILINEAR)).astype(int)
     return int.from_bytes(np.packbits(small[:, 1:] > small[:, :-1]).tobytes())
 
 
 def grouped(photos: list[Looked]) -> list[int]:
-    """A group's number for each photo: those whose hashes are near, or whose names say that they belong together."""
+    """Each photo's group number. Photos share one if their hashes are near, or their names say so."""
     parent = list(range(len(photos)))
 
     def root(i: int) -> int:
@@ -162,9 +170,9 @@ def grouped(photos: list[Looked]) -> list[int]:
 
 
 def split(photos: list[Looked], groups: list[int], test: int, validation: int) -> list[str | None]:
-    """train, validation or test for each photo, or None beyond a source's `most`; whole groups, drawn by their names.
+    """train, validation or test for each photo, or None beyond a source's `most`.
 
-    Of a group one photo is tested, the one drawn first, and the others are left out.
+    Draws whole groups by their names. Of a test group, tests the photo drawn first and leaves out the others.
     """
     order = sorted(range(len(photos)), key=lambda i: hashlib.blake2b(photos[i].name.encode()).digest())
     order.sort(key=lambda i: list(SOURCES).index(source_of(photos[i].name)))
@@ -193,7 +201,10 @@ def split(photos: list[Looked], groups: list[int], test: int, validation: int) -
 
 
 def crops(image: Image.Image, size: int, several: bool) -> Iterator[Pixels]:
-    """Squares of `size` pixels: the middle; with `several`, both ends of a long photo, and a closer look at a large one."""
+    """Squares of `size` pixels from the middle.
+
+    several: also from both ends of a long photo, and a close-up of a large one.
+    """
     width, height = image.size
     side = min(width, height)
     boxes = [((width - side) // 2, (height - side) // 2, side)]
@@ -208,7 +219,7 @@ def crops(image: Image.Image, size: int, several: bool) -> Iterator[Pixels]:
 
 
 def cut(originals: Path, size: int, job: tuple[str, str]) -> list[Pixels]:
-    """The squares of one photo; several of one to train on."""
+    """The squares of one photo; several of a training photo."""
     name, part = job
     try:
         return list(crops(open_photo(originals / name).convert("RGB"), size, part == "train"))
@@ -217,7 +228,7 @@ def cut(originals: Path, size: int, job: tuple[str, str]) -> list[Pixels]:
 
 
 def names_below(originals: Path) -> Iterator[str]:
-    """All photos of the sources, below their folders, sorted."""
+    """All photos in the sources' folders, sorted."""
     for name, source in SOURCES.items():
         for path in sorted((originals / name).rglob("*")):
             inside = path.relative_to(originals).as_posix()
@@ -226,12 +237,12 @@ def names_below(originals: Path) -> Iterator[str]:
 
 
 def source_of(name: str) -> str:
-    """The source of a photo, by its name below ORIGINALS."""
+    """A photo's source, by its name below ORIGINALS."""
     return name.split("/", 1)[0]
 
 
 def table(photos: Iterable[Looked], parts: dict[str, str]) -> str:
-    """What came of each source, as Markdown."""
+    """Counts for each source, as Markdown."""
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     for photo in photos:
         rows[source_of(photo.name)][photo.reason or parts.get(photo.name, "beyond its share")] += 1
@@ -253,8 +264,12 @@ def main() -> None:
     parser.add_argument("originals", type=Path)
     parser.add_argument("destination", type=Path)
     parser.add_argument("--size", type=int, default=128, help="side of the squares in pixels")
-    parser.add_argument("--test", type=int, default=60, help="photos of each source that no choice may see")
-    parser.add_argument("--validation", type=int, default=27, help="photos of each source to choose by")
+    parser.add_argument(
+        "--test", type=int, default=60, help="photos of each source for testing, which no choice may see"
+    )
+    parser.add_argument(
+        "--validation", type=int, default=27, help="photos of each source for validation, to choose by"
+    )
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args()
     with ProcessPoolExecutor() as pool:
@@ -268,7 +283,7 @@ def main() -> None:
         group_of = {photo.name: group for photo, group in zip(usable, groups, strict=True)}
         names = ("split", "label", "origin", "checksum", "group")
         columns: dict[str, list[object]] = {name: [] for name in names}
-        first: dict[int, int] = {}  # the first square of each group
+        first: dict[int, int] = {}  # each group's first square
         labels = {name: number for number, name in enumerate(SOURCES)}
         with new_pack(options.destination, options.size, overwrite=options.overwrite) as (file, index):
             squares = pool.map(

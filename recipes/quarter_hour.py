@@ -1,4 +1,4 @@
-"""Train for real photos on a GPU that is had for a quarter of an hour, and to which little can be sent at a time.
+"""Train for real photos on a GPU that you have for a quarter of an hour, and can send little data to.
 
 At home, with a data set of real photos (`recipes/photos.py`), make parts that are small enough to send:
 
@@ -8,8 +8,8 @@ There, with the parts that have arrived (each is a fair sample, so any number of
 
     python recipes/quarter_hour.py train parts --minutes 8 --out results
 
-which unpacks them, goes on from a model by noise alone (V1), then with the perceptual loss (V2), distils that to 4 steps, and
-leaves what is worth bringing home in `results`.
+The second command unpacks them, trains a model further by noise alone (V1), then with the perceptual loss
+(V2), distils that to 4 steps, and puts what is worth taking home into `results`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def webp(pixels: Pixels) -> bytes:
 
 
 def make_parts(folder: Path, destination: Path, megabytes: int) -> None:
-    """Zip files of at most PART_BYTES: all validation photos, and training photos in random order as far as they fit."""
+    """Write zip files of at most PART_BYTES: all validation photos, and random training photos that fit."""
     pack = Pack.open(folder)
     rows = np.concatenate([pack.indices("validation"), pack.drawn("train", None, 0)])
     destination.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def photos_of(part: Path) -> list[tuple[str, str, Pixels]]:
 
 
 def unpack(parts: Path, data_dir: Path) -> None:
-    """All parts as one data set."""
+    """Unpack all parts into one data set."""
     columns: dict[str, list[object]] = {name: [] for name in ("split", "label", "origin", "checksum")}
     found = sorted(parts.glob("part-*.zip"))
     with zipfile.ZipFile(found[0]) as first:
@@ -105,7 +105,7 @@ def unpack(parts: Path, data_dir: Path) -> None:
 
 
 def commands(source: str, minutes: float, work: Path, more: list[str]) -> Iterator[list[str]]:
-    """The three trainings, one after the other."""
+    """The three trainings, in order."""
     places = [
         "--models",
         str(work / "models"),

@@ -115,7 +115,7 @@ def _write_pack(
         index |= {"source": source.name, "seed": shares[2], "left_out": left_out}
         index["categories"] = list(source.categories.values())
         index["photos"] = {
-            "split": _split(photos, checksums, group, *shares),
+            "split": _split(photos, checksums, group, shares),
             "label": [label[photo.category] for photo in photos],
             "origin": [photo.origin for photo in photos],
             "checksum": checksums,
@@ -133,7 +133,7 @@ def _write_shards(
     ):
         photos, checksums, group, left_out = collect(file)
         pixels, label = _mapped(file, 0, len(photos), size), _labels(source)
-        for i, split in enumerate(_split_by_chance(photos, checksums, group, *shares)):
+        for i, split in enumerate(_split(photos, checksums, group, shares, by_chance=True)):
             facts = {"origin": photos[i].origin, "label": label[photos[i].category], "checksum": checksums[i]}
             writer.add(split, pixels[i], facts)
         index |= {"source": source.name, "seed": shares[2], "left_out": left_out}
@@ -229,28 +229,34 @@ def _refuse_broken(broken: list[LeftOut], files: str) -> None:
     )
 
 
-def _members(group: npt.NDArray[np.int64]) -> dict[int, list[int]]:
-    members: dict[int, list[int]] = defaultdict(list)
-    for i, number in enumerate(group.tolist()):
-        members[number].append(i)
-    return members
-
-
 def _split(
     photos: list[Photo],
     checksums: list[str],
     group: npt.NDArray[np.int64],
-    validation: float,
-    test: float,
-    seed: int,
+    shares: Shares,
+    by_chance: bool = False,
 ) -> list[str]:
-    members = _members(group)
+    """The part of each photo; those of a group are in the same part.
 
-    def drawn(among: Sequence[int], purpose: str, count: int) -> list[int]:
-        """`count` photos, or some fewer, since a group is drawn whole or not at all."""
+    by_chance: decide about each group by itself, so that a photo keeps its part when others come or go. The shares
+    then hold on average only.
+    """
+    validation, test, seed = shares
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, number in enumerate(group.tolist()):
+        members[number].append(i)
+
+    def drawn(among: Sequence[int], purpose: str, share: float, count: int) -> list[int]:
+        """A share of the photos in whole groups: by chance, or `count` and at times a few less."""
+        chosen: dict[int, None] = {}
+        if by_chance:
+            for number in dict.fromkeys(group[i] for i in among):
+                key = min(checksums[i] for i in members[number])
+                if chance_of(f"{seed} {purpose}", key) < share:
+                    chosen |= dict.fromkeys(members[number])
+            return list(chosen)
         categories = [photos[i].category or "" for i in among]
         order = [among[i] for i in stratified(categories, [checksums[i] for i in among], f"{seed} {purpose}")]
-        chosen: dict[int, None] = {}
         for i in order:
             if i not in chosen and len(chosen) + len(members[group[i]]) <= count:
                 chosen |= dict.fromkeys(members[group[i]])
@@ -261,35 +267,12 @@ def _split(
     ]
     if not held_out and validation > 0:
         count = max(1, round(validation * len(photos)))
-        # Of few photos, all in groups, none may be small enough: then the smallest that is not all there is.
-        smallest = min(members.values(), key=len)
-        held_out = drawn(range(len(photos)), "validation", count) or smallest * (len(members) > 1)
+        held_out = drawn(range(len(photos)), "validation", validation, count)
+        if not held_out and not by_chance and len(members) > 1:
+            held_out = min(members.values(), key=len)  # no group of a few photos was small enough
     split = ["train"] * len(photos)
     for i in held_out:
         split[i] = "validation"
-    for i in drawn(sorted(held_out), "test", int(test * len(held_out))):
+    for i in drawn(sorted(held_out), "test", test, int(test * len(held_out))):
         split[i] = "test"
-    return split
-
-
-def _split_by_chance(
-    photos: list[Photo],
-    checksums: list[str],
-    group: npt.NDArray[np.int64],
-    validation: float,
-    test: float,
-    seed: int,
-) -> list[str]:
-    """As `_split`, but of each group alone: a photo keeps its part when others come or go; shares are met on average."""
-    holds_out = any(photo.held_out for photo in photos)
-    split = [""] * len(photos)
-    for inside in _members(group).values():
-        key = min(checksums[i] for i in inside)
-        drawn = chance_of(f"{seed} validation", key) < validation
-        if any(photos[i].held_out for i in inside) if holds_out else drawn:
-            part = "test" if chance_of(f"{seed} test", key) < test else "validation"
-        else:
-            part = "train"
-        for i in inside:
-            split[i] = part
     return split
