@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,7 @@ def pages() -> Any:
     """benchmarks/pages.py; its folder is where Python looks for its neighbours, as when it is run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")  # type: ignore[no-untyped-call, unused-ignore]
-        import pages
-
-        return pages
+        return importlib.import_module("pages")
 
 
 def test_new_figures_replace_old_ones_and_nothing_else(pages: Any, tmp_path: Path) -> None:
