@@ -119,7 +119,7 @@ def begin(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFolde
             f"better start from the model that it was distilled from ({source.config.source})"
         )
     if resuming and origin == folder / model_folder.BEST and training.finished:
-        # The training was killed before it wrote its other files.
+        # It may have been killed before it wrote its other files.
         processes.from_first(lambda: save_epoch(training, folder))
     return training
 
