@@ -1,11 +1,11 @@
-"""The baselines colour photos of any size: one folder of coloured files for each, for `photochrom evaluate --with`.
+"""The baselines colour photos of any size, each into its folder, for `photochrom evaluate --with`.
 
     python benchmarks/baselines_full_size.py PHOTOS coloured --data tiny-imagenet-200 --minutes 6
 
-What benchmarks/baselines.py has trained with the same settings is not trained again, and files that are there stay: the same
-command goes on. Each baseline sees a photo as a model without an encoder does, its shorter side as long as in training, and its
-chroma is laid over the photo's own luma. RGB diffusion is not among them: it draws luma as well, at the size of its training, so
-it cannot colour a photo of another size.
+Skips what benchmarks/baselines.py has trained with the same settings, and files that exist: the same command
+goes on. Each baseline gets a photo as a model without an encoder does, its shorter side as long as in
+training; its chroma is laid over the photo's own luma. RGB diffusion is not among them: it draws luma as
+well, at the size of its training, so it cannot colour a photo of another size.
 """
 
 from __future__ import annotations

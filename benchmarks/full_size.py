@@ -1,13 +1,14 @@
-"""The figures of docs/measurements/full-size.md, from reports of `photochrom evaluate --photos` on the same photos.
+"""The figures of docs/measurements/full-size.md, from reports of `photochrom evaluate --photos`.
 
     python benchmarks/baselines_full_size.py real-test coloured --data tiny-imagenet-200 --minutes 6
-    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 500 -o reports/four \\
-        --with regression=coloured/regression --with pix2pix=coloured/pix2pix
-    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 500 --average 1 -o reports/one
+    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 500 \
+        -o reports/four --with regression=coloured/regression --with pix2pix=coloured/pix2pix
+    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 500 \
+        --average 1 -o reports/one
     python benchmarks/full_size.py reports/four reports/one
 
-The first candidate of the first report is what all others are held against, photo by photo. Verdicts are those of each report,
-against its own first candidate.
+Compares all others with the first candidate of the first report, photo by photo. Verdicts come from each
+report, against its own first candidate.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ PAGE = MEASUREMENTS / "full-size.md"
 ALL = MEASURES | SET_MEASURES
 MADE = ("colorfulness", "ciede2000", "ab", "psnr", "dark_error", "false_color", "fd_vgg16")
 EQUAL = ("strength", "ciede2000", "ab", "psnr", "dark_error", "false_color")
-TOLD = EQUAL[1:]  # measures of which there are verdicts
+TOLD = EQUAL[1:]  # measures with verdicts
 SHARES = ("70%", "85%", "100%")
-SHOWN = "85%"  # the share at which differences are shown; a verdict counts all three
+SHOWN = "85%"  # the share to show differences at; a verdict takes all three
 TELLING = (0.1, 0.2, 0.5, 1.0)  # differences of CIEDE2000
 
 
@@ -42,7 +43,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def named(report: Mapping[str, Any], name: str) -> str:
-    """What a row is called among those of other reports."""
+    """A row's name beside those of other reports."""
     average = report["subjects"].get(name, {}).get("average")
     how = {None: "", 1: ", one colouring"}.get(average, f", mean of {average}")
     return f"**{name}{how}**" if name in report["subjects"] else name
@@ -69,7 +70,7 @@ def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
 
 
 def against_first(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """How far each candidate is from the first one photo by photo, and how many photos tell them apart."""
+    """Each candidate's difference from the first photo by photo, and how many photos tell them apart."""
     values = {
         named(report, name): np.array(report["by_photo"][name]["ciede2000"])
         for report in reports
@@ -87,7 +88,7 @@ def against_first(reports: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def verdicts(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What a report says of each candidate against its first, at equal colourfulness."""
+    """A report's verdicts on each candidate against its first, at equal colourfulness."""
     told = {(each["model"], each["measure"]): each for each in report["differences"] if each["at"]}
 
     def said(name: str, measure: str) -> str:
@@ -95,14 +96,15 @@ def verdicts(report: Mapping[str, Any]) -> dict[str, list[str]]:
         shown = found["at"][SHOWN]
         if shown["value"] is None:
             return "never as colourful"
-        return f"{found['verdict']}<br><small>{number(shown['value'], measure, '+')} ({interval(shown, measure)})</small>"
+        difference = f"{number(shown['value'], measure, '+')} ({interval(shown, measure)})"
+        return f"{found['verdict']}<br><small>{difference}</small>"
 
     others = list(report["subjects"])[1:]
     return {named(report, name): [said(name, measure) for measure in TOLD] for name in others}
 
 
 def figures(reports: Sequence[Mapping[str, Any]], command: str) -> str:
-    """The tables; ends the program if the reports are of different photos."""
+    """The tables. Ends the program if the reports are of different photos."""
     first = reports[0]
     data = first["data"]
     vgg = min(min(report["vgg_photos"], data["photos"]) for report in reports)
@@ -122,23 +124,25 @@ def figures(reports: Sequence[Mapping[str, Any]], command: str) -> str:
                 label = f"{named(report, name)} at {share.replace('%', ' %')}"
                 equal[label] = [cell(found.get(key), key) for key in EQUAL]
     told = "\n\n".join(
-        f"Against {named(report, next(iter(report['subjects'])))}, at equal colourfulness (the difference at {SHOWN.replace('%', ' %')}):\n\n"
-        + table(TOLD, rows)
+        f"Against {named(report, next(iter(report['subjects'])))}, at equal colourfulness "
+        f"(the difference at {SHOWN.replace('%', ' %')}):\n\n" + table(TOLD, rows)
         for report in reports
         if (rows := verdicts(report))
     )
     apart = ""
     if rows := against_first(reports):
         needed = [f"photos for {d:g}" for d in TELLING]
-        apart = f"""Photo by photo against {next(iter(made))}, as made: the difference of CIEDE2000, its standard deviation from photo to photo, and how
-many photos tell a difference of that size:
+        apart = f"""Photo by photo against {next(iter(made))}, as made: the difference of CIEDE2000, its standard
+deviation from photo to photo, and how many photos show a difference of that size:
 
 {table(["difference", "deviation", *needed], rows)}"""
     return f"""## Where we stand
 
-`{command}`, Photochrom {first["photochrom"]}. {data["photos"]} photos of the folder {data["name"]} (checksum {data["checksum"]}; {len(data["left_out"])} others left out), coloured
-at their own size and measured at {data["size"]} x {data["size"]}, seed {first["seed"]}. Beneath each value: 95 % interval over photos. ↓ lower is better, ↑ higher, ≈ nearer to
-the truth's. {f"The Fréchet distance is FD-VGG16 of {vgg} photos, in thousands." if vgg else "VGG16 did not judge here."}
+`{command}`, Photochrom {first["photochrom"]}. {data["photos"]} photos of the folder {data["name"]}
+(checksum {data["checksum"]}; {len(data["left_out"])} others left out), coloured at their own size and
+measured at {data["size"]} x {data["size"]}, seed {first["seed"]}. Beneath each value: 95 % interval over
+photos. ↓ lower is better, ↑ higher, ≈ nearer to the truth's.
+{f"The Fréchet distance is FD-VGG16 of {vgg} photos, in thousands." if vgg else "VGG16 did not judge here."}
 
 {table(columns, made | references)}
 
