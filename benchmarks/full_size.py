@@ -132,8 +132,8 @@ def figures(reports: Sequence[Mapping[str, Any]], command: str) -> str:
     apart = ""
     if rows := against_first(reports):
         needed = [f"photos for {d:g}" for d in TELLING]
-        apart = f"""Photo by photo against {next(iter(made))}, as made: the difference of CIEDE2000, its standard
-deviation from photo to photo, and how many photos show a difference of that size:
+        apart = f"""Photo by photo against {next(iter(made))}, as made: the difference of CIEDE2000, its
+standard deviation from photo to photo, and how many photos show a difference of that size:
 
 {table(["difference", "deviation", *needed], rows)}"""
     return f"""## Where we stand

@@ -185,7 +185,7 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], int, str]] = {
         "take one (N pictures, or what N agree on)",
     ),
     "too much to agree on": ({"average": "9"}, 422, "average: "),
-    "uncertainty of one": ({"uncertainty": "true"}, 422, "set samples to 2 or more"),
+    "uncertainty of one": ({"uncertainty": "true"}, 422, "set samples or average to 2 or more"),
     "an unknown format": ({"format": "gif"}, 422, "format: "),
     "a hint in words": ({"hint": "red"}, 422, "write x,y,#rrggbb"),
     "a hint outside": ({"hint": "16,3,#ff0000"}, 422, "is outside the photo"),

@@ -126,7 +126,7 @@ def read_header(photo: bytes, max_pixels: int) -> tuple[int, int]:
         text = f"the photo has more than {max_pixels / 1e6:g} megapixels: send a smaller one"
         raise Problem(413, text) from None
     except Exception:  # broken bytes make Pillow raise a dozen types
-        text = "this is not a readable photo, or it is cut short: send JPEG, PNG, WebP or TIFF"
+        text = "this is not a photo that can be read, or it is cut short: send JPEG, PNG, WebP or TIFF"
         raise Problem(415, text) from None
 
 
