@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.onnx import write_onnx
 from photochrom.config import Config, ModelConfig, build
@@ -142,3 +142,22 @@ def test_an_encoder_learns_along_at_a_tenth_of_the_rate_in_parts_as_at_once(
 def test_vgg16_does_not_learn_along() -> None:
     with pytest.raises(UsageError, match="encoder = vgg16 cannot learn along: take lite0 or lite0x2"):
         build({"model": {"encoder": "vgg16", "train_encoder": True}})
+
+
+def test_photos_smaller_than_those_of_the_source_get_a_note(
+    pack: Pack, values: Values, tmp_path: Path
+) -> None:
+    source, notes = ModelFolder(tmp_path / "old"), list[str]()
+    train(build(values), source, pack)
+    assert source.config.data.size == pack.size
+    larger = source.config.model_dump(mode="json")
+    larger["data"]["size"] = 2 * pack.size
+    files.write_json(source / model_folder.CONFIG, larger)
+    for name in ("smaller", "again"):
+        folder = ModelFolder(tmp_path / name)
+        train(build(values), folder, pack, lambda progress: notes.extend(progress.notes), source=source)
+        source = folder  # whose photos are as large as these
+    assert [note for note in notes if "--size" in note] == [
+        f"old learnt from photos of {2 * pack.size} pixels, and these have {pack.size}: "
+        f"data import --size {2 * pack.size} shows it more"
+    ]

@@ -118,6 +118,11 @@ def begin(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFolde
             f"{source.name} was distilled to {source.config.steps} steps and has forgotten the others: "
             f"better start from the model that it was distilled from ({source.config.source})"
         )
+    if source and not resuming and pack.size < (source.config.data.size or 0):
+        training.notes.append(
+            f"{source.name} learnt from photos of {source.config.data.size} pixels, and these have {pack.size}: "
+            f"data import --size {source.config.data.size} shows it more"
+        )
     if resuming and origin == folder / model_folder.BEST and training.finished:
         # It may have been killed before it wrote its other files.
         processes.from_first(lambda: save_epoch(training, folder))
