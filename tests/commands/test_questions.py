@@ -129,17 +129,17 @@ def test_answers_become_flags(process: Terminal, models: Path) -> None:
 def test_each_question_comes_with_advice(process: Terminal, models: Path) -> None:
     process.begin(models)
     for question, advice in (
-        ("Name", "of the model, and of its folder"),
-        ("Features", "channels per level"),
+        ("Name", "of the model and its folder"),
+        ("Features", "channels of each level"),
         ("Encoder", "better colours"),
-        ("Time embedding", "256 is right"),
+        ("Time embedding", "256 suits nearly everybody"),
         ("Timesteps", "steps from photo to noise"),
         ("Batch size", "photos per step"),
         ("Learning rate", "a small one (32,64,128,256) learns well with 8e-4"),
-        ("Epochs", "how often all photos"),
+        ("Epochs", "passes over all photos"),
         ("Noise weight", "leave it at 1"),
-        ("Perceptual weight", "corrects guessed colours"),
-        ("GAN", "a discriminator judges"),
+        ("Perceptual weight", "corrects false colours"),
+        ("GAN", "a discriminator that judges"),
     ):
         process.expect(advice)
         process.answer(question)

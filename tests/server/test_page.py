@@ -431,7 +431,7 @@ def test_guesses_are_an_overlay_without_asking_before(page: Any, asked: list[Any
     results(page)
     assert "what 4 colourings agree on" in page.locator("#facts").inner_text()
     page.locator("#views").get_by_text("Guesses").click()
-    veil = page.get_by_role("img", name="Where the colours are guesses")
+    veil = page.get_by_role("img", name="Where colours are guesses")
     veil.wait_for()
     alpha = np.array(veil.evaluate(PIXELS))[3::4]
     assert 0 < alpha.mean() < 215
@@ -446,7 +446,7 @@ def test_one_colouring_alone_says_how_to_learn_where_it_guesses(page: Any) -> No
     page.locator("#views").get_by_text("Guesses").click()
     page.get_by_role("button", name="Draw four").click()
     results(page, 2)
-    page.get_by_role("img", name="Where the colours are guesses").wait_for()
+    page.get_by_role("img", name="Where colours are guesses").wait_for()
 
 
 def test_the_dark_view_counts_as_the_evaluation_does(page: Any, server: Address) -> None:
@@ -502,7 +502,7 @@ def test_hints_are_placed_named_moved_removed_and_used(page: Any, asked: list[An
     mark = page.get_by_role("button", name="Hint: sky, middle")
     mark.press("ArrowRight")  # without a mouse
     mark.press("ArrowRight")
-    page.get_by_role("button", name="Place one in the middle").click()
+    page.get_by_role("button", name="Place a hint in the middle").click()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Remove the hint as it is, middle").click()
     page.get_by_role("button", name="Colour with this").click()
@@ -543,7 +543,7 @@ def test_what_is_painted_stays_gray_and_a_reference_is_followed(page: Any, asked
     while np.array(painted.evaluate(PIXELS))[3::4].mean() < 25:  # it is still there
         pass
     page.get_by_role("button", name="Clear").click()
-    page.get_by_role("button", name="Do not resemble this photo").click()
+    page.get_by_role("button", name="Do not match this photo").click()
     assert page.locator("#with-this").is_hidden()
 
 
@@ -695,7 +695,7 @@ def test_the_key_is_asked_for_and_a_wrong_one_is_told(browser: Any, settings: Se
         page.get_by_role("button", name="Give the key").click()
         page.get_by_role("textbox", name="Key").fill("wrong")
         page.get_by_role("button", name="Go on").click()
-        dialog.get_by_text("That key is not right").wait_for()
+        dialog.get_by_text("That key is wrong").wait_for()
         page.get_by_role("textbox", name="Key").fill("sésame; ouvre")
         page.get_by_role("button", name="Go on").click()
         choose(page, file(photo()))
