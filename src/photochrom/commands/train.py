@@ -81,7 +81,7 @@ def train(
     asked = _check(name, source, recipe, preset, models, data_dir, flags, given)
     if minutes is not None and (minutes <= 0 or flags["stages__epochs"] or len(asked.config.stages) > 1):
         raise UsageError(
-            "--minutes chooses the epochs of a single stage: give a number above 0, and no --epochs"
+            "--minutes chooses the epochs of a single stage: give a number above 0, and leave out --epochs"
         )
     if overwrite:
         asked.plan_replacement()
