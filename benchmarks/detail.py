@@ -162,11 +162,13 @@ def by_photo(tables: dict[int, Table], names: Sequence[str]) -> str:
 
 def findings(tables: dict[int, Table], trained: int) -> str:
     """In words: what differs from the training's size beyond chance."""
-    words = [
-        f"{side} pixels are {'worse' if mean > 0 else 'better'} by {MEASURES[name].title}"
-        for side, found in tables.items()
-        for name, mean in told_apart(found, tables[trained]).items()
-    ]
+    words = []
+    for side, found in tables.items():
+        apart = told_apart(found, tables[trained])
+        for verdict, sign in (("better", -1), ("worse", 1)):
+            names = [MEASURES[name].title for name, mean in apart.items() if mean * sign > 0]
+            if names:
+                words.append(f"{side} pixels are {verdict} by {', '.join(names)}")
     return "; ".join(words) or f"no size can be told apart from {trained} pixels"
 
 

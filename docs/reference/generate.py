@@ -8,6 +8,7 @@ from typing import Any, get_args
 import typer
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from pydantic import BaseModel
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
@@ -17,6 +18,10 @@ from photochrom.config import Config
 OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+(?:src|recipes|benchmarks|tests)/[^)]*\)")
 
 
+INTERVAL = re.compile(r"\([^()|]*\d (?:to|±) [^()|]*\)")
+COLUMNS = 6  # a table of more needs the room of the page's table of contents
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Called by MkDocs: add the pages to those that it has found."""
     for name, text in (("commands", commands()), ("settings", settings())):
@@ -24,9 +29,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Called by MkDocs: links into the repository become plain names, since the site holds the docs alone."""
-    return OUTSIDE.sub(r"\1", markdown)
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Called by MkDocs: links into the repository become plain names, since the site holds the docs alone.
+
+    Wide tables get room, and each interval in them stays in one piece.
+    """
+    lines = OUTSIDE.sub(r"\1", markdown).splitlines()
+    rows = [number for number, line in enumerate(lines) if line.startswith("|")]
+    for number in rows:
+        lines[number] = INTERVAL.sub(r"<small>\g<0></small>", lines[number])
+    if max((lines[number].count("|") - 1 for number in rows), default=0) > COLUMNS:
+        page.meta["hide"] = ["toc"]
+    return "\n".join(lines)
 
 
 def commands() -> str:
