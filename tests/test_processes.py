@@ -9,11 +9,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,34 @@ BF16 = config(V2, precision="bf16")
 UNEVEN = config(V2, batch_size=5)  # one process gets three photos of each batch, the other two
 IN_PARTS = config(V2, batch_size=5, accumulate=2)
 POISONED = config(V1)
+LONG = config({**V1, "epochs": 12})
+AS_FLAGS = (
+    *(
+        "--features",
+        "8,16",
+        "--time-embedding",
+        "16",
+        "--blocks",
+        "1",
+        "--attention",
+        "1",
+        "--chroma-scale",
+        "1",
+    ),
+    *("--timesteps", "50", "--precision", "fp32", "--batch-size", "8", "--learning-rate", "1e-3"),
+    *(
+        "--warmup-steps",
+        "2",
+        "--ema-decay",
+        "0.9",
+        "--sample-every",
+        "0",
+        "--perceptual",
+        "0",
+        "--epochs",
+        "12",
+    ),
+)
 
 
 @contextmanager
@@ -135,6 +165,7 @@ def run_both(place: Path) -> None:
     write = files.write_atomically if processes.is_first() else None  # which would fail
     with patched(files, "write_atomically", write):
         case("both-stages", BOTH_STAGES)
+        case("long", LONG)
         case("bf16", BF16)
         case("parts", IN_PARTS)
         with patched(UNet, "forward", short_of_memory):
@@ -195,7 +226,7 @@ def told(place: Path, pack: Pack, alone: Callable[[Config], ModelFolder]) -> lis
 
 
 def environment() -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+    return os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def assert_equal_training(
@@ -347,6 +378,115 @@ def test_a_launcher_that_is_stopped_leaves_a_training_to_go_on_with(pack: Pack, 
     assert said.count("1/100000  v1  loss") == 1
     assert model_folder.read_checkpoint(folder / model_folder.LAST)["step"] >= 6
     assert not (folder / ".trainer").exists()
+
+
+# --- Two machines -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where one of two launchers runs: how to start a command there, and its address on the network of both."""
+
+    inside: tuple[str, ...]
+    interface: str
+    address: str
+
+
+def ip(*arguments: str) -> bool:
+    """Whether the command that sets up networks can do so."""
+    with suppress(FileNotFoundError):
+        return subprocess.run(["ip", *arguments], capture_output=True, check=False).returncode == 0
+    return False
+
+
+@pytest.fixture
+def machines() -> Iterator[list[Machine]]:
+    """Two network namespaces and a cable between them; two addresses of this machine where namespaces are not permitted."""
+    names = [f"photochrom-{os.getpid()}-{number}" for number in (1, 2)]
+    addresses = [f"10.77.0.{number}" for number in (1, 2)]
+    try:
+        if not all(ip("netns", "add", name) for name in names):
+            yield [Machine((), "lo", f"127.0.0.{number}") for number in (1, 2)]
+            return
+        one, other = names
+        assert ip(
+            "link", "add", "cable", "netns", one, "type", "veth", "peer", "name", "cable", "netns", other
+        )
+        for name, address in zip(names, addresses, strict=True):
+            assert ip("-n", name, "address", "add", f"{address}/24", "dev", "cable")
+            assert ip("-n", name, "link", "set", "cable", "up")
+            assert ip("-n", name, "link", "set", "lo", "up")
+        yield [
+            Machine(("ip", "netns", "exec", name), "cable", address)
+            for name, address in zip(names, addresses, strict=True)
+        ]
+    finally:
+        for name in names:
+            ip("netns", "delete", name)
+
+
+def launch_on(machines: list[Machine], number: int, port: int, place: Path) -> subprocess.Popen[str]:
+    """One machine's launcher, with a process of its own, in the training `killed`."""
+    machine = machines[number]
+    command = [
+        *(
+            *machine.inside,
+            str(BIN / "torchrun"),
+            "--nnodes",
+            "2",
+            "--nproc-per-node",
+            "1",
+            "--max-restarts",
+            "1",
+        ),
+        *(
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-endpoint",
+            f"{machines[0].address}:{port}",
+            "--rdzv-id",
+            "killed",
+        ),
+        *(
+            "--rdzv-conf",
+            f"is_host={1 - number}",
+            "--local-addr",
+            machine.address,
+            "-m",
+            "photochrom",
+            "train",
+        ),
+        *("--name", "killed", "--models", str(place), "--data", str(place / "data" / "tiny"), *AS_FLAGS),
+    ]
+    own = environment() | {"GLOO_SOCKET_IFNAME": machine.interface}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=own)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one address on the loopback")
+def test_a_training_on_two_machines_survives_the_death_of_a_process(
+    told: list[dict[str, Any]], place: Path, machines: list[Machine]
+) -> None:
+    folder, undisturbed = ModelFolder(place / "killed"), ModelFolder(place / "long")
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    launchers = [launch_on(machines, number, port, place) for number in (0, 1)]
+    try:
+        deadline = time.monotonic() + 120
+        while len(folder.history) < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.kill(int((folder / ".trainer").read_text()), signal.SIGKILL)  # the one that writes
+        said = "".join(launcher.communicate(timeout=300)[0] for launcher in launchers)
+    finally:
+        for launcher in launchers:
+            launcher.kill()
+    assert [launcher.returncode for launcher in launchers] == [0, 0], said
+    assert re.search(r"killed has \d+ epochs already", said)
+    one, other = (model_folder.read_checkpoint(each / model_folder.LAST) for each in (folder, undisturbed))
+    assert one["step"] == other["step"] == 36
+    for part in ("model_state_dict", "ema_state_dict"):
+        for name, weights in other[part].items():
+            assert torch.equal(one[part][name], weights), name
 
 
 # --- Without a launcher -----------------------------------------------------------------------------------------------
