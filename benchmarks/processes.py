@@ -1,10 +1,10 @@
-"""What a photo more and a process more cost a training step, and what a process more brings an album.
+"""What one more photo and one more process cost a training step, and what one more process brings to an album.
 
     python benchmarks/processes.py                 # about ten minutes on two quiet cores; writes docs/measurements/processes.md
     python benchmarks/processes.py --presets small --steps 4
 
-Every row is a launch of its own with one thread for each process, so that two processes on two cores compare with one on
-one core; the row with two threads is what one process makes of two cores. Medians over steps, after two that are not counted.
+Every row is a launch of its own, with one thread for each process: two processes on two cores compare with one process on one
+core. The row with two threads shows what one process makes of two cores. Figures are medians over steps, without the first two.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom import processes
 from photochrom.config import PRESETS, build
 from photochrom.data.dataset import find
@@ -40,7 +40,7 @@ ALBUM = 256  # photos of 64 pixels
 
 
 def measure(preset: str, batch: int, steps: int, data: Path) -> None:
-    """What each process of a row does: train; the first prints seconds per step, and how many of them went to exchange."""
+    """Train, as each process of a row does. The first prints seconds per step, and how many of them are exchange."""
     config = build({"model": {"features": PRESETS[preset].features}, "training": {"batch_size": batch},
                     "stages": [{"perceptual": 0.0}]})  # fmt: skip
     training = Training(config, find("demo", data))
@@ -64,7 +64,7 @@ def measure(preset: str, batch: int, steps: int, data: Path) -> None:
 
 
 def launched(count: int, threads: int, *arguments: object) -> str:
-    """The output of a program run by so many processes."""
+    """Run a program in so many processes; returns its output."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     command = [*(launcher if count > 1 else [sys.executable]), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -72,7 +72,7 @@ def launched(count: int, threads: int, *arguments: object) -> str:
 
 
 def training_rows(preset: str, steps: int, data: Path) -> list[str]:
-    """Markdown: what steps cost, by photos and by processes."""
+    """Markdown: the cost of a step by photos and by processes."""
 
     def row(count: int, threads: int, batch: int) -> tuple[float, float]:
         found = launched(
@@ -86,7 +86,7 @@ def training_rows(preset: str, steps: int, data: Path) -> list[str]:
         return seconds, exchange
 
     rows = [
-        "| processes | threads each | photos per step | s per step | photos/s | of them exchanging, s |",
+        "| processes | threads each | photos per step | s per step | photos/s | s of exchange in a step |",
         *["|---:|---:|---:|---:|---:|---:|"],
     ]
     alone = [row(1, 1, batch)[0] for batch in BATCHES]
@@ -98,15 +98,15 @@ def training_rows(preset: str, steps: int, data: Path) -> list[str]:
     return [
         *rows,
         "",
-        f"One process: {1000 * start:.0f} ms for each step and {1000 * slope:.1f} ms for each photo in it (a straight line "
-        f"through {len(BATCHES)} batch sizes). A second process makes the batch of 32 {alone[2] / same:.2f} times as fast, and "
-        f"a batch of 64 takes {double / alone[2]:.2f} times as long as 32 photos on one. {4 * weights / 1e6:.0f} MB of "
-        "gradients are added up in each step.",
+        f"One process takes {1000 * start:.0f} ms for each step and {1000 * slope:.1f} ms for each photo in it (a straight line "
+        f"through {len(BATCHES)} batch sizes). A second process makes the batch of 32 {alone[2] / same:.2f} times as fast. Two "
+        f"processes take {double / alone[2]:.2f} times as long for 64 photos as one process for 32. They exchange "
+        f"{4 * weights / 1e6:.0f} MB of gradients in each step.",
     ]
 
 
 def album_rows(folder: Path) -> list[str]:
-    """Markdown: an album coloured by the command, start-up included, by one process and by two."""
+    """Markdown: seconds to colour an album with one process and with two, with start-up."""
     config = build({"model": {"features": PRESETS["small"].features}, "data": {"photos_per_epoch": 16},
                     "stages": [{"epochs": 1, "perceptual": 0.0}]})  # fmt: skip
     from photochrom.model_folder import ModelFolder
@@ -131,7 +131,7 @@ def album_rows(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Measure, print as it comes, and write the page."""
+    """Measure, print each row, and write the page."""
     parser = parser_for(__doc__)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--steps", type=int, default=12)
@@ -143,31 +143,27 @@ def main() -> None:
         preset, batch = arguments.worker
         measure(preset, int(batch), arguments.steps, arguments.data)
         return
-    lines = [
-        "# What a photo more and a process more cost",
-        "",
-        f"{written_by('processes.py')}, "
-        f"gloo over the loopback. V1 in {for_training('auto')}, photos of 64 pixels, medians of {arguments.steps} steps. "
-        "Processes have a core each.",
-    ]
+    lines: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         find("demo", folder / "data")
         for preset in arguments.presets:
             print(f"\n{preset}", flush=True)
             lines += [
-                "",
                 f"## Training, preset {preset}",
                 "",
                 *training_rows(preset, arguments.steps, folder / "data"),
+                "",
             ]
         lines += [
-            "",
-            "## An album, preset small, 20 steps, four colourings each, start-up included",
+            "## An album, preset small, 20 steps, four colourings each, with start-up",
             "",
             *album_rows(folder),
+            "",
+            f"{written_by('processes.py')}, gloo over the loopback. V1 in {for_training('auto')}, photos of 64 pixels, medians of "
+            f"{arguments.steps} steps. Each process has one core.",
         ]
-    arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_figures(arguments.out, "\n".join(lines))
     print(f"\nwritten to {arguments.out}")
 
 

@@ -1,9 +1,9 @@
-"""What data in shards costs beside the packed array, and what ten million photos would cost.
+"""What shards cost beside a packed array, and what ten million photos would cost.
 
     python benchmarks/shards.py --data tiny-imagenet-200      # a packed data set; some minutes; writes docs/measurements/data-scale.md
 
-One process, both in turns (A B, A B, ...), so that whatever else the machine does hits both. The figures for ten million
-photos are products of the unit costs that this run measured; nothing of that size was written.
+One process reads both in turns (A B, A B, ...), so other work on the machine slows both. The figures for ten million photos are
+products of the costs per photo that this run measures. It writes nothing of that size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pages import MEASUREMENTS, parser_for, written_by
+from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.config import PRESETS, build
 from photochrom.data.dataset import DataSet, find
 from photochrom.data.importing import import_photos
@@ -36,7 +36,6 @@ from photochrom.data.shard_order import PLACES, ShardOrder
 from photochrom.data.shards import SHARD_BYTES, Shards, checksum_of, new_shards, ppm_header
 from photochrom.data.sources import Photo
 from photochrom.data.stratification import stratified
-from photochrom.files import write_bytes
 from photochrom.precision import for_training
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
@@ -270,58 +269,41 @@ def main() -> None:
             "bytes": sum(data.index["shards"]["bytes"]) / len(pack.split),
             "rate": float(reading.split("|")[3].replace(",", "")),
         }
-    head = f"""# Data beyond memory and disk
-
-{written_by(f"shards.py --data {pack.name}")}, trainings in {for_training("auto")}, with
-{torch.get_num_threads()} threads, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}.
-Load of the machine at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; beyond that of this program times are too long; ratios were taken in turns.
-"""
     parts = {
         "Shards beside the packed array": [
-            "Photos per second, in turns in one process; medians of "
-            f"{options.rounds} rounds, the ratio within each round with its range. Shards are read from this disk.",
-            "",
-            "| | packed | shards | ratio |",
+            "| photos/s | packed | shards | ratio |",
             "|---|---|---|---|",
             reading,
             training,
             "",
-            f"Writing shards takes {written * 1e6:,.0f} us a photo. Memory of the process: {flat}.",
+            f"Medians of {options.rounds} rounds in turns; ratios come from within each round, with their range. Writing shards takes "
+            f"{written * 1e6:,.0f} µs a photo. The process held {flat}.",
         ],
-        "Why PPM": [
-            "A photo in each form: bytes in the tar, microseconds to write and to read it, and the mean error in levels of 255.",
-            "Members that are all alike make a shard an array, of which nothing has to be parsed; a tar of PNG, WebP or JPEG has to be,",
-            "which takes about 50 us more for each photo.",
-            "",
-            "| form | bytes | write, us | read, us | error |",
+        "Forms of a photo": [
+            "| form | bytes in the tar | µs to write | µs to read | mean error, levels of 255 |",
             "|---|---|---|---|---|",
             *table,
         ],
-        "How well it shuffles": [
-            "Pairs of photos in a batch that are of one category, beside a perfect shuffle (1.00), over one pass of the training part.",
-            "",
-            "| order | pairs |",
+        "How well the order is shuffled": [
+            "| order | pairs of one category in a batch; a perfect shuffle has 1.00 |",
             "|---|---|",
             *shuffling(pack),
         ],
         "Many shards, simulated": [
-            "An index of so many shards, without the shards: what opening it takes, and memory (MB, above what was there before) when it",
-            "is open and after 1,000, 2,000 and 3,000 batches; microseconds to find out which photo is due.",
-            "",
-            "| shards | photos | index, MB | open, s | opened | 1,000 | 2,000 | 3,000 | us a photo |",
+            "| shards | photos | index, MB | seconds to open | MB once open | after 1,000 batches | 2,000 | 3,000 | µs to find a photo |",
             "|---|---|---|---|---|---|---|---|---|",
             *entries,
         ],
         "Ten million photos, on paper": [
-            "Products of the unit costs above; nothing of this size was written. The import takes one thread for each core, so divide.",
-            "",
-            "| | |",
+            "| what | cost |",
             "|---|---|",
             *on_paper(per_photo),
         ],
     }
-    text = head + "".join(f"\n## {title}\n\n" + "\n".join(lines) + "\n" for title, lines in parts.items())
-    write_bytes(REPORT, text.encode())
+    text = "".join(f"## {title}\n\n" + "\n".join(lines) + "\n\n" for title, lines in parts.items())
+    text += f"""{written_by(f"shards.py --data {pack.name}")}, {torch.get_num_threads()} threads, trainings in
+{for_training("auto")}, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}. The load was {os.getloadavg()[0]:.1f} at the end."""
+    write_figures(REPORT, text)
     print(text)
 
 

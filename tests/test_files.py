@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from photochrom import files
 from photochrom.errors import PhotochromError
 from photochrom.files import PART, write_bytes
 
@@ -34,3 +36,32 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(PhotochromError, match=r"cannot write .*a\.png"):
             write_bytes(path, b"")
     assert not list(tmp_path.rglob(f"*{PART}"))
+
+
+@pytest.mark.parametrize("refusals", [2, 9])
+def test_a_file_that_another_program_reads_is_waited_for(
+    refusals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where nobody replaces an open file."""
+    left = [PermissionError(13, "in use")] * refusals
+    replace = os.replace
+
+    def refusing(source: Path, target: Path) -> None:
+        if left:
+            raise left.pop()
+        replace(source, target)
+
+    windows = ModuleType("os")
+    windows.__dict__.update(vars(os), name="nt", replace=refusing)
+    monkeypatch.setattr(files, "os", windows)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    path = tmp_path / "history.json"
+    path.write_bytes(b"old")
+    if refusals == 2:
+        write_bytes(path, b"new")
+        assert path.read_bytes() == b"new"
+    else:
+        with pytest.raises(PhotochromError, match=r"cannot write .*history\.json: in use"):
+            write_bytes(path, b"new")
+        assert path.read_bytes() == b"old"
+    assert [each.name for each in tmp_path.iterdir()] == ["history.json"]

@@ -79,31 +79,8 @@ IN_PARTS = config(V2, batch_size=5, accumulate=2)
 POISONED = config(V1)
 LONG = config({**V1, "epochs": 12})
 AS_FLAGS = (
-    *(
-        "--features",
-        "8,16",
-        "--time-embedding",
-        "16",
-        "--blocks",
-        "1",
-        "--attention",
-        "1",
-        "--chroma-scale",
-        "1",
-    ),
-    *("--timesteps", "50", "--precision", "fp32", "--batch-size", "8", "--learning-rate", "1e-3"),
-    *(
-        "--warmup-steps",
-        "2",
-        "--ema-decay",
-        "0.9",
-        "--sample-every",
-        "0",
-        "--perceptual",
-        "0",
-        "--epochs",
-        "12",
-    ),
+    "--features 8,16 --time-embedding 16 --blocks 1 --attention 1 --chroma-scale 1 --timesteps 50 --precision fp32 "
+    "--batch-size 8 --learning-rate 1e-3 --warmup-steps 2 --ema-decay 0.9 --sample-every 0 --perceptual 0 --epochs 12"
 )
 
 
@@ -425,41 +402,22 @@ def machines() -> Iterator[list[Machine]]:
             ip("netns", "delete", name)
 
 
+TOGETHER = "--nnodes 2 --nproc-per-node 1 --max-restarts 3 --rdzv-backend c10d --rdzv-id killed"
+
+
 def launch_on(machines: list[Machine], number: int, port: int, place: Path) -> subprocess.Popen[str]:
-    """One machine's launcher, with a process of its own, in the training `killed`."""
-    machine = machines[number]
-    command = [
-        *(
-            *machine.inside,
-            str(BIN / "torchrun"),
-            "--nnodes",
-            "2",
-            "--nproc-per-node",
-            "1",
-            "--max-restarts",
-            "1",
-        ),
-        *(
-            "--rdzv-backend",
-            "c10d",
-            "--rdzv-endpoint",
-            f"{machines[0].address}:{port}",
-            "--rdzv-id",
-            "killed",
-        ),
-        *(
-            "--rdzv-conf",
-            f"is_host={1 - number}",
-            "--local-addr",
-            machine.address,
-            "-m",
-            "photochrom",
-            "train",
-        ),
-        *("--name", "killed", "--models", str(place), "--data", str(place / "data" / "tiny"), *AS_FLAGS),
-    ]
-    own = environment() | {"GLOO_SOCKET_IFNAME": machine.interface}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=own)
+    """Start the launcher of one machine, with one process in the training `killed`."""
+    machine, own_address = machines[number], machines[number].address
+    meeting = f"--rdzv-endpoint {machines[0].address}:{port} --rdzv-conf is_host={1 - number}"
+    options = f"{TOGETHER} {meeting} --local-addr {own_address} -m photochrom train".split()
+    folders = ["--name", "killed", "--models", str(place), "--data", str(place / "data" / "tiny")]
+    return subprocess.Popen(
+        [*machine.inside, str(BIN / "torchrun"), *options, *folders, *AS_FLAGS.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment() | {"GLOO_SOCKET_IFNAME": machine.interface},
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have one address on the loopback")

@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.conftest import smooth
 
 LACKING = """
-import os, signal, sys
+import os, shutil, signal, sys
 import fastapi, filelock, matplotlib.pyplot, numpy, PIL.Image, safetensors.torch, scipy, skimage, torch, uvicorn  # they know Windows
 import torch.optim.swa_utils, multiprocessing.popen_spawn_posix
 for name in ("resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "readline", "syslog"):
@@ -22,6 +22,29 @@ for name in ("fork", "getuid", "geteuid", "getgid", "getpgid", "setsid", "killpg
 for name in ("SIGKILL", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE", "pthread_sigmask", "sigwait"):
     if hasattr(signal, name):
         delattr(signal, name)
+def held(path):  # open or mapped, itself or a file below it
+    path = os.path.realpath(path)
+    names = []
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            names.append(os.readlink("/proc/self/fd/" + number))
+        except OSError:  # closed meanwhile
+            pass
+    with open("/proc/self/maps") as maps:
+        names += [line.split(maxsplit=5)[5].strip() for line in maps if "/" in line]
+    return [name for name in names if name == path or name.startswith(path + os.sep)]
+def refusing(real):  # Windows neither moves nor deletes what is open
+    def change(*paths, **options):
+        if not sys._getframe(1).f_code.co_filename.endswith("tempfile.py"):  # which knows how on Windows
+            for path in paths:
+                if names := held(path):
+                    raise PermissionError(13, f"in use: {names}", path)
+        return real(*paths, **options)
+    return change
+if os.path.exists("/proc/self/maps"):
+    for name in ("replace", "rename", "unlink", "remove", "rmdir"):
+        setattr(os, name, refusing(getattr(os, name)))
+    shutil._use_fd_functions = False
 opened = os.open
 def refuse_folders(path, *arguments, **options):
     if "photochrom" in sys._getframe(1).f_code.co_filename and os.path.isdir(path):
@@ -40,12 +63,18 @@ def run(*command):
 """
 WORK = """
 run("data", "import", "photos", "--name", "mine", "--size", "32", "--validation", "0.25")
+run("data", "import", "photos", "--name", "mine", "--size", "32", "--validation", "0.25", "--overwrite")
+run("data", "import", "photos", "--name", "shards", "--size", "32", "--validation", "0.25", "--shards")
+run("data", "import", "photos", "--name", "shards", "--size", "32", "--validation", "0.25", "--shards", "--overwrite")
 run("train", "--data", "mine", "--features", "8,16", "--blocks", "1", "--perceptual", "0", "--epochs", "1", "--batch-size", "8")
 run("train", "--name", "my_model", "--data", "mine", "--features", "8,16", "--blocks", "1", "--perceptual", "0", "--epochs", "2",
     "--batch-size", "8")
+run("train", "--name", "my_model", "--data", "mine", "--features", "8,16,16", "--blocks", "1", "--perceptual", "0", "--epochs", "1",
+    "--batch-size", "8", "--encoder", "lite0", "--overwrite")
 run("colorize", "photos", "-o", "out", "--model", "my_model", "--steps", "2")
 run("models")
 run("data", "list")
+run("data", "clean")
 """
 SERVE = """
 from pathlib import Path

@@ -34,7 +34,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _put_in_place(temporary, path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
         cause = (
@@ -49,6 +49,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     finally:
         with suppress(OSError):  # where all went well it is gone
             temporary.unlink()
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    """Give a file its name. Windows refuses while another program reads the old file of this name: wait for that one."""
+    for wait in (0.01, 0.1, 1.0):
+        try:
+            os.replace(temporary, path)
+            return
+        except PermissionError:
+            if os.name == "posix":
+                raise
+            time.sleep(wait)
+    os.replace(temporary, path)
 
 
 def _hold(file: IO[bytes]) -> bool:

@@ -8,7 +8,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
 HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
 ONNX, EVALUATION = "model.onnx", "evaluation.json"
 ENGINES = {"torch": WEIGHTS, "onnx": ONNX}  # what runs a network, and the file that it reads
+LOCK = ".lock"  # in a model folder
 LOCK_SECONDS = 0.5  # longer than `being_trained` holds a lock to find out
 SHIPPED = Path(__file__).parent / "weights"  # folders of the models that come along
 
@@ -170,7 +171,7 @@ class ModelFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder and hold it against a second trainer; the lock of a process that died is free."""
-        lock = FileLock(self / ".lock")
+        lock = FileLock(self / LOCK)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=LOCK_SECONDS)
@@ -194,10 +195,10 @@ class ModelFolder:
     @property
     def being_trained(self) -> bool:
         """Whether somebody holds its lock right now."""
-        if not (self / ".lock").is_file():
+        if not (self / LOCK).is_file():
             return False
         try:
-            with FileLock(self / ".lock", timeout=0):
+            with FileLock(self / LOCK, timeout=0):
                 return False
         except Timeout:
             return True
@@ -248,7 +249,14 @@ class ModelFolder:
     def remove(self) -> None:
         """Delete the folder and all that is in it; raises PhotochromError while it is being trained."""
         with self.locked():
-            shutil.rmtree(self.path)
+            for path in self.path.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:  # it is open, and Windows deletes no open file
+                    path.unlink()
+        (self / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # another training has begun here meanwhile
+            self.path.rmdir()
 
 
 def model_folder(name: str, models: Path) -> ModelFolder:

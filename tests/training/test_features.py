@@ -173,6 +173,12 @@ def test_without_room_it_says_so_and_computes_in_every_step(
     assert seen[-1].record is not None
 
 
+def in_use(path: Path, missing_ok: bool = False) -> None:
+    raise PermissionError(
+        13, "The process cannot access the file because it is being used by another process"
+    )
+
+
 def test_what_no_model_needs_is_counted_and_removed(
     own_pack: Pack, seeing: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +193,10 @@ def test_what_no_model_needs_is_counted_and_removed(
     needed = own_pack.folder / f"features-{features.feature_key(both[0], own_pack.checksum)}.bytes"
     (other,) = kept.keys() - {needed}
     with FileLock(other.with_suffix(".lock")):  # another process computes it just now
+        assert features.remove_unneeded(own_pack, both[:1]) == {}
+    with monkeypatch.context() as windows:  # where another process reads it just now
+        windows.setattr(features, "os", SimpleNamespace(name="nt"))
+        windows.setattr(Path, "unlink", in_use)
         assert features.remove_unneeded(own_pack, both[:1]) == {}
     assert features.remove_unneeded(own_pack, both[:1]) == {other.name: kept[other]}
     assert needed.exists()

@@ -136,6 +136,7 @@ def _write_shards(
         for i, split in enumerate(_split(photos, checksums, group, shares, by_chance=True)):
             facts = {"origin": photos[i].origin, "label": label[photos[i].category], "checksum": checksums[i]}
             writer.add(split, pixels[i], facts)
+        del pixels  # Windows deletes no file that is mapped
         index |= {"source": source.name, "seed": shares[2], "left_out": left_out}
         index |= {"categories": list(source.categories.values()), "look_alikes": count_groups(group)}
     return index

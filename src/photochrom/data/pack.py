@@ -247,11 +247,14 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
 def _sweep(data_dir: Path) -> None:
     """Take away what imports that were killed have left, and put back a data set that one had set aside."""
     for scratch in data_dir.glob(f".*.????????{SCRATCH}"):  # as `tempfile` names them
-        with suppress(Timeout), FileLock(scratch / "lock").acquire(timeout=0):  # held: one that still runs
-            destination = data_dir / scratch.name[1 : -len(f".????????{SCRATCH}")]
-            if (scratch / "replaced").exists() and not destination.exists():
-                (scratch / "replaced").rename(destination)
-            shutil.rmtree(scratch)
+        with suppress(Timeout):
+            with FileLock(scratch / "lock").acquire(timeout=0):  # held: one that still runs
+                destination = data_dir / scratch.name[1 : -len(f".????????{SCRATCH}")]
+                if (scratch / "replaced").exists() and not destination.exists():
+                    (scratch / "replaced").rename(destination)
+            shutil.rmtree(
+                scratch, ignore_errors=True
+            )  # Windows deletes no open lock; another import may do the same
 
 
 def _sync(path: Path) -> None:

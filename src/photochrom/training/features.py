@@ -107,17 +107,24 @@ def keep(
 def remove_unneeded(pack: Pack, models: Sequence[Config]) -> dict[str, int]:
     """Delete kept features that no training of these models needs. Returns each deleted file's name and size.
 
-    Leaves files that another process is writing.
+    Leaves files that another process is writing; on Windows also those that another process is reading.
     """
     needed = {feature_key(each, pack.checksum) for each in models if each.data.checksum == pack.checksum}
     removed = {}
     for path in sorted(pack.folder.glob(FEATURES)):
         if path.suffix == ".lock" or path.stem.removeprefix("features-") in needed:
             continue
-        with suppress(Timeout), FileLock(path.with_suffix(".lock")).acquire(timeout=0):
-            removed[path.name] = path.stat().st_size
-            path.unlink()
-            path.with_suffix(".lock").unlink(missing_ok=True)
+        lock, size = path.with_suffix(".lock"), path.stat().st_size
+        with suppress(Timeout):
+            with FileLock(lock).acquire(timeout=0):
+                try:
+                    path.unlink()
+                except PermissionError:
+                    if os.name == "posix":
+                        raise
+                    continue  # a training reads it, and Windows deletes no open file
+            removed[path.name] = size
+            lock.unlink(missing_ok=True)
     return removed
 
 
