@@ -54,7 +54,7 @@ def test_a_file_that_another_program_reads_is_waited_for(
     windows = ModuleType("os")
     windows.__dict__.update(vars(os), name="nt", replace=refusing)
     monkeypatch.setattr(files, "os", windows)
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     path = tmp_path / "history.json"
     path.write_bytes(b"old")
     if refusals == 2:
