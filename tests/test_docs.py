@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,20 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert linked.exists(), target
         if anchor and linked.suffix == ".md":
             assert anchor in anchors(linked), f"{target}#{anchor}"
+
+
+def test_the_site_keeps_intervals_whole_and_gives_wide_tables_room() -> None:
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    on_page_markdown = runpy.run_path(str(ROOT / "docs" / "reference" / "generate.py"))["on_page_markdown"]
+    narrow, wide = SimpleNamespace(meta={}), SimpleNamespace(meta={})
+    text = (
+        "1 to 2 (3 to 4)\n\n| V2 ([a](../../src/b.py)) | **-0.4** (-1.0 to +0.2) | 5.0 (**-4.9 ± 4.7**) |\n"
+    )
+    assert on_page_markdown(text, narrow) == (
+        "1 to 2 (3 to 4)\n\n| V2 (a) | **-0.4** <small>(-1.0 to +0.2)</small> | 5.0 <small>(**-4.9 ± 4.7**)</small> |"
+    )
+    on_page_markdown("| " * 7 + "|", wide)
+    assert (narrow.meta, wide.meta) == ({}, {"hide": ["toc"]})
 
 
 def commands(page: Path) -> list[list[str]]:
