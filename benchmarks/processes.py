@@ -1,10 +1,11 @@
-"""What one more photo and one more process cost a training step, and what one more process brings to an album.
+"""What one more photo and one more process cost a training step, and what one more process brings an album.
 
-    python benchmarks/processes.py                 # about ten minutes on two quiet cores; writes docs/measurements/processes.md
+    python benchmarks/processes.py                 # writes docs/measurements/processes.md
     python benchmarks/processes.py --presets small --steps 4
 
-Every row is a launch of its own, with one thread for each process: two processes on two cores compare with one process on one
-core. The row with two threads shows what one process makes of two cores. Figures are medians over steps, without the first two.
+Takes about ten minutes on two quiet cores. Every row is a launch with one thread for each process, so two
+processes on two cores compare with one process on one core. The row with two threads shows what one process
+makes of two cores. Medians over steps, after two that do not count.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ ALBUM = 256  # photos of 64 pixels
 
 
 def measure(preset: str, batch: int, steps: int, data: Path) -> None:
-    """Train, as each process of a row does. The first prints seconds per step, and how many of them are exchange."""
+    """The work of each process of a row: train.
+
+    The first prints seconds per step, and how many of them were exchange.
+    """
     config = build({"model": {"features": PRESETS[preset].features}, "training": {"batch_size": batch},
                     "stages": [{"perceptual": 0.0}]})  # fmt: skip
     training = Training(config, find("demo", data))
@@ -64,7 +68,7 @@ def measure(preset: str, batch: int, steps: int, data: Path) -> None:
 
 
 def launched(count: int, threads: int, *arguments: object) -> str:
-    """Run a program in so many processes; returns its output."""
+    """The output of a program run by this many processes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     command = [*(launcher if count > 1 else [sys.executable]), *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -72,7 +76,7 @@ def launched(count: int, threads: int, *arguments: object) -> str:
 
 
 def training_rows(preset: str, steps: int, data: Path) -> list[str]:
-    """Markdown: the cost of a step by photos and by processes."""
+    """Markdown: the cost of steps, by photos and by processes."""
 
     def row(count: int, threads: int, batch: int) -> tuple[float, float]:
         found = launched(
@@ -94,19 +98,20 @@ def training_rows(preset: str, steps: int, data: Path) -> list[str]:
     row(1, 2, 32)
     same, _ = row(2, 1, 32)
     double, _ = row(2, 1, 64)
-    weights = sum(p.numel() for p in Training(build({"model": {"features": PRESETS[preset].features}, "stages": [{"perceptual": 0.0}]}), find("demo", data)).network.parameters())  # fmt: skip
+    config = build({"model": {"features": PRESETS[preset].features}, "stages": [{"perceptual": 0.0}]})
+    weights = sum(p.numel() for p in Training(config, find("demo", data)).network.parameters())
     return [
         *rows,
         "",
-        f"One process takes {1000 * start:.0f} ms for each step and {1000 * slope:.1f} ms for each photo in it (a straight line "
-        f"through {len(BATCHES)} batch sizes). A second process makes the batch of 32 {alone[2] / same:.2f} times as fast. Two "
-        f"processes take {double / alone[2]:.2f} times as long for 64 photos as one process for 32. They exchange "
-        f"{4 * weights / 1e6:.0f} MB of gradients in each step.",
+        f"One process takes {1000 * start:.0f} ms for each step and {1000 * slope:.1f} ms for each photo in it "
+        f"(a straight line through {len(BATCHES)} batch sizes). A second process makes the batch of 32 "
+        f"{alone[2] / same:.2f} times as fast. Two processes take {double / alone[2]:.2f} times as long for "
+        f"64 photos as one process for 32. They exchange {4 * weights / 1e6:.0f} MB of gradients in each step.",
     ]
 
 
 def album_rows(folder: Path) -> list[str]:
-    """Markdown: seconds to colour an album with one process and with two, with start-up."""
+    """Markdown: an album coloured by the command, start-up included, by one process and by two."""
     config = build({"model": {"features": PRESETS["small"].features}, "data": {"photos_per_epoch": 16},
                     "stages": [{"epochs": 1, "perceptual": 0.0}]})  # fmt: skip
     from photochrom.model_folder import ModelFolder
@@ -131,7 +136,7 @@ def album_rows(folder: Path) -> list[str]:
 
 
 def main() -> None:
-    """Measure, print each row, and write the page."""
+    """Measure, print on the way, and write the page."""
     parser = parser_for(__doc__)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--steps", type=int, default=12)
@@ -160,7 +165,8 @@ def main() -> None:
             "",
             *album_rows(folder),
             "",
-            f"{written_by('processes.py')}, gloo over the loopback. V1 in {for_training('auto')}, photos of 64 pixels, medians of "
+            f"{written_by('processes.py')}, gloo over the loopback. V1 in {for_training('auto')}, "
+            f"photos of 64 pixels, medians of "
             f"{arguments.steps} steps. Each process has one core.",
         ]
     write_figures(arguments.out, "\n".join(lines))

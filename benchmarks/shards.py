@@ -1,9 +1,10 @@
-"""What shards cost beside a packed array, and what ten million photos would cost.
+"""What data in shards costs beside the packed array, and what ten million photos would cost.
 
-    python benchmarks/shards.py --data tiny-imagenet-200      # a packed data set; some minutes; writes docs/measurements/data-scale.md
+    python benchmarks/shards.py --data tiny-imagenet-200      # writes docs/measurements/data-scale.md
 
-One process reads both in turns (A B, A B, ...), so other work on the machine slows both. The figures for ten million photos are
-products of the costs per photo that this run measures. It writes nothing of that size.
+Takes some minutes, and a packed data set. Both take turns in one process (A B, A B, ...), so that other work
+on the machine hits both. The figures for ten million photos are products of unit costs that this run
+measured; nothing of that size was written.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def megabytes() -> float:
-    """Memory that this process holds now."""
+    """Memory that this process holds now, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
 
 def in_shards(pack: Pack, destination: Path) -> float:
-    """Write the photos of a packed data set as shards, in random order; returns seconds for each photo."""
+    """Write the photos of a packed data set as shards, in random order. Returns seconds for each photo."""
     order = stratified([""] * len(pack.split), pack.origin, "0")
     begun = time.perf_counter()
     with new_shards(destination, pack.size, overwrite=False) as (writer, index):
@@ -70,7 +71,7 @@ def in_shards(pack: Pack, destination: Path) -> float:
 
 
 def reader(data: DataSet, batches: int) -> Iterator[float]:
-    """Photos per second, over the next batches, for ever."""
+    """Photos per second over the next batches, again and again."""
     step = 0
     while True:
         begun = time.perf_counter()
@@ -93,18 +94,21 @@ def trainer(data: DataSet) -> Iterator[float]:
 
 
 def in_turns(name: str, a: Iterator[float], b: Iterator[float], rounds: int) -> str:
-    """A row of the table: both rates, and the ratio taken within each round."""
+    """A row: both rates, and their ratio within each round."""
     next(a), next(b)
     found = [(next(a), next(b)) for _ in range(rounds)]
     packed, shards = (median(column) for column in zip(*found, strict=True))
     ratios = sorted(y / x for x, y in found)
-    row = f"| {name} | {packed:,.0f} | {shards:,.0f} | {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |"
+    row = (
+        f"| {name} | {packed:,.0f} | {shards:,.0f} "
+        f"| {median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) |"
+    )
     print(row, flush=True)
     return row
 
 
 def forms(photos: Sequence[Pixels]) -> list[str]:
-    """What a photo takes in each form: bytes in the tar, time to write and to read, and what is lost."""
+    """A photo in each form: bytes in the tar, time to write and to read, and loss."""
     size = photos[0].shape[0]
     header = ppm_header(size)
 
@@ -142,7 +146,7 @@ def forms(photos: Sequence[Pixels]) -> list[str]:
 
 
 def import_cost(photos: Sequence[Pixels], work: Path) -> tuple[float, float]:
-    """Seconds for each photo of `data import`, packed and with --shards, one thread, from JPEG files."""
+    """Seconds for each photo of `data import`, packed and with --shards, on one thread, from JPEG files."""
     source = work / "files"
     source.mkdir()
     for number, pixels in enumerate(photos):
@@ -156,7 +160,7 @@ def import_cost(photos: Sequence[Pixels], work: Path) -> tuple[float, float]:
 
 
 def import_memory(count: int = 100_000) -> float:
-    """Bytes for each photo that an import holds: the list of files, their random order, and the checksums seen."""
+    """Bytes for each photo that an import holds: the list of files, their random order, their checksums."""
     tracemalloc.start()
     photos = [
         Photo(f"category{n % 1000:04}/photo_{n:09}.jpg", f"category{n % 1000:04}") for n in range(count)
@@ -170,7 +174,7 @@ def import_memory(count: int = 100_000) -> float:
 
 
 def simulated(entries: int) -> list[str]:
-    """An index of so many shards, full of photos of 64 pixels: opening it, and memory while batches are drawn."""
+    """An index of this many shards of 64-pixel photos: opening it, and memory while batches are drawn."""
     full = SHARD_BYTES // (3 * 64 * 64)
     table: dict[str, list[Any]] = {"split": ["train"] * entries, "photos": [full] * entries}
     table |= {"bytes": [6_800_000] * entries, "checksum": [f"{n:016x}" for n in range(entries)]}
@@ -182,7 +186,10 @@ def simulated(entries: int) -> list[str]:
     begun = time.perf_counter()
     data = Shards("", json.loads(text))
     opened = time.perf_counter() - begun
-    row = f"| {entries:,} | {entries * full:,} | {len(text) / 1e6:,.1f} | {opened:.2f} | {megabytes() - before:,.0f} |"
+    row = (
+        f"| {entries:,} | {entries * full:,} | {len(text) / 1e6:,.1f} | {opened:.2f} "
+        f"| {megabytes() - before:,.0f} |"
+    )
     data.begin = lambda shard: None  # type: ignore[assignment, method-assign, return-value]
     marks = []
     for part in range(3):
@@ -195,7 +202,7 @@ def simulated(entries: int) -> list[str]:
 
 
 def company(labels: np.ndarray[Any, Any], order: Sequence[int]) -> float:
-    """How many pairs in a batch are of one category, beside a perfect shuffle (1 is perfect)."""
+    """Pairs of one category in a batch, divided by those of a perfect shuffle (1 is perfect)."""
     batches = labels[np.array(order[: len(order) // BATCH * BATCH])].reshape(-1, BATCH)
     same = (batches[:, :, None] == batches[:, None, :]).sum((1, 2)) - BATCH
     shares = np.bincount(labels) / len(labels)
@@ -203,7 +210,7 @@ def company(labels: np.ndarray[Any, Any], order: Sequence[int]) -> float:
 
 
 def shuffling(pack: Pack) -> list[str]:
-    """`company` of our order, and of what it is made from."""
+    """`company` of our order and of its parts."""
     train = pack.indices("train")
     labels = pack.label[train] - pack.label[train].min()
     full = SHARD_BYTES // (3 * pack.size**2)
@@ -225,14 +232,18 @@ def on_paper(per_photo: dict[str, float]) -> list[str]:
     shards = -(-MANY // (SHARD_BYTES // (3 * 64 * 64)))
     hours = {key: MANY * per_photo[key] / 3600 for key in ("import", "import_packed")}
     return [
-        f"| import, one core, photos of 64 pixels ({per_photo['import'] * 1e3:.2f} ms each) | {hours['import']:.1f} hours |",
+        f"| import, one core, photos of 64 pixels ({per_photo['import'] * 1e3:.2f} ms each) "
+        f"| {hours['import']:.1f} hours |",
         f"| the same, packed | {hours['import_packed']:.1f} hours |",
-        f"| memory of the import ({per_photo['memory']:.0f} bytes each) | {MANY * per_photo['memory'] / 1e9:.1f} GB |",
-        f"| size ({per_photo['bytes']:,.0f} bytes each, in {shards:,} shards) | {MANY * per_photo['bytes'] / 1e9:,.0f} GB |",
+        f"| memory of the import ({per_photo['memory']:.0f} bytes each) "
+        f"| {MANY * per_photo['memory'] / 1e9:.1f} GB |",
+        f"| size ({per_photo['bytes']:,.0f} bytes each, in {shards:,} shards) "
+        f"| {MANY * per_photo['bytes'] / 1e9:,.0f} GB |",
         f"| `photos.npy` of a packed data set (12,288 bytes each) | {MANY * 12_288 / 1e9:,.0f} GB |",
         f"| one pass at the rate above, one core | {MANY / per_photo['rate'] / 60:,.0f} minutes |",
         f"| traffic at 1,000 photos/s of training | {1000 * per_photo['bytes'] / 1e6:.0f} MB/s |",
-        f"| first batch and any batch after a resumption | {PLACES} shards, {PLACES * per_photo['bytes'] * 512 / 1e6:.0f} MB |",
+        f"| first batch and any batch after a resumption "
+        f"| {PLACES} shards, {PLACES * per_photo['bytes'] * 512 / 1e6:.0f} MB |",
     ]
 
 
@@ -255,7 +266,10 @@ def main() -> None:
         after = megabytes()
         for _ in islice(reader(data, 500), options.rounds):
             pass
-        flat = f"{after:,.0f} MB after {options.rounds + 1} rounds of reading, {megabytes():,.0f} MB after as many again"
+        flat = (
+            f"{after:,.0f} MB after {options.rounds + 1} rounds of reading, {megabytes():,.0f} "
+            f"MB after as many again"
+        )
         training = in_turns("training, preset small", trainer(pack), trainer(data), options.rounds)
         sample = [
             np.asarray(pack.photos[i]) for i in np.random.default_rng(0).permutation(len(pack.split))[:2000]
@@ -276,7 +290,8 @@ def main() -> None:
             reading,
             training,
             "",
-            f"Medians of {options.rounds} rounds in turns; ratios come from within each round, with their range. Writing shards takes "
+            f"Medians of {options.rounds} rounds in turns; ratios come from within each round, with "
+            f"their range. Writing shards takes "
             f"{written * 1e6:,.0f} µs a photo. The process held {flat}.",
         ],
         "Forms of a photo": [
@@ -290,7 +305,8 @@ def main() -> None:
             *shuffling(pack),
         ],
         "Many shards, simulated": [
-            "| shards | photos | index, MB | seconds to open | MB once open | after 1,000 batches | 2,000 | 3,000 | µs to find a photo |",
+            "| shards | photos | index, MB | seconds to open | MB once open | after 1,000 batches "
+            "| 2,000 | 3,000 | µs to find a photo |",
             "|---|---|---|---|---|---|---|---|---|",
             *entries,
         ],
@@ -302,7 +318,8 @@ def main() -> None:
     }
     text = "".join(f"## {title}\n\n" + "\n".join(lines) + "\n\n" for title, lines in parts.items())
     text += f"""{written_by(f"shards.py --data {pack.name}")}, {torch.get_num_threads()} threads, trainings in
-{for_training("auto")}, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}. The load was {os.getloadavg()[0]:.1f} at the end."""
+{for_training("auto")}, {len(pack.split):,} photos of {pack.size} pixels, batches of {BATCH}.
+The load was {os.getloadavg()[0]:.1f} at the end."""
     write_figures(REPORT, text)
     print(text)
 

@@ -158,6 +158,6 @@ def test_photos_smaller_than_those_of_the_source_get_a_note(
         train(build(values), folder, pack, lambda progress: notes.extend(progress.notes), source=source)
         source = folder  # whose photos are as large as these
     assert [note for note in notes if "--size" in note] == [
-        f"old learnt from photos of {2 * pack.size} pixels, and these have {pack.size}: "
+        f"old learnt from photos of {2 * pack.size} pixels, these have {pack.size}: "
         f"data import --size {2 * pack.size} shows it more"
     ]

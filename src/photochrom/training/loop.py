@@ -120,7 +120,7 @@ def begin(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFolde
         )
     if source and not resuming and pack.size < (source.config.data.size or 0):
         training.notes.append(
-            f"{source.name} learnt from photos of {source.config.data.size} pixels, and these have {pack.size}: "
+            f"{source.name} learnt from photos of {source.config.data.size} pixels, these have {pack.size}: "
             f"data import --size {source.config.data.size} shows it more"
         )
     if resuming and origin == folder / model_folder.BEST and training.finished:
