@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from photochrom import model_folder
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
+from photochrom.diffusion.vgg16 import VGG16
+from photochrom.model_folder import ModelFolder
 from photochrom.training import state
+from tests.making import SMALL, make_model, sepia, smooth
+from tests.running import TINY, Result, Run, call, heard
 
 # Some tests run their own file as a program, which must find this package too.
 ROOT = str(Path(__file__).parents[1])
@@ -94,18 +99,6 @@ def tries(pytestconfig: pytest.Config) -> Callable[[int, int], int]:
     return lambda few, many: many if pytestconfig.getoption("--thorough") else few
 
 
-def smooth(seed: int) -> Image.Image:
-    """A random photo of 16 pixels whose colours run softly into each other."""
-    colors = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    return Image.fromarray(colors).resize((16, 16), Image.Resampling.BICUBIC)
-
-
-def sepia(seed: int) -> Image.Image:
-    """A random photo in which everything has one tint, (Cb, Cr) about (-0.066, 0.096)."""
-    gray = np.asarray(smooth(seed).convert("L")).astype(int) // 2 + 64
-    return Image.fromarray(np.stack([gray + 33, gray - 13, gray - 31], axis=-1).astype(np.uint8))
-
-
 def make_pack(factory: pytest.TempPathFactory, photo: Callable[[int], Image.Image]) -> Pack:
     """32 photos, 8 of them to validate."""
     source, destination = factory.mktemp("photos"), factory.mktemp("data") / "tiny"
@@ -125,9 +118,70 @@ def processor(request: pytest.FixtureRequest) -> Generator[None]:
 
 
 @pytest.fixture(scope="session")
+def vgg_as_read() -> VGG16:
+    """VGG16, whose weights take a while to read."""
+    return VGG16.load()
+
+
+@pytest.fixture(scope="module")
+def vgg(vgg_as_read: VGG16) -> VGG16:
+    """A copy for each module, since a colorizer may turn its encoder into bfloat16."""
+    return copy.deepcopy(vgg_as_read)
+
+
+@pytest.fixture(scope="module")
+def one_vgg(vgg: VGG16) -> Generator[None]:
+    """All models of a module share one VGG16."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VGG16, "load", lambda weights=None: vgg)
+        yield
+
+
+@pytest.fixture(scope="session")
 def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
     """Photos of all colours."""
     return make_pack(tmp_path_factory, smooth)
+
+
+@pytest.fixture(scope="session")
+def models(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of models that holds one, called tiny. No test changes it."""
+    folder = tmp_path_factory.mktemp("models")
+    learning = ("--learning-rate", 0.01)  # or nobody could tell its colours from gray
+    assert call("train", *TINY, *learning, "--name", "tiny", "--data", pack.folder, "--models", folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, Result]:
+    """A folder with two models, without and with an encoder, and what `export` said of them: it takes a while."""
+    folder = tmp_path_factory.mktemp("exported")
+    first, second = (
+        make_model(ModelFolder(folder / encoder), {"model": {**SMALL, "encoder": encoder}})
+        for encoder in ("none", "vgg16")
+    )
+    (first / model_folder.ONNX).write_bytes(b"precious")
+    replaced = heard("export", first.path, "--format", "onnx", "--overwrite")
+    return folder, replaced, heard("export", second.name, "--models", folder, "--json")
+
+
+@pytest.fixture(scope="session")
+def exported(exports: tuple[Path, Result, Result]) -> Path:
+    """The folder of these two models and their ONNX files. No test changes it."""
+    return exports[0]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs commands in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return heard
+
+
+@pytest.fixture
+def rgb(pack: Pack) -> Tensor:
+    """Four of them, (4,3,16,16)."""
+    return pack.rgb(range(4))
 
 
 @pytest.fixture(scope="session")
@@ -152,16 +206,3 @@ def new_values() -> Callable[[], dict[str, Any]]:
 def values(new_values: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The same, for one test to change."""
     return new_values()
-
-
-def epoch(number: int, val_loss: float, **more: Any) -> dict[str, Any]:
-    """A record of a training's history."""
-    weights = {"noise": 1.0, "perceptual": 0.1, "adversarial": 0.0}
-    record = {
-        "epoch": number,
-        "stage": "v1",
-        "train_loss": val_loss,
-        "val_loss": val_loss,
-        "weights": weights,
-    }
-    return record | {"photos": 64, "seconds": 2.0} | more

@@ -113,6 +113,12 @@ def png(samples: npt.NDArray[Any], bits: int, kind: int, adam7: bool, *chunks: b
     )
 
 
+def header_only(width: int, height: int) -> bytes:
+    """A PNG of this size as its header says, with nothing in it: decoding it would fail otherwise than its size does."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
 def packed(values: npt.NDArray[Any], bits: int) -> bytes:
     """Values of fewer than 16 bits, the first in the highest bits, to the end of the last byte."""
     unpacked = (values[:, None].astype(np.uint16) >> np.arange(bits - 1, -1, -1, dtype=np.uint16)) & 1

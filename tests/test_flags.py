@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from photochrom import flags
 from photochrom.config import build
 from photochrom.flags import resolve, train_command
 
@@ -17,3 +20,31 @@ def test_a_file_on_another_machine_is_not_taken_over(weights: str) -> None:
     assert config.training.seed == 7
     typed = resolve(None, None, {"training__vgg_weights": weights}, source)
     assert f"--vgg-weights {weights}" in train_command(typed, "mine", source)
+
+
+def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        "[model]\nfeatures = [8, 16]\ndropout = 0.1\n[data]\nflip = true\n[training]\nseed = 5\n"
+        "[[stages]]\nepochs = 7\nnoise = 2.0\n"
+    )
+    given = {"model__dropout": 0.3, "data__flip": False, "stages__epochs": 9, "training__seed": None}
+    config = flags.resolve(recipe, None, given)
+    assert (config.model.features, config.model.dropout) == ((8, 16), 0.3)
+    assert config.data.flip is False
+    assert (config.training.seed, config.training.batch_size) == (5, build({}).training.batch_size)
+    assert (config.stages[0].epochs, config.stages[0].noise) == (9, 2.0)
+    recipe.write_text("[model]\nfeatures = [8, 16]\n[training]\nseed = 5\nbatch_size = 7\n")
+    small = flags.resolve(recipe, "small", {})
+    assert small.model.features == (32, 64, 128, 256)
+    assert (small.training.batch_size, small.training.learning_rate, small.training.seed) == (32, 8e-4, 5)
+    other = flags.resolve(recipe, "small", {"model__features": "8,24", "training__batch_size": 9})
+    assert (other.model.features, other.training.batch_size) == ((8, 24), 9)
+    assert build({}) == flags.resolve(None, "default", {})  # which is what there is without one
+
+
+def test_stages_are_v2_unless_the_perceptual_weight_is_zero() -> None:
+    stage = flags.resolve(None, None, {}).stages[0]
+    assert (stage.noise, stage.perceptual, stage.gan, stage.adversarial) == (1.0, 0.1, False, 0.01)
+    assert stage.label == "v2"
+    assert flags.resolve(None, None, {"stages__perceptual": 0.0}).stages[0].label == "v1"

@@ -16,7 +16,7 @@ import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -50,48 +50,6 @@ def names(folder: Path) -> set[str]:
 # --- Writing ----------------------------------------------------------------------------------------------------------
 
 
-def failing(error: BaseException) -> Callable[[IO[bytes]], None]:
-    def write(file: IO[bytes]) -> None:
-        file.write(b"half")
-        file.flush()
-        raise error
-
-    return write
-
-
-def test_a_file_is_written_whole_and_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    files.write_bytes(path, b"first")
-    files.write_bytes(path, b"second")
-    assert path.read_bytes() == b"second"
-    assert names(tmp_path) == {"file"}
-    assert path.stat().st_mode & 0o777 == 0o644  # not the 0600 of a temporary file: others may read a model
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("no"), RuntimeError("no")], ids=repr)
-def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path: Path, error: BaseException) -> None:
-    path = tmp_path / "file"
-    files.write_bytes(path, b"old")
-    with pytest.raises(type(error)):
-        files.write_atomically(path, failing(error))
-    assert path.read_bytes() == b"old"
-    assert names(tmp_path) == {"file"}
-
-
-def test_a_full_disk_is_told_and_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    files.write_bytes(path, b"old")
-    with pytest.raises(PhotochromError, match=r"^cannot write .*file: the disk is full; make room .*kept\)$"):
-        files.write_atomically(path, failing(OSError(errno.ENOSPC, "No space left on device")))
-    assert path.read_bytes() == b"old"
-    assert names(tmp_path) == {"file"}
-
-
-def test_a_missing_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(PhotochromError, match=r"cannot write .*No such file or directory"):
-        files.write_bytes(tmp_path / "gone" / "file", b"")
-
-
 LIMITED = """
 import resource, sys
 from pathlib import Path
@@ -115,14 +73,6 @@ def test_a_checkpoint_that_finds_no_room_keeps_the_old_one(folder: ModelFolder) 
     assert "is kept" in message
     assert model_folder.read_checkpoint(folder / model_folder.LAST) == old
     assert names(folder.path) == {model_folder.LAST}
-
-
-def test_json_refuses_what_is_not_json(tmp_path: Path) -> None:
-    files.write_json(tmp_path / "a.json", {"loss": 0.5})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 0.5}
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        files.write_json(tmp_path / "a.json", {"loss": float("nan")})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 0.5}
 
 
 # --- The lock ---------------------------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.photo import open_gray
 from photochrom.errors import PhotochromError
 from photochrom.model_folder import ModelFolder
-from tests.coloring.test_album import call
 from tests.make_odd_files import Odd, odd_files
-from tests.server.talking import make_model
+from tests.making import make_model
+from tests.running import call
 
 ODD = odd_files()
 GOOD = [odd for odd in ODD if not odd.refused]

@@ -24,7 +24,7 @@ from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 from photochrom.training import state
 from photochrom.training.loop import train
 from photochrom.training.step import train_step
-from tests.training.test_loop import signal_at
+from tests.training.making import signal_at
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="oneDNN can be told to do without on x86 only")

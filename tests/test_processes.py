@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ from photochrom.training.batches import Batches
 from photochrom.training.loop import Progress, train
 from photochrom.training.noisy import Noisy
 from photochrom.training.state import Training
-from tests.conftest import smooth
-from tests.training.test_loop import losses, signal_at
+from tests.making import smooth
+from tests.training.making import losses, signal_at
 
 Values = dict[str, Any]
 BIN = Path(sys.executable).parent

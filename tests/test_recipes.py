@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
+from photochrom import flags
 from photochrom.data.pack import Pack
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -158,3 +159,10 @@ def test_parts_for_a_machine_with_a_gpu_hold_the_same_photos(made: tuple[Pack, P
         row = int(Path(name).stem)
         assert pack.split[row] == split
         assert np.abs(pixels.astype(int) - pack.photos[row]).mean() < 8
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted(Path(__file__).parents[1].glob("recipes/*.toml")), ids=lambda p: p.stem
+)
+def test_the_recipes_that_come_along_are_valid(recipe: Path) -> None:
+    flags.resolve(recipe, None, {})

@@ -30,17 +30,16 @@ from PIL import Image
 from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import asked_to_stop
-from photochrom.config import Config, build
+from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import Interrupted, PhotochromError
 from photochrom.model_folder import ModelFolder
-from photochrom.training import discriminator, loop, validation
+from photochrom.training import discriminator, loop
 from photochrom.training.loop import Progress
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
-from tests.training.test_loop import assert_same_training
-from tests.training.test_stages import GAN, V1, assert_equal, frozen, staged
+from tests.training.making import GAN, V1, assert_equal, assert_same_training, frozen, staged
 
 Values = dict[str, Any]
 Tries = Callable[[int, int], int]
@@ -506,44 +505,6 @@ def test_a_bad_number_changes_nothing(
     ):
         train_step(training)
     assert_equal(frozen(training), before)
-
-
-def test_a_validation_that_is_not_a_number_keeps_the_last_good_checkpoint(
-    pack: Pack, values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = ModelFolder(tmp_path / "model")
-    values["stages"][0]["epochs"] = 3
-    monkeypatch.setattr(
-        validation, "validate", lambda training: {"noise": 0.5 if training.epoch < 1 else math.inf}
-    )
-    with pytest.raises(
-        PhotochromError, match=r"^epoch 2: validation noise not finite; the last good checkpoint"
-    ):
-        loop.train(build(values), folder, pack)
-    assert folder.newest_checkpoint()[0]["epoch"] == 1
-    assert len(folder.history) == 1
-
-
-class Scaled:
-    """On a processor there is no fp16, but there is its scaler."""
-
-    def __init__(self, config: Config, pack: Pack) -> None:
-        self.training = Training(config, pack)
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16, growth_interval=3)
-        self.training.arithmetic.scaler = self.scaler
-
-
-def test_the_scaler_of_fp16_is_part_of_the_checkpoint(pack: Pack, values: Values, tmp_path: Path) -> None:
-    first, second = Scaled(build(values), pack), Scaled(build(values), pack)
-    for _ in range(4):
-        train_step(first.training)
-    assert first.scaler.get_scale() == 2.0**17
-    folder = ModelFolder(tmp_path)
-    folder.save_checkpoint(model_folder.LAST, first.training.state())
-    second.training.restore(
-        model_folder.read_checkpoint(folder / model_folder.LAST), folder / model_folder.LAST
-    )
-    assert second.scaler.state_dict() == first.scaler.state_dict()
 
 
 # --- Files that would do harm -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The rooms of the package: a room knows only the rooms below it, and no files import each other in a circle."""
+"""The rooms of the package: a room knows only those below it, no files import each other in a circle, each has its tests."""
 
 from __future__ import annotations
 
@@ -53,3 +53,21 @@ def test_a_room_knows_only_rooms_below_it() -> None:
 def test_no_files_import_each_other_in_a_circle() -> None:
     graph = {module: imports(path, late=True) for module, path in MODULES.items()}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+UNTESTED = {"photochrom.__main__": "two lines, which `python -m photochrom` runs in commands/test_cli.py"}
+"""Modules without a test file of their own name, and why."""
+
+
+def test_each_module_has_tests_under_its_own_name() -> None:
+    tests = Path(__file__).parent
+    files = {
+        module: tests / path.relative_to(ROOT).with_name(f"test_{path.name}")
+        for module, path in MODULES.items()
+    }
+    without = {
+        module
+        for module, file in files.items()
+        if not file.exists() or "def test_" not in file.read_text(encoding="utf-8")
+    }
+    assert without == UNTESTED.keys()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import smooth
+from tests.making import smooth
 
 LACKING = """
 import os, shutil, signal, sys

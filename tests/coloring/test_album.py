@@ -15,104 +15,14 @@ import pytest
 from PIL import Image
 
 from photochrom.coloring import album
-from photochrom.coloring import photo as photo_file
 from photochrom.coloring.options import Options
-from photochrom.commands import cli
-from photochrom.data.pack import Pack
-from photochrom.errors import PhotochromError, UsageError
+from photochrom.errors import UsageError
+from tests.coloring.making import colorize, photo, pixels
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-
-def call(*arguments: object) -> int:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        with pytest.raises(SystemExit) as end:
-            cli.main([str(argument) for argument in arguments])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return int(end.value.code or 0)
-
-
-@pytest.fixture(scope="module")
-def models(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    flags = "--features 8,16 --time-embedding 16 --blocks 1 --attention 0 --timesteps 50 --perceptual 0 --epochs 1"
-    common = ("--batch-size", 8, "--learning-rate", 0.01, "--data", pack.folder, "--models", folder)
-    assert call("train", *flags.split(), "--name", "tiny", *common) == 0
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def photo(path: str, size: tuple[int, int] = (24, 16), seed: int = 0) -> Path:
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, size[::-1], dtype=np.uint8)).save(file)
-    return file
-
-
-def colorize(models: Path, *arguments: object) -> int:
-    return call("colorize", *arguments, "--models", models, "--model", "tiny", "--steps", 2)
-
-
-def pixels(path: str) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).astype(int)
-
-
-def test_only_what_is_new_or_changed_is_coloured_again(
-    models: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("a", "b", "deep/c"):
-        photo(f"album/{name}.png")
-
-    def run(*more: object) -> list[str]:
-        capsys.readouterr()
-        assert colorize(models, "album", "-o", "out", *more) == 0
-        return capsys.readouterr().out.split()
-
-    assert run() == ["out/a.png", "out/b.png", "out/deep/c.png"]
-    assert run() == []
-    photo("album/b.png", seed=5)
-    photo("album/d.png")
-    assert run() == ["out/b.png", "out/d.png"]
-    Path("out/deep/c.png").unlink()
-    assert run() == ["out/deep/c.png"]
-    assert len(run("--seed", 1)) == 4
-    assert len(run("--seed", 1)) == 0
-    assert len(run("--seed", 1, "--overwrite")) == 4
-
-
-def test_what_is_unchanged_is_counted(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo("album/a.png")
-    colorize(models, "album", "-o", "out")
-    capsys.readouterr()
-    assert colorize(models, "album", "-o", "out") == 0
-    assert "1 unchanged" in capsys.readouterr().err
-
-
-def test_a_result_that_a_person_has_changed_is_kept(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo("album/a.png")
-    assert colorize(models, "album", "-o", "out") == 0
-    Path("out/a.png").write_bytes(b"retouched for hours")
-    photo("album/a.png", seed=3)
-    assert colorize(models, "album", "-o", "out") == 1
-    assert "out/a.png exists: replace it with --overwrite" in capsys.readouterr().err
-    assert Path("out/a.png").read_bytes() == b"retouched for hours"
-
-
-def test_a_torn_record_is_as_none(models: Path) -> None:
-    photo("album/a.png")
-    assert colorize(models, "album", "-o", "out") == 0
-    Path("out/.photochrom.json").write_text('{"a.png"')
-    assert colorize(models, "album", "-o", "out") == 1
-    assert colorize(models, "album", "-o", "out", "--overwrite") == 0
+pytestmark = [
+    pytest.mark.usefixtures("work"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 
 def test_samples_a_sheet_and_a_map(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,34 +36,6 @@ def test_samples_a_sheet_and_a_map(models: Path, capsys: pytest.CaptureFixture[s
     assert np.abs(pixels("second.png") - pixels("out/a-2.png")).max() <= 1
     with Image.open("out/a-uncertainty.png") as map:
         assert (map.mode, map.size) == ("L", (40, 30))
-
-
-def test_samples_of_which_the_disk_took_the_first_only_are_made_anew_and_nothing_else_is(
-    models: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    photo("a.png")
-    photo("b.png")
-    mine = photo("out/a-2.png").read_bytes()
-    real = photo_file.write
-
-    def write(picture: Image.Image, file: Path) -> tuple[str, ...]:
-        if file.name in ("a-2.png", "b-2.png"):
-            raise PhotochromError(f"cannot write {file}: the disk is full")
-        return real(picture, file)
-
-    samples = ("a.png", "b.png", "-o", "out", "--samples", 3)
-    with monkeypatch.context() as patch:
-        patch.setattr("photochrom.coloring.album.write", write)
-        assert colorize(models, *samples, "--overwrite") == 1
-    assert Path("out/b-1.png").exists()
-    assert not Path("out/b-3.png").exists()
-    capsys.readouterr()
-    assert colorize(models, *samples) == 3
-    said = capsys.readouterr().err
-    assert "a.png is left out, " in said
-    assert "b.png is left out, " not in said
-    assert all(Path(f"out/b-{n}.png").exists() for n in (1, 2, 3))
-    assert Path("out/a-2.png").read_bytes() == mine
 
 
 def test_samples_are_kept_too_if_they_are_there(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,27 +205,6 @@ def test_two_kinds_of_output_never_meet() -> None:
         album.plan([Path("album")], photo("file.txt.png").rename("file.txt"), False)
     plan = album.plan([Path("album/a.png"), Path("album/a-1.png")], Path("out"), False)
     assert len(plan.jobs) == 2
-
-
-def test_who_is_killed_knows_afterwards_what_was_done(models: Path) -> None:
-    for number in range(20):
-        photo(f"album/{number:02}.png", seed=number)
-    command = ["colorize", "album", "-o", "out", "--model", str(models / "tiny"), "--steps", "1"]
-    code = (
-        "from photochrom.coloring import album, manifest; from photochrom.commands.cli import main\n"
-        f"album.BATCH, manifest.SAVE_SECONDS = 4, 0.0; main({command!r})"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert process.stdout
-    first = process.stdout.readline().decode().strip()
-    process.kill()
-    process.communicate()
-    assert Path(first).name in json.loads(Path("out/.photochrom.json").read_text())
-    assert not album.plan([Path("album")], Path("out"), False).refused.keys() & {
-        Path("album", Path(first).name)
-    }
 
 
 def test_an_interrupt_leaves_whole_files_and_a_record(models: Path) -> None:

@@ -21,34 +21,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from PIL import Image
 
 from photochrom import files
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.film import SUFFIXES, look
 from photochrom.coloring.video import color_video
-from photochrom.config import build
-from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
+from tests.coloring.filming import av, decoded, unlearned
 from tests.make_odd_files import UPRIGHT
-from tests.server.talking import make_model
+from tests.making import make_model
 
-av = pytest.importorskip("av")
 SIZE, FRAMES = (64, 48), 6
 
 
 @pytest.fixture(scope="module")
 def colorizer() -> Colorizer:
     """Colours nothing, so that only the way through the file counts."""
-    values = {
-        "model": {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 0},
-        "data": {"size": 16},
-    }
-    config = build(values)
-    torch.manual_seed(0)
-    return Colorizer(config, UNet.load(config.model, UNet(config.model).state_dict(), Path("none")), "cpu")
+    return unlearned(16)
 
 
 def level(number: int) -> npt.NDArray[np.uint8]:
@@ -106,9 +97,8 @@ def film(
 
 def seen(path: Path) -> tuple[list[npt.NDArray[np.int64]], list[float]]:
     """Luma of the frames as they are stored, and their times."""
-    with av.open(str(path)) as opened:
-        frames = list(opened.decode(video=0))
-        return [np.asarray(f.to_image().convert("L")).astype(int) for f in frames], [f.time for f in frames]
+    frames, times = decoded(path)
+    return [np.asarray(frame.convert("L")).astype(int) for frame in frames], times
 
 
 def probed(path: Path) -> dict[str, Any]:
@@ -393,7 +383,13 @@ def test_names_are_never_addresses(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     film(Path("plain.mp4"))
-    for name in ("http:a.mp4", "concat:plain.mp4|plain.mp4", "pipe:0.mp4", "subfile,,start,0,end,9,,:a.mp4"):
+    for name in (
+        "data:a.mp4",
+        "http:a.mp4",
+        "concat:plain.mp4|plain.mp4",
+        "pipe:0.mp4",
+        "subfile,,start,0,end,9,,:a.mp4",
+    ):
         shutil.copy("plain.mp4", name)
         color_video(colorizer, Path(name), Path("b.mp4"), steps=1)
         assert len(seen(Path("b.mp4"))[0]) == FRAMES
@@ -440,17 +436,6 @@ def test_who_is_killed_leaves_no_half_film(
     monkeypatch.setattr(files, "LEFT_SECONDS", 0)
     files.remove_leftovers(tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*.part"))
-
-
-def test_what_is_being_written_is_no_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "LEFT_SECONDS", -1)
-
-    def write(file: Any) -> None:
-        file.write(b"film")
-        files.remove_leftovers(tmp_path)
-
-    files.write_atomically(tmp_path / "a.mp4", write)
-    assert (tmp_path / "a.mp4").read_bytes() == b"film"
 
 
 def test_all_suffixes_are_films() -> None:

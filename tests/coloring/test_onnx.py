@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,74 +12,29 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
-from photochrom import files, model_folder
+from photochrom import model_folder
 from photochrom.coloring import colorizer
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.options import Hint
-from photochrom.commands import cli
 from photochrom.config import build
 from photochrom.diffusion.encoder import Encoder
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.model_folder import ModelFolder
+from tests.making import SMALL, make_model
+from tests.running import heard
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 from photochrom.coloring.onnx import compared, read_onnx, write_onnx  # noqa: E402 (after what it needs)
 
-MODELS = ("none", "vgg16")
-
-
-def make_model(path: Path, encoder: str, seed: int = 0) -> ModelFolder:
-    """A model folder as a training leaves it; not trained, but its colours depend on all that it is given."""
-    model = {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 1, "encoder": encoder}
-    config = build({"model": model, "data": {"size": 16}})
-    torch.manual_seed(seed)
-    network = UNet(config.model)
-    for weight in network.parameters():
-        if not weight.any():
-            nn.init.normal_(weight, std=0.1)
-    folder = ModelFolder(path)
-    path.mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
-    folder.save_weights(network.state_dict(), config)
-    return folder
-
-
-def run(*arguments: str | Path) -> tuple[int, str, str]:
-    """The command's exit code, stdout and stderr."""
-    out, err = StringIO(), StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
-        cli.main([str(argument) for argument in arguments])
-    return int(end.value.code or 0), out.getvalue(), err.getvalue()
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two models, without and with an encoder, and their ONNX files, as the command writes them: that takes a while."""
-    models = tmp_path_factory.mktemp("models")
-    first, second = (make_model(models / encoder, encoder) for encoder in MODELS)
-    (first / model_folder.ONNX).write_bytes(b"precious")
-    code, out, err = run("export", first.path, "--format", "onnx", "--overwrite")
-    assert (code, out) == (0, f"{first / model_folder.ONNX}\n"), err
-    assert err.startswith("onnxruntime and torch agree within ")
-    assert err.endswith("(photos: 1 x 16x16 and 3 x 8x20)\n")
-    code, out, err = run("export", second.name, "--models", models, "--json")
-    assert code == 0, err
-    told = json.loads(out)
-    assert (code, told["model"], told["output"]) == (0, second.name, str(second / model_folder.ONNX))
-    assert [check["photos"] for check in told["differences"]] == [1, 3]
-    assert all(0 <= check["largest"] < 1e-4 for check in told["differences"])
-    return models
-
 
 @pytest.fixture
-def own(models: Path, tmp_path: Path) -> ModelFolder:
+def own(exported: Path, tmp_path: Path) -> ModelFolder:
     """A copy of the model without encoder, for one test to change."""
-    return ModelFolder(Path(shutil.copytree(models / "none", tmp_path / "own")))
+    return ModelFolder(Path(shutil.copytree(exported / "none", tmp_path / "own")))
 
 
 @pytest.fixture
@@ -100,10 +53,10 @@ def apart(one: Image.Image, other: Image.Image) -> int:
     return int(np.abs(np.asarray(one).astype(int) - np.asarray(other).astype(int)).max())
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_any_batch_and_size_gives_what_torch_gives(models: Path, name: str) -> None:
-    config, ported = read_onnx(models / name / model_folder.ONNX)
-    saved, tensors = model_folder.read_weights(models / name / model_folder.WEIGHTS)
+@pytest.mark.parametrize("name", ["none", "vgg16"])
+def test_any_batch_and_size_gives_what_torch_gives(exported: Path, name: str) -> None:
+    config, ported = read_onnx(exported / name / model_folder.ONNX)
+    saved, tensors = model_folder.read_weights(exported / name / model_folder.WEIGHTS)
     assert config == saved
     network, encoder = UNet.load(config.model, tensors, Path()), Encoder.of(config.model)
     for photos, height, width in ((1, 4, 4), (2, 8, 20), (7, 64, 16), (1, 100, 36)):
@@ -115,7 +68,7 @@ def test_any_batch_and_size_gives_what_torch_gives(models: Path, name: str) -> N
         torch.testing.assert_close(ported(xt, t, y, features), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["none", "vgg16"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -129,18 +82,18 @@ def test_any_batch_and_size_gives_what_torch_gives(models: Path, name: str) -> N
     ],
 )
 @pytest.mark.usefixtures("exact")
-def test_photos_get_the_same_colours(models: Path, name: str, options: dict[str, Any]) -> None:
-    first = Colorizer.load(name, models, "cpu")(photo(), steps=5, seed=3, **options)
-    second = Colorizer.load(name, models, engine="onnx")(photo(), steps=5, seed=3, **options)
+def test_photos_get_the_same_colours(exported: Path, name: str, options: dict[str, Any]) -> None:
+    first = Colorizer.load(name, exported, "cpu")(photo(), steps=5, seed=3, **options)
+    second = Colorizer.load(name, exported, engine="onnx")(photo(), steps=5, seed=3, **options)
     assert len(np.unique(np.asarray(first).std(axis=-1))) > 1  # there are colours
     assert apart(first, second) <= 1
 
 
 @pytest.mark.usefixtures("exact")
-def test_the_file_alone_colours_photos_of_several_sizes(models: Path, tmp_path: Path) -> None:
-    alone = Path(shutil.copy(models / "vgg16" / model_folder.ONNX, tmp_path / "alone.onnx"))
+def test_the_file_alone_colours_photos_of_several_sizes(exported: Path, tmp_path: Path) -> None:
+    alone = Path(shutil.copy(exported / "vgg16" / model_folder.ONNX, tmp_path / "alone.onnx"))
     photos = [photo((24, 16)), photo((16, 40), 1), photo((24, 16), 2)]
-    expected = Colorizer.load("vgg16", models, "cpu")(photos, steps=3)
+    expected = Colorizer.load("vgg16", exported, "cpu")(photos, steps=3)
     for one, other in zip(expected, Colorizer.load(alone)(photos, steps=3), strict=True):
         assert apart(one, other) <= 1
 
@@ -156,17 +109,17 @@ def test_from_the_command_line(own: ModelFolder, tmp_path: Path) -> None:
     }
     found = {}
     for name, way in ways.items():
-        code, out, _ = run("colorize", tmp_path / "old.png", "-o", tmp_path / f"{name}.png", *way)
-        assert code == 0
+        said = heard("colorize", tmp_path / "old.png", "-o", tmp_path / f"{name}.png", *way)
+        assert said.code == 0
         found[name] = Image.open(tmp_path / f"{name}.png")
-    assert json.loads(out)["model"] == "alone"
+    assert json.loads(said.out)["model"] == "alone"
     assert apart(found["onnx"], found["file"]) == 0
     assert apart(found["onnx"], found["torch"]) <= 1
 
 
-def test_another_network_than_torch_has_is_noticed(models: Path) -> None:
-    config, tensors = model_folder.read_weights(models / "none" / model_folder.WEIGHTS)
-    content = (models / "none" / model_folder.ONNX).read_bytes()
+def test_another_network_than_torch_has_is_noticed(exported: Path) -> None:
+    config, tensors = model_folder.read_weights(exported / "none" / model_folder.WEIGHTS)
+    content = (exported / "none" / model_folder.ONNX).read_bytes()
     network = UNet.load(config.model, tensors, Path())
     assert len(compared(network, content)) == 2
     for bias, told in ((0.002, r"0\.002"), (torch.nan, "nan")):
@@ -185,7 +138,7 @@ def test_torn_files_are_named(own: ModelFolder) -> None:
             Colorizer.load(own.path, engine="onnx")
 
 
-def test_files_of_other_programs_and_networks_are_refused(models: Path, tmp_path: Path) -> None:
+def test_files_of_other_programs_and_networks_are_refused(exported: Path, tmp_path: Path) -> None:
     from onnx import TensorProto, helper
 
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("a", "b")]
@@ -206,15 +159,15 @@ def test_files_of_other_programs_and_networks_are_refused(models: Path, tmp_path
 
 def test_a_model_that_was_trained_on_is_exported_again(own: ModelFolder, tmp_path: Path) -> None:
     kept = Path(shutil.copy(own / model_folder.ONNX, tmp_path / "epoch1.onnx"))
-    make_model(own.path, "none", seed=1)
+    make_model(own, {"model": SMALL}, seed=1)
     with pytest.raises(PhotochromError, match=r"of other weights than .* --overwrite writes it again"):
         Colorizer.load(own.path, engine="onnx")
     Colorizer.load(kept)  # a file of its own stays what it is
 
 
-def test_wrong_engines_are_refused(models: Path, tmp_path: Path) -> None:
-    file = models / "none" / model_folder.ONNX
-    make_model(tmp_path / "unexported", "none")
+def test_wrong_engines_are_refused(exported: Path, tmp_path: Path) -> None:
+    file = exported / "none" / model_folder.ONNX
+    make_model(ModelFolder(tmp_path / "unexported"), {"model": SMALL})
     wrong: tuple[tuple[type[PhotochromError], str, dict[str, Any]], ...] = (
         (UsageError, "unknown engine 'tensorrt'; there are torch, onnx", {"engine": "tensorrt"}),
         (UsageError, "is for the engine onnx, not for torch", {"model": file, "engine": "torch"}),
@@ -233,36 +186,18 @@ def test_wrong_engines_are_refused(models: Path, tmp_path: Path) -> None:
     )
     for error, message, arguments in wrong:
         with pytest.raises(error, match=message):
-            Colorizer.load(**{"model": "none", "models": models, **arguments})
-
-
-def test_wrong_exports_are_refused(models: Path) -> None:
-    taken = models / "none" / model_folder.ONNX
-    before = taken.read_bytes()
-    for arguments, message in (
-        ((), f"{taken} exists: replace it with --overwrite, or give another -o"),
-        (("--format", "gguf"), "unknown format 'gguf': take onnx"),
-        (("-o", "model.pt"), "-o model.pt: give a file name that ends in .onnx"),
-    ):
-        assert run("export", models / "none", *arguments) == (2, "", f"photochrom: error: {message}\n")
-    assert taken.read_bytes() == before
-
-
-def test_nothing_is_written_into_the_package(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_folder, "SHIPPED", models)
-    message = "none comes with Photochrom: say with -o where to write its ONNX file"
-    assert run("export", "none", "--overwrite") == (2, "", f"photochrom: error: {message}\n")
+            Colorizer.load(**{"model": "none", "models": exported, **arguments})
 
 
 @pytest.mark.parametrize("library", ["onnx", "onnxscript", "onnxruntime"])
-def test_without_the_libraries(models: Path, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_libraries(exported: Path, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
     message = rf"ONNX files need {library}, .* pip install 'photochrom\[onnx\]'"
     with pytest.raises(PhotochromError, match=message):
-        write_onnx(models / "none" / model_folder.WEIGHTS, models / "other.onnx")
-    Colorizer.load("none", models, "cpu")
+        write_onnx(exported / "none" / model_folder.WEIGHTS, exported / "other.onnx")
+    Colorizer.load("none", exported, "cpu")
     if library == "onnxruntime":
         with pytest.raises(PhotochromError, match=message):
-            Colorizer.load("none", models, engine="onnx")
+            Colorizer.load("none", exported, engine="onnx")
     else:
-        Colorizer.load("none", models, engine="onnx")  # colouring needs nothing but onnxruntime
+        Colorizer.load("none", exported, engine="onnx")  # colouring needs nothing but onnxruntime

@@ -4,61 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-import typer
 
 import photochrom
-from photochrom.coloring.options import EVALUATED, Hint, Options, PlainOptions
-from photochrom.commands import cli
+from photochrom.coloring.options import Hint, Options
 from photochrom.config import build
 from photochrom.errors import UsageError
-from photochrom.server import Settings, create_app
-from photochrom.server.settings import MOST
-
-
-def helped(command: str) -> dict[str, str]:
-    """The help text of each flag of a command, by its name."""
-    found: Any = typer.main.get_command(cli.app)
-    return {name: each.help or "" for each in found.commands[command].params for name in each.opts}
-
-
-def bounds(schema: dict[str, Any]) -> tuple[Any, Any]:
-    """Lowest and highest value in a JSON schema; a number that may be left out stands beside null."""
-    for each in (schema, *schema.get("anyOf", ())):
-        if "maximum" in each or "minimum" in each:
-            return each.get("minimum"), each.get("maximum")
-    return None, None
-
-
-OPTIONS: dict[str, Any] = Options.model_json_schema()["properties"]
-NUMBERS = {name: bounds(schema) for name, schema in OPTIONS.items() if bounds(schema) != (None, None)}
-
-
-def test_every_option_is_a_flag_that_says_its_limits() -> None:
-    shown = helped("colorize")
-    for name, schema in OPTIONS.items():
-        text = shown[f"--{name.replace('_', '-')}"]
-        assert schema["description"].partition(" (default")[0][1:] in text
-    for name, (low, high) in NUMBERS.items():
-        if low is not None and high is not None:
-            assert f"{low:g} to {int(high)}" in shown[f"--{name.replace('_', '-')}"].replace(",", "")
-    assert {f"--{name}" for name in EVALUATED} <= helped("evaluate").keys()
-
-
-def test_the_api_takes_the_same_options_within_its_own_limits() -> None:
-    schemas = create_app(Settings()).openapi()["components"]["schemas"]
-    for form in ("ColorizeForm", "JobForm"):
-        properties = schemas[form]["properties"]
-        for name in PlainOptions.model_fields:
-            low, high = bounds(OPTIONS[name])
-            assert bounds(properties[name]) == (low, MOST.get(name, high)), name
-            assert properties[name].get("default") == OPTIONS[name].get("default"), name
-            assert properties[name]["description"] == OPTIONS[name]["description"], name
-    for name, limit in MOST.items():
-        high = bounds(OPTIONS[name])[1]
-        assert high is None or limit < high
+from tests.coloring.making import NUMBERS
 
 
 @pytest.mark.parametrize("name", NUMBERS)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +13,15 @@ from PIL import Image, ImageCms
 from photochrom.coloring.photo import Photo, open_gray, write
 from photochrom.data import reading
 from photochrom.errors import PhotochromError, UsageError
+from tests.make_odd_files import ALPHA, HEIGHT, RGB, UPRIGHT, WIDTH, header_only
 
-SIZE = (24, 18)
+SIZE = (WIDTH, HEIGHT)
 Levels = npt.NDArray[np.uint8]
 
 
 def ramp(mode: str = "RGB") -> Image.Image:
     """A photo with all its corners different, in colour where the mode has any."""
-    y, x = np.mgrid[: SIZE[1], : SIZE[0]]
-    pixels = np.stack([x * 10, y * 13, 255 - x * 5 - y * 5, 60 + x * 8], axis=-1).astype(np.uint8)
-    return Image.fromarray(pixels[..., : 4 if "A" in mode else 3]).convert(mode)
-
-
-# What the first row and the first column of the stored pixels are of the photo: EXIF 2.32, 4.6.4 (A) Orientation.
-UPRIGHT: dict[int, Callable[[Any], Any]] = {
-    1: lambda stored: stored,  # top, left
-    2: lambda stored: stored[:, ::-1],  # top, right
-    3: lambda stored: stored[::-1, ::-1],  # bottom, right
-    4: lambda stored: stored[::-1],  # bottom, left
-    5: lambda stored: stored.T,  # left, top
-    6: lambda stored: stored.T[:, ::-1],  # right, top
-    7: lambda stored: stored.T[::-1, ::-1],  # right, bottom
-    8: lambda stored: stored.T[::-1],  # left, bottom
-}
+    return Image.fromarray(np.dstack([RGB, ALPHA]) if "A" in mode else RGB).convert(mode)
 
 
 def levels(image: Image.Image) -> npt.NDArray[np.int64]:
@@ -240,18 +223,9 @@ def test_arrays_that_are_none_are_told(array: npt.NDArray[Any]) -> None:
         open_gray(array)
 
 
-def header(path: Path, width: int, height: int) -> Path:
-    """A PNG that claims a size and holds nothing: decoding it would fail otherwise than its size does."""
-    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    crc = struct.pack(">I", zlib.crc32(chunk))
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + crc + b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
-    )
-    return path
-
-
 def test_a_bomb_is_known_by_its_header(tmp_path: Path) -> None:
-    bomb = header(tmp_path / "a.png", 50_000, 50_000)
+    bomb = tmp_path / "a.png"
+    bomb.write_bytes(header_only(50_000, 50_000))
     with pytest.raises(
         PhotochromError, match=r"a\.png .*50000x50000, more than 120,000,000 .*--max-megapixels"
     ):

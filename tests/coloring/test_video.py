@@ -8,31 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.coloring.video import color_video
-from photochrom.config import build
-from photochrom.diffusion.unet import UNet
-from photochrom.errors import PhotochromError, UsageError
+from photochrom.errors import UsageError
+from tests.coloring.filming import av, decoded, unlearned
 
-av = pytest.importorskip("av")
 SIZE, FRAMES = (64, 48), 20
 
 
 @pytest.fixture(scope="module")
 def colorizer() -> Colorizer:
     """Not trained, but its colours depend on luma and noise."""
-    values = {
-        "model": {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 0},
-        "data": {"size": 32},
-    }
-    config = build(values)
-    torch.manual_seed(0)
-    network = UNet(config.model)
-    torch.nn.init.normal_(network.head[-1].weight, std=0.1)  # type: ignore[arg-type]
-    return Colorizer(config, UNet.load(config.model, network.state_dict(), Path("random")), "cpu")
+    return unlearned(32, last=0.1)
 
 
 @pytest.fixture
@@ -61,11 +50,8 @@ def clip(tmp_path: Path) -> Path:
 
 
 def frames(path: Path) -> tuple[np.ndarray, list[float]]:
-    with av.open(str(path)) as film:
-        decoded = list(film.decode(video=0))
-        return np.stack([np.asarray(f.to_image().convert("YCbCr")).astype(float) for f in decoded]), [
-            f.time for f in decoded
-        ]
+    pictures, times = decoded(path)
+    return np.stack([np.asarray(picture.convert("YCbCr")).astype(float) for picture in pictures]), times
 
 
 def sound_of(path: Path) -> list[bytes]:
@@ -87,31 +73,13 @@ def test_size_times_luma_and_sound_are_kept(colorizer: Colorizer, clip: Path, tm
 
 def test_it_flickers_less_than_frames_on_their_own(colorizer: Colorizer, clip: Path, tmp_path: Path) -> None:
     color_video(colorizer, clip, tmp_path / "out.mp4", steps=4)
-    with av.open(str(clip)) as film:
-        alone = colorizer([frame.to_image().convert("L") for frame in film.decode(video=0)], steps=4)
+    alone = colorizer([frame.convert("L") for frame in decoded(clip)[0]], steps=4)
     singly = np.stack([np.asarray(picture.convert("YCbCr")).astype(float) for picture in alone])
 
     def flicker(film: np.ndarray) -> float:
         return float(np.abs(np.diff(film[:, :16, :, 1:], axis=0)).mean())  # where nothing moves
 
     assert flicker(frames(tmp_path / "out.mp4")[0]) < 0.3 * flicker(singly)
-
-
-@pytest.mark.parametrize("name", ["data:film.mp4", "http:film.mp4", "concat:a|b.mp4"])
-def test_a_name_that_looks_like_an_address_is_a_file(
-    name: str, colorizer: Colorizer, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path(name).write_bytes(clip.read_bytes())
-    color_video(colorizer, Path(name), tmp_path / "out.mp4", steps=1)
-    assert (tmp_path / "out.mp4").stat().st_size > 0
-
-
-def test_what_is_no_video_is_told_and_leaves_nothing(colorizer: Colorizer, tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_text("no film")
-    with pytest.raises(PhotochromError, match=r"a\.mp4 cannot be coloured as a video"):
-        color_video(colorizer, tmp_path / "a.mp4", tmp_path / "out.mp4")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from photochrom import files, model_folder
 from photochrom.commands.questions import is_finished
 from photochrom.config import Config, build
 from photochrom.model_folder import ModelFolder
-from tests.conftest import epoch
+from tests.making import epoch
 
 pexpect = pytest.importorskip(
     "pexpect", reason="pexpect is not installed, or there are no pseudo-terminals here"

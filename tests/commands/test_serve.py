@@ -20,7 +20,7 @@ from photochrom.errors import UsageError
 from photochrom.model_folder import ModelFolder
 from tests.server.talking import (
     Values,
-    make_model,
+    make_trained,
     multipart,
     photo,
     until,
@@ -31,7 +31,7 @@ from tests.server.talking import (
 def models(tmp_path_factory: pytest.TempPathFactory, new_values: Values) -> Path:
     """One model, named old."""
     models = tmp_path_factory.mktemp("serve") / "models"
-    make_model(ModelFolder(models / "old"), new_values())
+    make_trained(ModelFolder(models / "old"), new_values())
     return models
 
 

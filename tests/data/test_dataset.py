@@ -18,9 +18,8 @@ from photochrom import model_folder
 from photochrom.data.dataset import find
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError
-from tests.commands.test_cli import TINY, Run, models, run
+from tests.running import TINY, Run
 
-__all__ = ["models", "run"]  # fixtures
 COMMANDS = (
     "pipe://x; touch done; #",
     "pipe:touch done; echo ://",

@@ -39,11 +39,7 @@ from tests.data.making import (
     write_folder,
     write_zip,
 )
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    """A piece of a PNG file."""
-    return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+from tests.make_odd_files import chunk
 
 
 class TestSplit:
@@ -216,8 +212,8 @@ class TestLeftOut:
             (b"P6 0 64 255\n", "broken"),
             (
                 b"\x89PNG\r\n\x1a\n"
-                + _chunk(b"IHDR", bytes(8) + b"\x08\2\0\0\0")
-                + _chunk(b"IDAT", zlib.compress(b"")),
+                + chunk(b"IHDR", bytes(8) + b"\x08\2\0\0\0")
+                + chunk(b"IDAT", zlib.compress(b"")),
                 "broken",
             ),
             (b"P6 40000 40000 255\n", "too large"),
@@ -310,7 +306,7 @@ class TestWriting:
     def test_killed_at_the_renames(self, folder: Path, tmp_path: Path, at: int, seed: int) -> None:
         import_photos(folder, tmp_path / "d")
         code = (
-            "import os, signal, sys; from pathlib import Path\n"
+            "import os, shutil, signal, sys; from pathlib import Path\n"
             "from photochrom.data.importing import import_photos\n"
             "rename, left = Path.rename, [int(sys.argv[3])]\n"
             "def kill(*arguments):\n"

@@ -1,4 +1,4 @@
-"""What tests of evaluation share."""
+"""Models, trained or not, and a report of one of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from photochrom import files, model_folder
 from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.diffusion.unet import UNet
+from photochrom.evaluation.candidates import (
+    model_at_size,
+)
 from photochrom.model_folder import ModelFolder
+from photochrom.training.loop import train
+from tests.evaluation.making import blotchy, run
 
 
 @pytest.fixture(scope="session")
@@ -34,4 +39,21 @@ def models(
         model.path.mkdir()
         files.write_json(model / model_folder.CONFIG, config.model_dump(mode="json"))
         model.save_weights(network.state_dict(), config)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole(pack: Pack, models: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """A report of a real model and of one that is not ours."""
+    out = tmp_path_factory.mktemp("reports") / "whole"
+    other = blotchy("<b>rough & ready</b>", 0.5)
+    tiny = model_at_size("tiny", models, pack, steps=3, average=2)
+    return run([tiny, other], pack, out, page=True), out
+
+
+@pytest.fixture
+def trained(pack: Pack, values: dict[str, Any], tmp_path: Path) -> ModelFolder:
+    """A model of two epochs, `models/mine` beside the test's own files."""
+    folder = ModelFolder(tmp_path / "models" / "mine")
+    train(build(values), folder, pack)
     return folder

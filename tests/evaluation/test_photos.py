@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from skimage import color
 
-from photochrom.commands.cli import main
 from photochrom.errors import Interrupted, PhotochromError
 from photochrom.evaluation import candidates, evaluate, photos, report
 from photochrom.evaluation.candidates import LUMA_BACK, model_at_full_size
 from photochrom.evaluation.photos import Folder
+from tests.evaluation.making import call
 
 COUNT = 5
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -186,16 +186,6 @@ def test_the_worst_are_found_photo_by_photo(result: dict[str, Any]) -> None:
 
 
 # --- Models --------------------------------------------------------------------------------------------------------------
-
-
-def call(*arguments: object) -> int:
-    """Run the command line; returns its exit code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "html", lambda result, photos: "")
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-    assert isinstance(ended.value.code, int)
-    return ended.value.code
 
 
 def test_a_model_is_measured_as_colorize_writes(models: Path, tmp_path: Path) -> None:

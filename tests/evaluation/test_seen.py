@@ -17,10 +17,8 @@ from photochrom.data.pack import PATTERNS, Pack
 from photochrom.evaluation.photos import Folder, Packed
 from photochrom.evaluation.seen import learnt, still_here
 from photochrom.model_folder import ModelFolder, learnt_from
-from tests.commands.test_cli import TINY, Run, run
-from tests.conftest import smooth
-
-__all__ = ["run"]  # a fixture
+from tests.making import smooth
+from tests.running import TINY, Run
 
 
 @pytest.fixture

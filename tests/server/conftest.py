@@ -19,7 +19,7 @@ from photochrom.server import Settings, create_app
 from tests.server.talking import (
     Held,
     Values,
-    make_model,
+    make_trained,
 )
 
 
@@ -37,7 +37,7 @@ def models(
     """old and new can colour, begun has no weights yet and is being trained, broken has a configuration that cannot be read."""
     models = tmp_path_factory.mktemp("server") / "models"
     for number, name in enumerate(("old", "new")):
-        make_model(ModelFolder(models / name), new_values(), number)
+        make_trained(ModelFolder(models / name), new_values(), number)
         for file in (models / name).iterdir():
             os.utime(file, (1e9 + number, 1e9 + number))
     begun = ModelFolder(models / "begun")

@@ -7,27 +7,23 @@ import io
 import json
 import re
 import socket
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from photochrom import files, model_folder
-from photochrom.config import build
-from photochrom.diffusion.unet import UNet
 from photochrom.model_folder import ModelFolder
 from photochrom.server import Settings, create_app, worker
 from photochrom.server.photos import paint
+from tests.making import make_model
 
 Values = Callable[[], dict[str, Any]]
 
@@ -38,16 +34,6 @@ def photo(size: tuple[int, int] = (16, 16), seed: int = 0, mode: str = "L", form
     buffer = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(buffer, format)
     return buffer.getvalue()
-
-
-def header_only(width: int, height: int) -> bytes:
-    """A PNG of that size as its header says, with nothing in it."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def opened(content: bytes) -> Image.Image:
@@ -166,20 +152,9 @@ def multipart(content: bytes, **fields: str) -> tuple[bytes, dict[str, str]]:
     return b"".join(parts), {"Content-Type": "multipart/form-data; boundary=x"}
 
 
-def make_model(folder: ModelFolder, values: dict[str, Any], seed: int = 0) -> None:
-    """A model folder as a training leaves it, but with weights that learned nothing."""
-    values["data"] |= {"size": 16}
-    config = build(values)
-    torch.manual_seed(seed)
-    network = UNet(config.model)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.add_(
-                0.05 * torch.randn_like(weight)
-            )  # the last layer begins with zeros: all photos would be gray
-    folder.path.mkdir(parents=True)
-    files.write_json(folder / model_folder.CONFIG, config.model_dump(mode="json"))
-    folder.save_weights(network.state_dict(), config)
+def make_trained(folder: ModelFolder, values: dict[str, Any], seed: int = 0) -> None:
+    """A model folder as a training of two stages leaves it, but with weights that have learnt nothing."""
+    make_model(folder, values, seed)
     common = {
         "noise": 0.1,
         "val_noise": 0.1,

@@ -15,9 +15,8 @@ from PIL import Image
 
 from photochrom.server.photos import read_upright
 from photochrom.server.problems import Problem
-from tests.make_odd_files import Odd, odd_files
+from tests.make_odd_files import Odd, header_only, odd_files
 from tests.server.talking import (
-    header_only,
     opened,
     photo,
     problem,

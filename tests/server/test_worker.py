@@ -25,7 +25,7 @@ from tests.server.talking import (
     Held,
     Values,
     create,
-    make_model,
+    make_trained,
     opened,
     photo,
     problem,
@@ -39,7 +39,7 @@ def test_models_are_loaded_once_and_the_least_used_goes_first(
     models: Path, settings: Settings, new_values: Values, tmp_path: Path
 ) -> None:
     for name in "abc":
-        make_model(ModelFolder(tmp_path / name), new_values())
+        make_trained(ModelFolder(tmp_path / name), new_values())
     one = sum(p.nbytes for p in Colorizer.load(tmp_path / "a").network.parameters())
     loaded = worker.LoadedModels(
         lambda name: ModelFolder(tmp_path / name), replace(settings, model_bytes=2 * one)

@@ -25,7 +25,7 @@ from photochrom.training.loop import train
 from photochrom.training.noisy import Noisy
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
-from tests.training.test_loop import assert_same_training, signal_at
+from tests.training.making import assert_same_training, distilling, signal_at
 
 Values = dict[str, Any]
 STEPS = 3
@@ -120,10 +120,6 @@ def source(sepia_pack: Pack, tmp_path_factory: pytest.TempPathFactory, new_value
     values["stages"][0]["epochs"] = 20
     train(build(values), folder, sepia_pack)
     return folder
-
-
-def distilling(values: Values, epochs: int = 3) -> Values:
-    return {**values, "stages": [{"epochs": epochs, "distill": 2}]}
 
 
 def test_a_training_of_a_student_from_end_to_end(
@@ -241,26 +237,3 @@ def test_who_teaches_guided_and_whom_no_one_guides(values: Values) -> None:
     values["training"] |= {"encoder_dropout": 0.0}
     never_blind = build(values)
     assert never_blind.taught_guidance(never_blind.stages[1]) == 1.0
-
-
-def test_a_student_without_a_teacher_is_refused(sepia_pack: Pack, values: Values, tmp_path: Path) -> None:
-    folder = ModelFolder(tmp_path / "student")
-    with pytest.raises(UsageError, match="--distill 2 makes a trained model faster: add --from MODEL"):
-        train(build(distilling(values)), folder, sepia_pack)
-    assert not folder.path.exists()
-
-
-def test_a_student_that_is_to_teach_guided_is_refused(
-    sepia_pack: Pack, values: Values, tmp_path: Path
-) -> None:
-    values["model"] |= {"encoder": "vgg16"}
-    values["data"] |= {"keep_features": False, "photos_per_epoch": 8}
-    teacher, student = ModelFolder(tmp_path / "teacher"), ModelFolder(tmp_path / "student")
-    train(build({**values, "stages": [{"epochs": 1, "perceptual": 0}]}), teacher, sepia_pack)
-    train(build(distilling(values, 1)), student, sepia_pack, source=teacher)
-    with pytest.raises(
-        UsageError, match="student was distilled, so guidance cannot lead it as a teacher: give"
-    ):
-        train(build(distilling(values, 1)), ModelFolder(tmp_path / "third"), sepia_pack, source=student)
-    values["training"] |= {"guidance": 1.0}
-    train(build(distilling(values, 1)), ModelFolder(tmp_path / "third"), sepia_pack, source=student)

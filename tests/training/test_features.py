@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,40 +16,17 @@ from torch import Tensor
 
 from photochrom.config import build
 from photochrom.data.pack import Pack
-from photochrom.diffusion.encoder import Encoder
-from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import Interrupted
 from photochrom.model_folder import ModelFolder
 from photochrom.training import features
 from photochrom.training.features import LEVELS, KeptFeatures, keep
 from photochrom.training.loop import Progress, train
-from photochrom.training.state import Training
-from tests.commands.test_cli import call
+from tests.running import call
+
+pytestmark = pytest.mark.usefixtures("one_vgg")
 
 Values = dict[str, Any]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_vgg() -> Iterator[None]:
-    """All models share one VGG16, so that its weights are read once."""
-    vgg = VGG16.load()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VGG16, "load", lambda weights=None: vgg)
-        yield
-
-
-@pytest.fixture
-def own_pack(pack: Pack, tmp_path: Path) -> Pack:
-    """A copy of the data set, beside which features can be kept."""
-    return Pack.open(Path(shutil.copytree(pack.folder, tmp_path / "photos")))
-
-
-@pytest.fixture
-def seeing(values: Values) -> Values:
-    """The tiny network, with an encoder."""
-    values["model"] |= {"features": (8, 16), "encoder": "vgg16"}
-    return values
 
 
 def test_what_is_kept_is_what_was_seen_to_half_a_level(tmp_path: Path) -> None:
@@ -128,23 +104,6 @@ def test_a_training_with_kept_features_learns_as_one_that_computes_them(
     (kept,) = own_pack.folder.glob("features-*.bytes")
     assert kept.stat().st_size == (1 + flip) * len(own_pack.split) * (16 * 16 + 256 * 4 * 4)
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-
-
-def test_kept_features_are_those_of_the_photo_as_it_is_shown(own_pack: Pack, seeing: Values) -> None:
-    """Mirrored or not, aged or not: to what VGG16 sees in a mirrored photo, its mirrored maps come not near."""
-    seeing["data"] = {"aged": 0.5}
-    training = Training(build(seeing), own_pack)
-    training.inputs.keep_features()
-    photos = own_pack.indices("train")
-    flip = torch.arange(len(photos)) % 2 == 0
-    anew = Training(build(seeing), own_pack)  # which has kept nothing
-    for shown, flipped, aged in ((photos, flip, 0.5), (training.batches.validation, None, 0.0)):
-        y, x0, (kept,) = training.inputs.of(shown, flipped, aged)
-        (seen,) = Encoder(training.config.model)(y)
-        assert (kept - seen).abs().max() <= 0.5 / LEVELS + 1e-3
-        exact = anew.inputs.of(shown, flipped, aged)
-        assert (y - exact.y).abs().max() <= 1e-6
-        assert torch.equal(x0, exact.x0)
 
 
 @pytest.mark.parametrize("reason", ["full", "read-only"])

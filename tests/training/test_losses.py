@@ -2,82 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photochrom.config import Config, build
-from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
-from photochrom.diffusion import color, vgg16
-from photochrom.diffusion.diffusion import Diffusion
-from photochrom.diffusion.unet import UNet
+from photochrom.diffusion import color
 from photochrom.diffusion.vgg16 import VGG16
-from photochrom.errors import PhotochromError
-from photochrom.randomness import random_for, stratified_steps
+from photochrom.randomness import random_for
 from photochrom.training import losses
-from photochrom.training.discriminator import PatchDiscriminator, discriminator_loss, generator_loss
 from photochrom.training.losses import COMPARED, PerceptualLoss, StageLoss, lift_shadows
 from photochrom.training.noisy import Noisy
+from tests.training.making import network_of, noisy, stage_loss, with_stage
 
 Values = dict[str, Any]
-CPU = torch.device("cpu")
-load_vgg = VGG16.load  # the real one, which `one_vgg` replaces
 
 
-@pytest.fixture(scope="module")
-def vgg() -> VGG16:
-    return load_vgg()
-
-
-@pytest.fixture(autouse=True)
-def one_vgg(vgg: VGG16, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stages share one VGG16, so that its weights are read once."""
-    monkeypatch.setattr(VGG16, "load", lambda weights=None: vgg)
-
-
-@pytest.fixture
-def rgb(pack: Pack) -> Tensor:
-    """Four photos, (4,3,16,16)."""
-    return pack.rgb(range(4))
-
-
-def with_stage(values: Values, **stage: Any) -> Config:
-    """Chroma as large as luma (16 pixels, for the discriminator's sake), and one stage."""
-    values["model"]["chroma_scale"] = stage.pop("chroma_scale", 1)
-    values["diffusion"]["prediction"] = stage.pop("prediction", "v")
-    return build({**values, "stages": [stage]})
-
-
-def stage_loss(config: Config) -> StageLoss:
-    return StageLoss(config.stages[0], config, CPU)
-
-
-def noisy(pack: Pack, config: Config, t: list[int] | None = None) -> Noisy:
-    """Eight photos of the data set, at eight time steps."""
-    y, x0 = color.from_rgb(pack.rgb(range(8)), config.model.chroma_scale)
-    generator = random_for(7)
-    steps = torch.tensor(t) if t else stratified_steps(8, config.diffusion.timesteps, generator)
-    eps = torch.randn(x0.shape, generator=generator)
-    return Noisy(y, x0, eps, steps, Diffusion(config.diffusion).add_noise(x0, eps, steps))
-
-
-def network_of(config: Config) -> UNet:
-    """An untrained network, except that its last layer is not 0."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = UNet(config.model)
-        torch.nn.init.normal_(network.last_layer, std=0.05)
-    return network
+pytestmark = pytest.mark.usefixtures("one_vgg")
 
 
 # --- Perceptual loss --------------------------------------------------------------------------------------------------
@@ -147,148 +92,6 @@ def test_neither_vgg_nor_the_target_learns(vgg: VGG16, rgb: Tensor) -> None:
     assert target.grad is None
     assert all(weight.grad is None and not weight.requires_grad for weight in vgg.parameters())
     assert all(torch.equal(value, before[key]) for key, value in vgg.state_dict().items())
-
-
-# --- VGG16 ------------------------------------------------------------------------------------------------------------
-
-
-def torchvision_features() -> torch.nn.Sequential:
-    """The convolutions of `torchvision.models.vgg16()`, without making the 120 million weights of its classifier."""
-    vgg = pytest.importorskip("torchvision.models.vgg", reason="torchvision is not installed")
-    layers: torch.nn.Sequential = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
-    return layers.eval()
-
-
-def test_it_is_torchvisions_network(vgg: VGG16, rgb: Tensor) -> None:
-    reference = torchvision_features()
-    reference.load_state_dict(vgg.features.state_dict())
-    rgb = rgb[:1].repeat(1, 1, 2, 2)  # 32 pixels, of which 2 are left in the end
-    x = rgb * 255 - torch.tensor([123.68, 116.779, 103.939]).reshape(1, 3, 1, 1)
-    found = vgg(rgb)
-    assert list(found) == ["relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"]
-    names = {3: "relu1_2", 8: "relu2_2", 15: "relu3_3", 22: "relu4_3", 29: "relu5_3"}
-    for number, layer in enumerate(reference):
-        x = layer(x)
-        if number in names:
-            torch.testing.assert_close(found[names[number]], x.detach(), rtol=1e-4, atol=1e-2)  # of hundreds
-
-
-def test_torchvisions_own_weights_get_their_own_preparation(
-    rgb: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    theirs = torchvision_features()
-    models = pytest.importorskip("torchvision.models")
-    prepare = models.VGG16_Weights.IMAGENET1K_V1.transforms()
-    monkeypatch.setattr(
-        models, "vgg16", lambda weights: SimpleNamespace(features=theirs)
-    )  # which would download
-    vgg = load_vgg("torchvision")
-    for key, value in theirs.state_dict().items():
-        assert torch.equal(vgg.features.state_dict()[key], value)
-    mean, std = (torch.tensor(numbers).reshape(1, 3, 1, 1) for numbers in (prepare.mean, prepare.std))
-    torch.testing.assert_close(rgb * vgg.scale - vgg.mean, (rgb - mean) / std, rtol=0.02, atol=0)
-
-
-def test_torchvision_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    with pytest.raises(PhotochromError, match="needs torchvision: pip install torchvision"):
-        load_vgg("torchvision")
-
-
-def test_another_file_of_weights(vgg: VGG16, rgb: Tensor, tmp_path: Path) -> None:
-    tensors = {key: value.half().contiguous() for key, value in vgg.state_dict().items()}
-    tensors["features.0.bias"] = tensors["features.0.bias"] + 100
-    safetensors.torch.save_file(tensors, tmp_path / "mine.safetensors")
-    mine = load_vgg(str(tmp_path / "mine.safetensors"))
-    assert torch.equal(mine.features[0].bias, tensors["features.0.bias"].float())  # type: ignore[arg-type]
-    assert not torch.allclose(mine(rgb, last="relu1_2")["relu1_2"], vgg(rgb, last="relu1_2")["relu1_2"])
-    assert not any(weight.requires_grad for weight in mine.parameters())
-
-
-def test_damaged_weights_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = bytearray(vgg16.WEIGHTS.read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / "flipped.safetensors").write_bytes(content)
-    monkeypatch.setattr(vgg16, "WEIGHTS", tmp_path / "flipped.safetensors")
-    with pytest.raises(
-        PhotochromError, match=r"flipped\.safetensors is damaged: .*checksum .*install .*again"
-    ):
-        load_vgg()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, r"mine\.safetensors cannot be read: .*No such file"),
-        (b"nonsense, and more of it", r"mine\.safetensors cannot be read"),
-        ({"conv.weight": torch.zeros(3)}, r"mine\.safetensors has an unknown key 'conv\.weight'"),
-        ({}, r"mine\.safetensors has no 'features\.0\.bias'"),
-    ],
-    ids=["missing", "no-safetensors", "other-keys", "no-keys"],
-)
-def test_weights_that_do_not_fit_are_told(content: Any, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "mine.safetensors"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        safetensors.torch.save_file(content, path)
-    with pytest.raises(PhotochromError, match=message):
-        load_vgg(path)
-
-
-@torch.no_grad()
-def meaning(vgg: VGG16, photos: Tensor) -> Tensor:
-    """relu4_3 of the gray photos (B,3,H,W), averaged over all places, at unit length: (B,512)."""
-    features = vgg(color.luma(photos).expand(-1, 3, -1, -1), last="relu4_3")["relu4_3"]
-    return F.normalize(features.mean(dim=(2, 3)), dim=1)
-
-
-def right_neighbours(known: Tensor, asked: Tensor, of_known: Tensor, of_asked: Tensor) -> float:
-    """Share of `asked` (B,C) whose nearest neighbour in `known` is of the same category."""
-    return (of_known[(asked @ known.T).argmax(dim=1)] == of_asked).float().mean().item()
-
-
-def test_the_features_mean_something(vgg: VGG16) -> None:
-    """Crops of the right half of five photographs find crops of the left half of the same one, by gray features."""
-    data = pytest.importorskip("skimage.data")
-    sides: list[list[Tensor]] = [[], []]
-    label = []
-    random = np.random.default_rng(0)
-    photographs = (
-        data.astronaut(),
-        data.coffee(),
-        data.rocket(),
-        data.chelsea(),
-        data.stereo_motorcycle()[0],
-    )
-    for number, photograph in enumerate(photographs):
-        photo = torch.as_tensor(photograph).permute(2, 0, 1)[None] / 255  # (1, 3, H, W)
-        for _ in range(8):
-            label.append(number)
-            top, left = random.integers(photo.shape[-2] - 128), random.integers(photo.shape[-1] // 2 - 128)
-            for side, offset in zip(sides, (0, photo.shape[-1] // 2), strict=True):
-                crop = photo[..., top : top + 128, offset + left : offset + left + 128]
-                side.append(F.interpolate(crop, size=32, mode="area"))
-    left_half, right_half = (torch.cat(side) for side in sides)
-    labels = torch.tensor(label)
-    assert (
-        right_neighbours(meaning(vgg, left_half), meaning(vgg, right_half), labels, labels) > 0.6
-    )  # chance: 0.2
-
-
-def test_the_features_know_categories_of_tiny_imagenet(vgg: VGG16, tmp_path: Path) -> None:
-    shared = os.environ.get("PHOTOCHROM_SHARED")
-    archives = sorted(Path(shared, "data").glob("tiny-imagenet*.zip")) if shared else []
-    if not archives:
-        pytest.skip("PHOTOCHROM_SHARED names no folder with data/tiny-imagenet*.zip")
-    names = ["goldfish", "tarantula", "school bus", "teapot", "pizza"]
-    names += ["jellyfish", "banana", "koala", "obelisk", "sports car"]
-    import_photos(archives[0], tmp_path / "photos", size=32, limit=300, categories=names, workers=1)
-    pack = Pack.open(tmp_path / "photos")
-    features, labels = meaning(vgg, pack.rgb(range(300))), torch.as_tensor(pack.label)
-    known = torch.rand(300, generator=random_for(0)) < 0.7
-    share = right_neighbours(features[known], features[~known], labels[known], labels[~known])
-    assert share > 0.3  # chance: 0.1
 
 
 # --- Which photos, and how much ---------------------------------------------------------------------------------------
@@ -509,142 +312,3 @@ def test_twenty_steps_on_one_batch_lower_the_loss(
         # The discriminator's opinion changes with the discriminator, and is no measure.
         found.append((log["weighted_noise"] + log["weighted_perceptual"], log["noise"], log["perceptual"]))
     assert all(last < 0.85 * first for first, last in zip(found[0], found[-1], strict=True))
-
-
-# --- The discriminator ------------------------------------------------------------------------------------------------
-
-
-def test_hinge_loss_by_hand() -> None:
-    true, coloured = torch.tensor([[2.0, 0.5, -1.0]]), torch.tensor([[-3.0, -0.5, 1.0, 0.0]])
-    # (0 + 0.5 + 2) / 3 and (0 + 0.5 + 2 + 1) / 4
-    assert discriminator_loss(true, coloured).item() == pytest.approx((2.5 / 3 + 3.5 / 4) / 2)
-    assert generator_loss(coloured).item() == pytest.approx(2.5 / 4)
-    assert discriminator_loss(torch.full((1, 4), 1.0), torch.full((1, 4), -1.0)).item() == 0
-    two = torch.cat([coloured, coloured + 3])  # one number for each photo
-    assert generator_loss(two).tolist() == pytest.approx([2.5 / 4, 2.5 / 4 - 3])
-
-
-@pytest.mark.parametrize(("height", "width"), [(12, 12), (16, 16), (32, 32), (64, 48)])
-def test_one_score_for_each_patch(height: int, width: int) -> None:
-    scores = PatchDiscriminator(8)(torch.zeros(2, 1, height, width), torch.zeros(2, 3, height, width))
-    assert scores.shape == (2, 1, height // 4 - 2, width // 4 - 2)
-
-
-def test_a_score_sees_34_pixels() -> None:
-    discriminator = PatchDiscriminator(8).eval()
-    rgb = torch.rand(1, 3, 80, 80, generator=random_for(0)).requires_grad_()
-    y = torch.rand(1, 1, 80, 80, generator=random_for(1)).requires_grad_()
-    scores = discriminator(y, rgb)
-    for gradient in torch.autograd.grad(scores[0, 0, 9, 8], (y, rgb)):
-        seen = gradient.abs().amax(dim=(0, 1)) > 0  # (80, 80)
-        for axis in (0, 1):
-            places = seen.any(dim=axis).nonzero()[:, 0]
-            assert places[-1] - places[0] + 1 == 34
-            assert len(places) == 34
-
-
-def test_its_layers_are_spectrally_normalised() -> None:
-    """Once the power iteration has settled, the largest singular value of every layer (as a matrix) is 1."""
-    torch.manual_seed(0)
-    discriminator = PatchDiscriminator(8)
-    for _ in range(300):
-        discriminator(torch.zeros(1, 1, 16, 16), torch.zeros(1, 3, 16, 16))
-    for layer in discriminator.layers[::2]:
-        largest = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)  # type: ignore[operator]
-        assert largest.item() == pytest.approx(1, abs=1e-2)
-
-
-def gan_stage(values: Values, delay: int = 0) -> Config:
-    return with_stage(values, perceptual=0.0, gan=True, gan_delay=delay, perceptual_share=1.0)
-
-
-def test_its_steps_lower_its_loss(pack: Pack, values: Values) -> None:
-    config = gan_stage(values, delay=100)
-    loss, batch, network = stage_loss(config), noisy(pack, config), network_of(config)
-    logs = []
-    for step in range(12):
-        logs.append(loss(batch, network(batch.xt, batch.t, batch.y), network.last_layer, step)[1])
-        loss.learn()
-    found = [log["discriminator"] for log in logs]
-    assert found[1] < found[0]
-    assert found[-1] < 0.9 * found[0]
-    assert (
-        logs[-1]["accuracy_true"] + logs[-1]["accuracy_coloured"]
-        > logs[0]["accuracy_true"] + logs[0]["accuracy_coloured"]
-    )
-
-
-def test_it_learns_alone_at_first(pack: Pack, values: Values) -> None:
-    config = gan_stage(values, delay=3)
-    loss, batch, network = stage_loss(config), noisy(pack, config), network_of(config)
-    assert loss.discriminator is not None
-    for step in range(5):
-        kernels = [weight for weight in loss.discriminator.network.parameters() if weight.ndim > 1]
-        before = [weight.detach().clone() for weight in kernels]
-        output = network(batch.xt, batch.t, batch.y)
-        surrogate, log = loss(batch, output, network.last_layer, step)
-        assert log.keys() >= {"discriminator", "accuracy_true", "accuracy_coloured"}
-        assert ("adversarial" in log) == ("weighted_adversarial" in log) == (step >= 3)
-        loss.learn()
-        assert not any(map(torch.equal, kernels, before))
-        (found,) = torch.autograd.grad(surrogate, output, retain_graph=True)
-        (of_noise,) = torch.autograd.grad(parts(loss, batch, output)["noise"], output)
-        assert torch.allclose(found, of_noise, rtol=1e-5, atol=1e-9) == (step < 3)
-
-
-def test_colouring_better_does_not_teach_it(pack: Pack, values: Values) -> None:
-    """Weights and gradients are the same whether the network listens to it or not."""
-    seen = []
-    for delay in (0, 100):
-        config = gan_stage(values, delay)
-        loss, batch, network = stage_loss(config), noisy(pack, config), network_of(config)
-        surrogate, log = loss(batch, network(batch.xt, batch.t, batch.y), network.last_layer, 0)
-        assert ("adversarial" in log) == (delay == 0)
-        surrogate.backward()
-        assert loss.discriminator is not None
-        weights = list(loss.discriminator.network.parameters())
-        assert all(weight.requires_grad for weight in weights)
-        seen.append([tensor for weight in weights for tensor in (weight.detach(), weight.grad)])
-    assert all(
-        theirs is not None and ours is not None and torch.equal(theirs, ours)
-        for theirs, ours in zip(*seen, strict=True)
-    )
-
-
-def test_it_takes_no_step_that_is_not_wanted(pack: Pack, values: Values) -> None:
-    """What is not a number shows in its loss and gradient; forgotten, it leaves no trace."""
-    config = gan_stage(values)
-    loss, batch, network = stage_loss(config), noisy(pack, config), network_of(config)
-    assert loss.discriminator is not None
-    before = [weight.detach().clone() for weight in loss.discriminator.network.parameters()]
-    output = network(batch.xt, batch.t, batch.y) * torch.nan
-    _, log = loss(batch, output, network.last_layer, 1)
-    assert np.isnan([log["discriminator"], torch.nn.utils.get_total_norm(loss.gradients()).item()]).all()
-    loss.clear_gradients()
-    loss.learn()
-    assert all(map(torch.equal, loss.discriminator.network.parameters(), before))
-
-
-def test_it_begins_as_the_seed_says_and_leaves_the_generator_alone(values: Values) -> None:
-    def weights(config: Config) -> list[Tensor]:
-        discriminator = stage_loss(config).discriminator
-        assert discriminator is not None
-        return list(discriminator.network.parameters())
-
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    first = weights(gan_stage(values))
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(4)
-    assert all(map(torch.equal, first, weights(gan_stage(values))))
-    values["training"]["seed"] = 1
-    assert not any(map(torch.equal, first[1::2], weights(gan_stage(values))[1::2]))
-
-
-def test_another_discriminators_checkpoint_is_told(pack: Pack, values: Values) -> None:
-    loss = stage_loss(gan_stage(values))
-    state = loss.state()
-    key = next(key for key in state["discriminator_state_dict"] if key.endswith("_u"))
-    del state["discriminator_state_dict"][key]
-    with pytest.raises(PhotochromError, match=rf"last_model\.pth has no '{key}'"):
-        loss.restore(state, Path("last_model.pth"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +13,7 @@ from photochrom.data.pack import Pack
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
 from photochrom.training.optimizer import learning_rate
-
-Values = dict[str, Any]
+from tests.training.making import Values
 
 
 def test_learning_rate_rises_and_falls() -> None:

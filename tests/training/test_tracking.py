@@ -17,7 +17,7 @@ from photochrom.errors import Interrupted, PhotochromError
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
 from photochrom.training.tracking import tensorboard
-from tests.training.test_loop import signal_at
+from tests.training.making import signal_at
 
 Values = dict[str, Any]
 

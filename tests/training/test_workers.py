@@ -18,7 +18,7 @@ from photochrom.training.state import Training
 from photochrom.training.step import train_step
 from photochrom.training.validation import sheet, validate
 from photochrom.training.workers import Workers
-from tests.conftest import smooth
+from tests.making import smooth
 
 Values = dict[str, Any]
 
