@@ -7,7 +7,7 @@ import torch
 
 from photochrom.training.noisy import Noisy, WholeBatch
 
-EVERYTHING = ("y", "x0", "eps", "t", "xt", "target", "sighted")
+EVERYTHING = ("y", "x0", "eps", "t", "xt", "target", "feature_mask")
 
 
 def batch() -> Noisy:
@@ -45,6 +45,6 @@ def test_what_belongs_to_a_photo_stays_with_it(where: slice | torch.Tensor, phot
 
 
 def test_what_is_not_there_is_not_made() -> None:
-    part = batch()._replace(features=(), whole=None, target=None, sighted=None).only(slice(2))
+    part = batch()._replace(features=(), whole=None, target=None, feature_mask=None).only(slice(2))
     assert (list(part.features), *part[6:]) == ([], None, None, None)
     assert part.t.tolist() == [0, 1]
