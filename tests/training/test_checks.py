@@ -86,7 +86,7 @@ def test_more_epochs_and_other_patience_are_not_another_training(
 @pytest.mark.parametrize(("missing", "word"), [("validation", "validation"), ("train", "training")])
 def test_a_missing_part_is_told(missing: str, word: str, pack: Pack, values: Values, tmp_path: Path) -> None:
     split = np.where(pack.split == missing, "test", pack.split)
-    with pytest.raises(PhotochromError, match=f"'tiny' has no {word} photos; import it again"):
+    with pytest.raises(PhotochromError, match=f"'tiny' has no {word} photos: import it again"):
         train(build(values), ModelFolder(tmp_path / "model"), replace(pack, split=split))
     assert not (tmp_path / "model").exists()
 
