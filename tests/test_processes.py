@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 

@@ -306,7 +306,7 @@ class TestWriting:
     def test_killed_at_the_renames(self, folder: Path, tmp_path: Path, at: int, seed: int) -> None:
         import_photos(folder, tmp_path / "d")
         code = (
-            "import os, shutil, signal, sys; from pathlib import Path\n"
+            "import os, signal, sys; from pathlib import Path\n"
             "from photochrom.data.importing import import_photos\n"
             "rename, left = Path.rename, [int(sys.argv[3])]\n"
             "def kill(*arguments):\n"
