@@ -544,7 +544,7 @@ def profiled() -> Iterator[Odd]:
 
 def refused() -> Iterator[Odd]:
     gray = Image.fromarray(np.asarray(Image.fromarray(GRAY).resize((200, 200))))
-    unknown = "not an image of a kind that is known"
+    unknown = "of an unknown kind"
     for name, content in {
         "empty.jpg": b"", "text.jpg": b"dear diary", "zeros.tif": bytes(2000), "archive.png": b"PK\3\4" + bytes(100),
         "postscript.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "vector.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
@@ -589,9 +589,7 @@ def refused() -> Iterator[Odd]:
         writer.write(GRAY[::3, ::3], photometric="minisblack", metadata=None, subfiletype=1, subifds=1)
         writer.write(GRAY.astype(np.uint16), photometric=32803, metadata=None, subfiletype=0)
     yield Odd("camera-raw-with-small-copy.tif", pages.getvalue(), refused="camera's raw picture: develop it")
-    yield Odd(
-        "complex.tif", tiff(GRAY.astype(np.complex64)), refused="of a kind that is not known: save it anew"
-    )
+    yield Odd("complex.tif", tiff(GRAY.astype(np.complex64)), refused="of an unknown kind: save it again")
     twelve = tiff_of_twelve_bits()
     if find_spec("imagecodecs") is None:
         yield Odd("twelve-bits.tif", twelve, refused=r"12 bits.*pip install 'photochrom\[scans\]'")

@@ -228,7 +228,7 @@ def test_a_model_goes_to_the_hub_and_colours_from_there(
 def test_what_cannot_be_had_is_said_in_one_line(hub: Hub, run: Any, gray: Path) -> None:
     hub.commit("me/other", {"pytorch_model.bin": b"a pickle"})
     for address, reason in (
-        ("hf:me/unknown", "cannot be had"),
+        ("hf:me/unknown", "no access to hf:me/unknown"),
         ("hf:me/other", "holds no Photochrom model"),
         ("hf:nobody", "write hf:owner/repo"),
     ):

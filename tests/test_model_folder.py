@@ -356,7 +356,7 @@ def test_payloads_do_work_where_someone_is_careless(tmp_path: Path) -> None:
 def test_a_payload_never_runs(kind: str, form: str, tmp_path: Path) -> None:
     victim, evil = tmp_path / "victim", tmp_path / "evil.pth"
     evil.write_bytes(FORMS[form](payloads(victim)[kind]))
-    with pytest.raises(PhotochromError, match=r"evil\.pth is torn, or not a checkpoint") as caught:
+    with pytest.raises(PhotochromError, match=r"evil\.pth is damaged, or not a checkpoint") as caught:
         model_folder.read_checkpoint(evil)
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value)  # torch itself would recommend to trust the file
@@ -425,7 +425,7 @@ def test_weights_travel_with_their_configuration(folder: ModelFolder, values: di
 def test_weights_without_configuration_are_told(tmp_path: Path) -> None:
     path = tmp_path / model_folder.WEIGHTS
     path.write_bytes(safetensors.torch.save({"a": torch.zeros(1)}))
-    with pytest.raises(PhotochromError, match="was not written by Photochrom: it carries no configuration"):
+    with pytest.raises(PhotochromError, match="was not written by Photochrom: it has no configuration"):
         model_folder.read_weights(path)
 
 
@@ -438,7 +438,7 @@ def test_weights_with_a_broken_configuration_are_told(tmp_path: Path, config: st
 
 
 def test_missing_and_torn_weights_are_told(folder: ModelFolder, values: dict[str, Any]) -> None:
-    with pytest.raises(PhotochromError, match=r"no weights .*model\.safetensors; train the model first"):
+    with pytest.raises(PhotochromError, match=r"no weights .*model\.safetensors: train the model first"):
         model_folder.read_weights(folder / model_folder.WEIGHTS)
     config = build(values)
     folder.save_weights(UNet(config.model).state_dict(), config)

@@ -69,7 +69,9 @@ def test_what_cannot_be_read_is_refused_in_one_line(odd: Odd, tmp_path: Path) ->
             open_gray(given)
         assert str(caught.value).startswith(f"{name} cannot be read as a photo (")
         assert "\n" not in str(caught.value)
-        assert re.search(r": (save it anew|colour what|allow them|develop it|pip install)", str(caught.value))
+        assert re.search(
+            r": (save it again|colour what|allow them|develop it|pip install)", str(caught.value)
+        )
         assert len(str(caught.value)) < 400
 
 

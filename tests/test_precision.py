@@ -120,7 +120,7 @@ def test_a_checkpoint_of_an_earlier_version_has_its_precision_in_the_history(
 
 
 def test_float16_is_refused_to_a_processor() -> None:
-    with pytest.raises(UsageError, match="fp16 needs a GPU, and there is none here: take --precision bf16"):
+    with pytest.raises(UsageError, match="fp16 needs a GPU, but there is none here: take --precision bf16"):
         precision.Arithmetic("fp16", torch.device("cpu"))
 
 

@@ -466,7 +466,7 @@ def test_more_processes_than_gpus_are_refused(second_of_two: None, monkeypatch: 
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match="more processes than GPUs on this machine, which has 1: start 1"):
+    with pytest.raises(UsageError, match="more processes than GPUs on this machine: start 1"):
         processes.connect.__wrapped__()
 
 

@@ -375,8 +375,8 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_is_gone_on_from(
         state, origin, skipped = torn.newest_checkpoint()
         if origin.name == model_folder.BEST:
             assert skipped == [
-                f"{torn / model_folder.LAST} is torn, or not a checkpoint of plain tensors and numbers; "
-                "take a whole one, or begin anew"
+                f"{torn / model_folder.LAST} is damaged, or not a checkpoint of plain tensors and numbers; "
+                "get a copy, or start again"
             ]
         else:  # a bit that nobody reads, such as a date in the zip's directory
             assert number % 2 == 0
@@ -399,7 +399,7 @@ def test_what_was_skipped_is_told(pack: Pack, values: Values, tmp_path: Path) ->
     (folder / model_folder.LAST).write_bytes(b"PK")
     notes: list[str] = []
     loop.train(build(values), folder, pack, lambda progress: notes.extend(progress.notes))
-    assert f"{folder / model_folder.LAST} is torn" in notes[0]
+    assert f"{folder / model_folder.LAST} is damaged" in notes[0]
     assert notes[0].endswith(f"(skipped: going on from {folder / model_folder.BEST})")
     assert [record["epoch"] for record in folder.history] == [1, 2, 3]
 
@@ -409,7 +409,7 @@ def test_an_only_checkpoint_that_is_torn_is_told(pack: Pack, values: Values, tmp
     loop.train(build(values), folder, pack)
     for file in (model_folder.LAST, model_folder.BEST):
         (folder / file).write_bytes(b"")
-    with pytest.raises(PhotochromError, match=r"last_model\.pth is torn, .*begin anew"):
+    with pytest.raises(PhotochromError, match=r"last_model\.pth is damaged, .*start again"):
         loop.train(build(values), folder, pack)
 
 

@@ -23,7 +23,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Most of these import torch, which takes seconds; `photochrom --help` must not wait for it.
+    # Most of these import torch, which takes seconds. `photochrom --help` must not wait for it.
     if name in _HOMES:
         return getattr(import_module(f"photochrom.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'photochrom' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Whole files: each is written atomically, and JSON that is read back is checked against its type."""
+"""Writes files atomically, and checks JSON files against their type when it reads them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from photochrom.errors import PhotochromError
 
-PART = ".part"  # how temporary files end
-LEFT_SECONDS = 60  # without a change, before a temporary file that nobody holds counts as left over
+PART = ".part"  # suffix of temporary files
+LEFT_SECONDS = 60  # a temporary file that is unlocked and unchanged for so long is a leftover
 Kind = TypeVar("Kind")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place: a reader sees the old or the new.
+    """Let `write` fill a temporary file, then move it to `path`, so that readers see the old file or the new.
 
-    Raises PhotochromError when the disk is full or the folder cannot be written to; the old file stays.
+    Raises PhotochromError if the disk is full or the folder not writable; then the old file stays.
     """
-    # A short name, since one as long as the file's own may be too long; "x" makes the file with the rights that the umask leaves.
+    # The name is short, since the file's own may already be as long as allowed. Mode "x" respects the umask.
     temporary = path.parent / f".{secrets.token_hex(8)}{PART}"
     try:
         with temporary.open("x+b") as file:
@@ -37,22 +37,21 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         _put_in_place(temporary, path)
         sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        cause = (
-            error if isinstance(error, OSError) else error.__context__
-        )  # torch.save raises its own after it
+        # torch.save replaces an OSError by its own error.
+        cause = error if isinstance(error, OSError) else error.__context__
         if not isinstance(cause, OSError):
             raise
         reason = (
             "the disk is full; make room" if cause.errno == errno.ENOSPC else cause.strerror or str(cause)
         )
-        raise PhotochromError(f"cannot write {path}: {reason} (what was saved before is kept)") from error
+        raise PhotochromError(f"cannot write {path}: {reason} (what was saved before stays)") from error
     finally:
-        with suppress(OSError):  # where all went well it is gone
+        with suppress(OSError):  # after success it is gone
             temporary.unlink()
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    """Give a file its name. Windows refuses while another program reads the old file of this name: wait for that one."""
+    """Rename a file. Windows does not replace a file that another program reads, so this waits for it."""
     for wait in (0.01, 0.1, 1.0):
         try:
             os.replace(temporary, path)
@@ -65,7 +64,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 def _hold(file: IO[bytes]) -> bool:
-    """Lock a file until it is closed, or its process has ended; False where another process holds it."""
+    """Lock a file until it is closed or its process ends. False if another process holds it."""
     try:
         import fcntl
 
@@ -76,7 +75,7 @@ def _hold(file: IO[bytes]) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `write_atomically` left in a folder when its process was killed: temporary files that nobody holds."""
+    """Delete temporary files that killed processes left in a folder while in `write_atomically`."""
     for leftover in folder.glob(f".*{PART}"):
         with suppress(OSError), leftover.open("rb") as file:
             if time.time() - leftover.stat().st_mtime > LEFT_SECONDS and _hold(file):
@@ -84,7 +83,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Have a folder's list of files on disk, so that what was just renamed in it survives a power cut."""
+    """Force a folder's list of files to disk, so that a rename in it survives a power failure."""
     if os.name == "posix":
         folder = os.open(path, os.O_RDONLY)
         try:
@@ -99,14 +98,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically; refuses NaN, which is not JSON."""
+    """Write a value as indented JSON, atomically. Raises ValueError for NaN, which is not JSON."""
     write_bytes(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path, kind: TypeAdapter[Kind]) -> Kind:
-    """What a JSON file holds, checked against its type: the file may be torn, or a stranger's.
+    """Read a JSON file and check it against its type, since it may be damaged or a stranger's.
 
-    Raises PhotochromError, one line that names the file and the first thing wrong with it; FileNotFoundError where there is none.
+    Raises PhotochromError with the file and the first fault, and FileNotFoundError if there is no file.
     """
     try:
         return kind.validate_json(path.read_bytes())

@@ -1,6 +1,6 @@
-"""Flags are made from pydantic fields: here those of `train` from config.py, and what all such flags share.
+"""Makes command-line flags from pydantic fields, those of `train` from config.py.
 
-No flag is listed here. `resolve` makes a configuration of the flags that were given.
+This module lists no flag. `resolve` turns the flags that the user gave into a configuration.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ RENAMED = {"data.name": "data", "diffusion.zero_terminal_snr": "zero-snr"}
 
 
 def with_config_flags(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace the `**flags` of a command by an option for each field, named `section__field`, None if not given."""
+    """Replace the `**flags` of a command by a flag per field of the configuration.
+
+    The parameters have names such as `training__seed`, and are None if the user does not give the flag.
+    """
     flags = []
     for section, model in SECTIONS.items():
         for name, field in model.model_fields.items():
             if f"{section}.{name}" not in WITHOUT_FLAG:
                 typed = RENAMED.get(f"{section}.{name}", name.replace("_", "-"))
-                switch = f"--{typed}/--no-{typed}"  # a recipe may say either
+                switch = f"--{typed}/--no-{typed}"  # to override a recipe either way
                 flags.append(
                     flag(
                         f"{section}__{name}",
@@ -52,12 +55,12 @@ def with_config_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that a person has typed."""
+    """The flags that the user typed."""
     return {name: value for name, value in flags.items() if value is not None}
 
 
 def with_flags(command: Callable[..., None], flags: list[inspect.Parameter]) -> Callable[..., None]:
-    """The command with these parameters in place of its `**flags`."""
+    """Replace the `**flags` of a command by these parameters."""
     own = [
         p for p in inspect.signature(command, eval_str=True).parameters.values() if p.kind != p.VAR_KEYWORD
     ]
@@ -68,14 +71,14 @@ def with_flags(command: Callable[..., None], flags: list[inspect.Parameter]) -> 
 def flag(
     parameter: str, typed: str, field: FieldInfo, default: Any, panel: str, switch: str
 ) -> inspect.Parameter:
-    """The parameter of a command for a field; `switch` is what turns it on, and off, if it is true or false."""
+    """The parameter of a command for a field. switch: its spelling if the field is a bool."""
     kind, metavar = field.annotation, None
     if kind == tuple[int, ...]:
         kind, metavar = str, "N,N,..."
-    elif get_origin(kind) is Literal:  # a wrong word gets the one line that all wrong values get
+    elif get_origin(kind) is Literal:  # the field itself refuses wrong words, like all wrong values
         words = get_args(kind)
         kind, metavar = type(words[0]), "|".join(map(str, words))
-    elif Any in get_args(kind):  # a picture, for which a command line gives its file
+    elif Any in get_args(kind):  # a picture; on the command line, its file
         kind, metavar = Path, "FILE"
     option = typer.Option(
         switch if kind is bool else f"--{typed}",
@@ -92,7 +95,7 @@ def flag(
 
 
 def _help(typed: str, field: FieldInfo, default: Any) -> str:
-    """A field's description, limits and default as a sentence."""
+    """A sentence with a field's description, limits and default."""
     text, facts = field.description or "", [words] if (words := limits(field)) else []
     if "(default" in text:
         text = text.replace("(default", f"({'; '.join([*facts, 'default'])}")
@@ -103,7 +106,7 @@ def _help(typed: str, field: FieldInfo, default: Any) -> str:
 
 
 def limits(field: FieldInfo) -> str:
-    """The range of a number in words: "1 to 64", "above 0, at most 1"; empty where there is none."""
+    """The range of a number in words, such as "1 to 64" or "above 0, at most 1"; empty without limits."""
     ends: dict[str, str] = {}
     for end in field.metadata:
         for name in ("ge", "gt", "le", "lt"):
@@ -124,21 +127,23 @@ def _as_typed(name: str, default: Any) -> str:
 def resolve(
     recipe: Path | None, preset: str | None, flags: dict[str, Any], source: Config | None = None
 ) -> Config:
-    """The flags that were given, laid over the preset's values, the recipe's, and those of the model that is gone on from."""
+    """Build a configuration. Flags override the preset, which overrides the recipe, which overrides `source`.
+
+    source: the configuration of the model to continue from. Raises UsageError for a wrong value.
+    """
     values = read_recipe(recipe) if recipe else {}
     try:
-        build(values)  # so that what is laid over it has a place
+        build(values)  # checks the recipe by itself, before anything overrides it
     except UsageError as error:
         raise UsageError(f"recipe {recipe}: {error}") from None
     if source:
         for section in ("model", "diffusion", "data", "training"):
-            old = getattr(source, section).model_dump(
-                mode="json", exclude={"precision", "vgg_weights"}
-            )  # which suits a machine
+            # These two suit one machine, not another.
+            old = getattr(source, section).model_dump(mode="json", exclude={"precision", "vgg_weights"})
             values[section] = old | values.get(section, {})
     if preset is not None:
         if preset not in PRESETS:
-            raise UsageError(f"unknown preset {preset!r}; there are {', '.join(PRESETS)}")
+            raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
         chosen = PRESETS[preset]
         values.setdefault("model", {})["features"] = chosen.features
         values.setdefault("training", {}).update(
@@ -148,16 +153,16 @@ def resolve(
     for name, value in given(flags).items():
         section, field = name.split("__")
         if section == "stages" and len(stages) > 1:
-            raise UsageError(f"--{field} is not clear: {recipe} has {len(stages)} stages; change it there")
+            raise UsageError(f"--{field} is ambiguous: {recipe} has {len(stages)} stages; change it there")
         place = stages[0] if section == "stages" else values.setdefault(section, {})
         place[field] = value.split(",") if field == "features" else value
     return build(values)
 
 
 def train_command(config: Config, name: str, source: Config | None = None) -> str:
-    """The command that trains the same, for a training of one stage; its network is written out, --from or not.
+    """The command that repeats a training of one stage. It always spells out the network, with --from too.
 
-    source: of the model that is gone on from, whose data and training are what they are where nothing is said.
+    source: the configuration of the model to continue from, whose data and training are the defaults.
     """
     words = ["photochrom", "train", "--name", name, *(["--from", config.source] if config.source else [])]
     for section, model in SECTIONS.items():
@@ -177,7 +182,7 @@ def train_command(config: Config, name: str, source: Config | None = None) -> st
 
 
 def as_before(config: Config, folder: ModelFolder) -> Config:
-    """The configuration with what --minutes chose when the training began."""
+    """The configuration with the epochs that --minutes chose when the training in `folder` began."""
     old = folder.config
     data = config.data.model_copy(update={"photos_per_epoch": old.data.photos_per_epoch})
     stage = config.stages[0].model_copy(update={"epochs": old.stages[0].epochs})

@@ -1,6 +1,6 @@
-"""Models on the Hugging Face Hub: `hf:owner/repo`, with the extra `hub`.
+"""Models on the Hugging Face Hub, `hf:owner/repo`; needs the extra `hub`.
 
-Only what a person types is fetched. An address that stands in a model's configuration or card is never opened.
+Photochrom fetches only addresses that the user types, never one from a model's configuration or card.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from photochrom.model_folder import CARD, CONFIG, CURVE, EVALUATION, HISTORY, WE
 
 PREFIX = "hf:"
 ADDRESS = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-READ = (CONFIG, WEIGHTS, HISTORY, EVALUATION)  # safetensors and JSON: nothing that could be run
+READ = (CONFIG, WEIGHTS, HISTORY, EVALUATION)  # safetensors and JSON, which cannot run code
 PUSHED = (*READ, CURVE)
 
 
@@ -25,10 +25,11 @@ def is_address(model: str | Path) -> bool:
 
 
 def fetched(model: str | Path) -> str | Path:
-    """A model's name or path as it is; for `hf:owner/repo` or `hf:owner/repo@revision` the folder it was fetched into.
+    """Fetch a model from `hf:owner/repo` or `hf:owner/repo@revision` into a folder, and return that folder.
 
-    What was fetched before comes from the cache, also without a network. Raises UsageError for another form of address, and
-    PhotochromError where the model cannot be had.
+    A name or path comes back unchanged. A model that was fetched before comes from the cache, also without a
+    network. Raises UsageError for another form of address, and PhotochromError if the model cannot be
+    fetched.
     """
     if not is_address(model):
         return model
@@ -37,24 +38,25 @@ def fetched(model: str | Path) -> str | Path:
         from huggingface_hub import snapshot_download
         from huggingface_hub.constants import HF_HOME
 
-        # A folder of the model's own name, since reports and cards call it so.
+        # The folder has the model's own name, since reports and cards use it.
         folder = Path(HF_HOME, "photochrom", f"{repo}@{revision}" if revision else repo)
         snapshot_download(repo, revision=revision, local_dir=folder, allow_patterns=list(READ))
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise PhotochromError(f"{model} holds no Photochrom model: {CONFIG} and {WEIGHTS} must be in it")
+        raise PhotochromError(f"{model} holds no Photochrom model: it needs {CONFIG} and {WEIGHTS}")
     return folder
 
 
 def push(folder: ModelFolder, repo: str, card: str, private: bool = False) -> str:
-    """Upload what is needed to use a model, and its card, as Markdown; returns the address to type.
+    """Upload a model's files and its card. Returns the address of the model.
 
-    Raises UsageError for a name that is none, PhotochromError where the model has no weights yet or the Hub refuses.
+    card: Markdown. Raises UsageError for a wrong address, and PhotochromError if the model has no weights yet
+    or the Hub refuses.
     """
     address = f"{PREFIX}{repo.removeprefix(PREFIX)}"
     repo, _ = _parsed(address)
     if not (folder / WEIGHTS).is_file():
         raise PhotochromError(
-            f"model {folder.name!r} has no weights before its first epoch ends: train it on"
+            f"model {folder.name!r} has no weights until its first epoch ends: train it longer"
         )
     with _told(address):
         from huggingface_hub import CommitOperationAdd, HfApi
@@ -76,7 +78,7 @@ def _parsed(address: str) -> tuple[str, str | None]:
 
 @contextmanager
 def _told(address: str) -> Iterator[None]:
-    """Whatever the Hub or the network say, in one line."""
+    """Turn errors of the Hub and the network into one line."""
     try:
         from httpx import HTTPError  # the Hub's client talks through it
     except ModuleNotFoundError:
@@ -84,5 +86,5 @@ def _told(address: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, HTTPError) as error:
-        said = " ".join(str(error).split())
-        raise PhotochromError(f"{address} cannot be had: {said[:300]}") from None
+        reason = " ".join(str(error).split())
+        raise PhotochromError(f"no access to {address}: {reason[:300]}") from None

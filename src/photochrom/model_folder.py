@@ -1,4 +1,4 @@
-"""The model folder `models/NAME/`: names, the trainer's lock, atomic writes, checkpoints, history, weights to share."""
+"""The model folder `models/NAME/`: names, lock, checkpoints, history, weights to share."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
 HISTORY, WEIGHTS, CURVE, CARD = "training_history.json", "model.safetensors", "loss_curve.png", "README.md"
 ONNX, EVALUATION = "model.onnx", "evaluation.json"
-ENGINES = {"torch": WEIGHTS, "onnx": ONNX}  # what runs a network, and the file that it reads
+ENGINES = {"torch": WEIGHTS, "onnx": ONNX}  # the programs that run a network, and the file that each reads
 LOCK = ".lock"  # in a model folder
-LOCK_SECONDS = 0.5  # longer than `being_trained` holds a lock to find out
-SHIPPED = Path(__file__).parent / "weights"  # folders of the models that come along
+LOCK_SECONDS = 0.5  # longer than `being_trained` holds the lock
+SHIPPED = Path(__file__).parent / "weights"  # the folders of the package's own models
 
 
 def check_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
-    """Raise PhotochromError, naming the key, if one is missing, unknown or of another shape than the module's."""
+    """Raise PhotochromError, naming the key, if a tensor is missing, unknown or has the wrong shape."""
     expected = module.state_dict()
     for key in sorted(expected.keys() | tensors.keys()):
         if key not in tensors:
@@ -49,15 +49,15 @@ def check_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) -
 
 
 def load_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
-    """Load weights into a module, all of them or none; see `check_tensors`."""
+    """Load weights into a module, all or none; see `check_tensors`."""
     check_tensors(module, tensors, origin)
     module.load_state_dict(tensors)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint: plain tensors, numbers, strings, lists and dicts. Nothing in it is ever executed.
+    """Read a checkpoint: plain tensors, numbers, strings, lists and dicts. It runs nothing in the file.
 
-    Raises PhotochromError for a file that is missing, torn, changed in a single bit, or of another kind.
+    Raises PhotochromError for a file that is missing, damaged (even in a single bit), or of another kind.
     """
     try:
         _check_whole(path)
@@ -66,23 +66,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise PhotochromError(f"no checkpoint {path}") from None
     except OSError as error:
         raise PhotochromError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (
-        Exception
-    ) as error:  # on broken bytes torch and pickle raise a dozen types, from IndexError to struct.error
+    except Exception as error:  # torch and pickle raise a dozen types for broken files
         raise PhotochromError(
-            f"{path} is torn, or not a checkpoint of plain tensors and numbers; take a whole one, or begin anew"
+            f"{path} is damaged, or not a checkpoint of plain tensors and numbers: get a copy, or start again"
         ) from error
     if not isinstance(checkpoint, dict) or "model_state_dict" not in checkpoint or "config" not in checkpoint:
         raise PhotochromError(
-            f"{path} is not a Photochrom checkpoint: it lacks 'model_state_dict' and 'config'"
+            f"{path} is not a Photochrom checkpoint: it lacks 'model_state_dict' or 'config'"
         )
     return checkpoint
 
 
 def _check_whole(path: Path) -> None:
-    """Raise BadZipFile unless this is an uncompressed zip whose checksums are right, as torch.save writes it.
+    """Raise BadZipFile unless this is an uncompressed zip with correct checksums, as torch.save writes it.
 
-    torch.load compares no checksum and takes older formats too, which begin with a pickle.
+    torch.load checks no checksum, and also accepts older formats, which begin with a pickle.
     """
     with zipfile.ZipFile(path) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
@@ -92,35 +90,38 @@ def _check_whole(path: Path) -> None:
 
 
 def read_weights(path: Path) -> tuple[Config, dict[str, Tensor]]:
-    """Configuration and averaged weights from a `model.safetensors`."""
+    """Read configuration and averaged weights from a `model.safetensors`.
+
+    Raises PhotochromError if it is missing, damaged, or not from Photochrom.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
-        raise PhotochromError(f"no weights {path}; train the model first") from None
+        raise PhotochromError(f"no weights {path}: train the model first") from None
     except (OSError, SafetensorError) as error:
         raise PhotochromError(f"{path} cannot be read: {error}") from None
     return carried_config(metadata, path), tensors
 
 
 def carried_config(metadata: Mapping[str, str], path: Path) -> Config:
-    """The configuration that a file with weights carries, as `metadata_for` has put it there."""
+    """The configuration in the metadata of a file with weights; see `metadata_for`."""
     if "config" not in metadata:
-        raise PhotochromError(f"{path} was not written by Photochrom: it carries no configuration")
+        raise PhotochromError(f"{path} was not written by Photochrom: it has no configuration")
     try:
         return build(json.loads(metadata["config"]))
     except (ValueError, RecursionError, UsageError) as error:
-        raise PhotochromError(f"{path} carries a configuration that cannot be read: {error}") from None
+        raise PhotochromError(f"the configuration in {path} cannot be read: {error}") from None
 
 
 def metadata_for(config: Config) -> dict[str, str]:
-    """What a file with weights carries, so that it alone is enough to colour with."""
+    """The metadata of a file with weights, so that this file alone is enough for colouring."""
     return {"format": "photochrom-1", "config": config.model_dump_json()}
 
 
 class ModelFolder:
-    """`models/NAME/` and the files in it. Making this object touches nothing."""
+    """`models/NAME/` and the files in it. Creating this object does not touch the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -136,7 +137,7 @@ class ModelFolder:
 
     @property
     def shipped(self) -> bool:
-        """Whether it came along with the package: a model to read, not to write."""
+        """Whether it is a model of the package, which must not be written to."""
         return self.path.parent == SHIPPED
 
     @property
@@ -144,12 +145,12 @@ class ModelFolder:
         """The resolved configuration."""
         try:
             return build(json.loads((self / CONFIG).read_text(encoding="utf-8")))
-        except (OSError, ValueError, RecursionError, UsageError) as error:  # the last: of another version
+        except (OSError, ValueError, RecursionError, UsageError) as error:  # the last: from another version
             raise PhotochromError(f"{self / CONFIG} cannot be read: {error}") from None
 
     @property
     def history(self) -> list[EpochRecord]:
-        """One record per finished epoch; none before the first."""
+        """One record per finished epoch."""
         try:
             return read_json(self / HISTORY, HISTORY_FILE)
         except FileNotFoundError:
@@ -157,7 +158,7 @@ class ModelFolder:
 
     @property
     def progress(self) -> dict[str, Any]:
-        """How far its training has come: stage, epoch of how many epochs, and the best epoch with its validation loss."""
+        """The progress of training: stage, epoch, number of epochs, best epoch and its validation loss."""
         config, history = self.config, self.history
         best = best_epoch(history) if history else None
         return {
@@ -170,7 +171,10 @@ class ModelFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and hold it against a second trainer; the lock of a process that died is free."""
+        """Make the folder and lock it against a second trainer. The lock of a dead process is free.
+
+        Raises PhotochromError if another process trains it, or if the folder is not writable.
+        """
         lock = FileLock(self / LOCK)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -185,7 +189,7 @@ class ModelFolder:
             lock.release()
             raise PhotochromError(f"cannot write to {self.path}: {error.strerror or error}") from error
         try:
-            for leftover in self.path.rglob(f".*{PART}"):  # of a trainer that was killed while writing
+            for leftover in self.path.rglob(f".*{PART}"):  # from a trainer that was killed while writing
                 leftover.unlink()
             yield
         finally:
@@ -194,7 +198,7 @@ class ModelFolder:
 
     @property
     def being_trained(self) -> bool:
-        """Whether somebody holds its lock right now."""
+        """Whether a process holds its lock now."""
         if not (self / LOCK).is_file():
             return False
         try:
@@ -202,19 +206,20 @@ class ModelFolder:
                 return False
         except Timeout:
             return True
-        except OSError:  # a folder that is only read here
+        except OSError:  # the folder is read-only
             return False
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is a checkpoint to continue from."""
         return (self / LAST).exists() or (self / BEST).exists()
 
     def newest_checkpoint(self) -> tuple[dict[str, Any], Path, list[str]]:
-        """The newest complete checkpoint, its file, and a sentence for each file that was skipped because it is torn.
+        """The newest complete checkpoint, its file, and a sentence for each damaged file that was skipped.
 
-        `best_model.pth` is as complete as `last_model.pth`, and only some epochs older: going on from it leads to the
-        same end. Raises PhotochromError when there is no checkpoint, or no complete one.
+        `best_model.pth` is as complete as `last_model.pth`, only some epochs older, so training that
+        continues from it ends with the same result. Raises PhotochromError if there is no complete
+        checkpoint.
         """
         skipped: list[str] = []
         for path in (self / LAST, self / BEST):
@@ -226,9 +231,9 @@ class ModelFolder:
         raise PhotochromError(skipped[0] if skipped else f"no checkpoint {self / LAST}")
 
     def weights_alone(self) -> tuple[dict[str, Any], Path, list[str]]:
-        """What there is to go on from where a model was passed on without its checkpoints, as `newest_checkpoint` has it.
+        """A substitute for `newest_checkpoint` for a model that was shared without checkpoints.
 
-        The averaged weights stand for the network's own. Optimiser and losses begin anew.
+        The averaged weights replace the network's own. The states of optimiser and losses are missing.
         """
         config, tensors = read_weights(self / WEIGHTS)
         steps = sum(record["photos"] for record in self.history) // config.training.batch_size
@@ -242,12 +247,12 @@ class ModelFolder:
         write_atomically(self / file, lambda target: torch.save(checkpoint, target))
 
     def save_weights(self, tensors: dict[str, Tensor], config: Config) -> None:
-        """Write the averaged weights to share: float16 safetensors that carry their configuration."""
+        """Write the averaged weights to share, as float16 safetensors with the configuration."""
         half = {key: value.detach().cpu().half().contiguous() for key, value in tensors.items()}
         write_bytes(self / WEIGHTS, safetensors.torch.save(half, metadata_for(config)))
 
     def remove(self) -> None:
-        """Delete the folder and all that is in it; raises PhotochromError while it is being trained."""
+        """Delete the folder with everything in it. Raises PhotochromError while it is being trained."""
         with self.locked():
             for path in self.path.iterdir():
                 if path.is_dir() and not path.is_symlink():
@@ -260,20 +265,20 @@ class ModelFolder:
 
 
 def model_folder(name: str, models: Path) -> ModelFolder:
-    """The folder for a model to train; raises UsageError for a name that is not a plain file name, or is taken."""
+    """The folder for a model to train. Raises UsageError if its name is no plain file name, or is taken."""
     if not NAME.fullmatch(name):
         raise UsageError(
             f"model name {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit"
         )
     if (SHIPPED / name / CONFIG).is_file():
         raise UsageError(
-            f"{name} is the name of a model that comes along: take another --name, and --from {name}"
+            f"{name} is the name of a model of the package: choose another --name, and add --from {name}"
         )
     return ModelFolder(models / name)
 
 
 def list_models(models: Path) -> list[ModelFolder]:
-    """Every model folder, by name: those that come along, then those in `models`."""
+    """Every model folder, by name: first those of the package, then those in `models`."""
     return [
         ModelFolder(path.parent)
         for folder in (SHIPPED, models)
@@ -282,9 +287,9 @@ def list_models(models: Path) -> list[ModelFolder]:
 
 
 def find_model(name_or_path: str | Path, models: Path) -> ModelFolder:
-    """A model by its name, under `models` or of those that come along, or by the path of its folder.
+    """Find a model by its name, in `models` or in the package, or by the path of its folder.
 
-    Raises PhotochromError for an unknown one, listing those there are.
+    Raises PhotochromError for an unknown model, with a list of the known ones.
     """
     for path in (models / name_or_path, SHIPPED / name_or_path, Path(name_or_path)):
         if (path / CONFIG).is_file():
@@ -297,17 +302,17 @@ def find_model(name_or_path: str | Path, models: Path) -> ModelFolder:
 
 
 def find_source(config: Config, models: Path) -> ModelFolder:
-    """The model that this one went on from. Its name stands in a file, so no path is taken for one.
+    """Find the model that this one continues from. The name comes from a file, so a path is not accepted.
 
-    Raises PhotochromError if there is none of this name.
+    Raises PhotochromError if there is no such model.
     """
     if not NAME.fullmatch(config.source or ""):
-        raise PhotochromError(f"{config.source!r} is no name of a model")
+        raise PhotochromError(f"{config.source!r} cannot be the name of a model")
     return find_model(str(config.source), models)
 
 
 def learnt_from(config: Config, models: Path) -> tuple[LearntFrom, ...]:
-    """The data sets that a model has learnt from, its own first, then those of the models before it."""
+    """The data sets that a model was trained on: its own first, then those of its ancestors."""
     found: list[LearntFrom] = []
 
     def note(config: Config) -> None:
@@ -315,7 +320,7 @@ def learnt_from(config: Config, models: Path) -> tuple[LearntFrom, ...]:
 
     note(config)
     named: set[str] = set()
-    # Earlier versions did not write ancestors down: then the folders before it tell, if they are still there.
+    # Earlier versions did not record ancestors. Then their folders give them, if they still exist.
     while config.source and not config.ancestors and config.source not in named:
         named.add(config.source)
         try:
@@ -328,13 +333,13 @@ def learnt_from(config: Config, models: Path) -> tuple[LearntFrom, ...]:
 
 
 def find_weights(model: str | Path, models: Path, engine: str | None = None) -> Path:
-    """The file to colour with: `model` itself, if it is one, or that of a model by its name or folder (see `find_model`).
+    """The file of weights for colouring: `model` itself, or the file of the model with this name or folder.
 
-    engine: a key of `ENGINES`; None means torch, or what the file is for. Raises UsageError for another engine and for a
-    file that is another's.
+    engine: a key of `ENGINES` (default: the engine of the file, or torch). Raises UsageError for an unknown
+    engine, and if the file belongs to another engine. See also `find_model`.
     """
     if engine is not None and engine not in ENGINES:
-        raise UsageError(f"unknown engine {engine!r}; there are {', '.join(ENGINES)}")
+        raise UsageError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
     for able, file in ENGINES.items():
         if Path(model).suffix == Path(file).suffix:
             if engine not in (None, able):

@@ -1,4 +1,4 @@
-"""Pictures that people look at: sheets of photos, and the curves of a training."""
+"""Draws pictures for people: sheets of photos, and the loss curves of a training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from photochrom.training_history import stages_of
 
 
 def sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 128, across: int = 1) -> Image.Image:
-    """One picture with a titled column for each entry and a row for each photo.
+    """One picture with a column for each title and a row for each photo.
 
-    columns: title -> photos, the same photo at the same place. Photos are fitted into side x side pixels, small
-    ones enlarged without smoothing. `across` repeats the columns side by side, for sheets of many photos.
+    columns: {title: photos}, with the photos in the same order. Photos are fitted into side x side pixels;
+    small ones are enlarged without smoothing. across: how often the columns repeat side by side, for many
+    photos.
     """
     gap, title = 4, 22
     rows = -(-max(len(photos) for photos in columns.values()) // across)
@@ -50,7 +51,10 @@ def png(picture: Image.Image) -> bytes:
 
 
 def loss_curve(history: Sequence[dict[str, Any]]) -> bytes:
-    """Training and validation loss by epoch, stage by stage, since each adds up other losses; the bytes of a PNG file."""
+    """Draw training and validation loss by epoch, as the bytes of a PNG file.
+
+    Each stage has its own curve, since stages add up different losses.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # pyplot would keep global state
     from matplotlib.ticker import MaxNLocator
@@ -64,7 +68,7 @@ def loss_curve(history: Sequence[dict[str, Any]]) -> bytes:
     ):
         for records in stages:
             epochs, losses = [record["epoch"] for record in records], [record[key] for record in records]
-            named = label if records is stages[0] else None  # one line in the legend is enough
+            named = label if records is stages[0] else None  # one legend entry for all stages
             axes.plot(epochs, losses, marker=".", color=f"C{number}", label=named)
     for before, records in pairwise(stages):
         border = before[-1]["epoch"] + 0.5

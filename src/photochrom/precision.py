@@ -1,7 +1,7 @@
-"""In which numbers a machine computes: float32, or numbers of 16 bits where it is faster with them.
+"""Chooses the precision: float32, or 16 bits where they are faster.
 
-Some processors have instructions for bfloat16 and take half the time; others imitate it and take many times longer. Only
-a try tells.
+Some CPUs have instructions for bfloat16, which then takes half the time; others emulate it and take many
+times longer. Only a measurement shows which.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from photochrom import processes
 from photochrom.errors import UsageError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-GAIN = 1.2  # times as fast, at least, or it is not worth the lost digits
-ROUNDS = 25  # so that even on a busy machine every process comes to the same answer
+GAIN = 1.2  # smallest speed-up that is worth the lost digits
+ROUNDS = 25  # so many that processes agree even on a busy machine
 
 
 @cache
 def bfloat16_is_faster() -> bool:
-    """Whether the processor convolves in bfloat16 at least GAIN times as fast as in float32. Takes some milliseconds."""
+    """Measure, in some milliseconds, whether the CPU convolves at least GAIN times as fast in bfloat16."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of two, one waits for the other wherever another program takes its core
+    torch.set_num_threads(1)  # threads would wait for each other when another program takes a core
     try:
         x = torch.ones(4, 64, 16, 16).to(memory_format=torch.channels_last)
         weight = torch.ones(64, 64, 3, 3).to(memory_format=torch.channels_last)
         exact, rounded = (x, weight), (x.bfloat16(), weight.bfloat16())
         for pair in (exact, rounded):
-            _seconds(*pair)  # kernels are made at their first use
-        # In turns, so that what else the machine does strikes both; the best of each is what it can do.
+            _seconds(*pair)  # the first use compiles the kernels
+        # In turns, so that other work on the machine slows both; the best time of each counts.
         pairs = [(_seconds(*exact), _seconds(*rounded)) for _ in range(ROUNDS)]
     finally:
         torch.set_num_threads(threads)
@@ -40,7 +40,7 @@ def bfloat16_is_faster() -> bool:
 
 
 def device_for_training() -> torch.device:
-    """This process's GPU, if it has one, or Apple's, or the processor."""
+    """This process's CUDA GPU if it has one, else Apple's GPU, else the CPU."""
     place = processes.connect()
     if torch.cuda.is_available():
         return torch.device(place if processes.count() > 1 else "cuda")
@@ -48,23 +48,23 @@ def device_for_training() -> torch.device:
 
 
 class Arithmetic:
-    """How a training computes: its device, its precision, and what float16 needs besides."""
+    """The device and precision of a training, and the gradient scaling that float16 needs."""
 
     def __init__(self, precision: str, device: torch.device) -> None:
-        """precision: "fp32", "bf16" or "fp16"; raises UsageError for fp16 on a processor."""
+        """precision: "fp32", "bf16" or "fp16". Raises UsageError for fp16 on a CPU."""
         if precision == "fp16" and device.type == "cpu":
-            raise UsageError("fp16 needs a GPU, and there is none here: take --precision bf16, or fp32")
+            raise UsageError("fp16 needs a GPU, but there is none here: take --precision bf16 or fp32")
         self.precision, self.device, self.dtype = precision, device, DTYPES.get(precision)
-        # Small gradients would be 0 in float16: losses are multiplied, and gradients divided again.
+        # Small gradients would become 0 in float16, so losses are multiplied and gradients divided again.
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def autocast(self) -> torch.autocast:
-        """Within it, what gains by 16 bits takes them."""
+        """A context in which torch uses 16 bits where that helps."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
 
 def for_training(wanted: str) -> str:
-    """What "auto" comes to here, "bf16" or "fp32", the same in all processes; another wish stays as it is."""
+    """Resolve "auto" to "bf16" or "fp32", the same in all processes; other values stay."""
 
     def faster() -> bool:
         if torch.cuda.is_available():
@@ -82,7 +82,7 @@ def _seconds(x: Tensor, weight: Tensor) -> float:
 
 
 def convolve_in_bfloat16(network: nn.Module) -> None:
-    """Let a network's convolutions, which are most of its work, run in bfloat16; all else stays as it is."""
+    """Convert a network's convolutions, which are most of its work, to bfloat16."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(torch.bfloat16)

@@ -1,8 +1,8 @@
-"""The processes that `torchrun` or `accelerate launch` has started, which do one thing together.
+"""Coordinates the processes that `torchrun` or `accelerate launch` has started.
 
-The first of them takes locks, writes files and speaks; all take their share of the work. Without a launcher there is one
-process, and nothing here does anything. What the processes tell each other is told through `torch.distributed`, which is not
-imported before.
+All processes share the work. Only the first takes locks, writes files and prints. Without a launcher there is
+one process, and this module does nothing. The processes talk through `torch.distributed`, which is imported
+only then.
 """
 
 from __future__ import annotations
@@ -21,35 +21,37 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
-# One process may colour large photos while the others have done their share. The dead do not wait: their connections break.
+# One process may colour large photos while the others have finished. A process that dies breaks its
+# connections at once.
 PATIENCE = timedelta(days=1)
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def number() -> int:
-    """Which of them this one is, from 0."""
+    """The number of this process, from 0."""
     return int(os.environ["RANK"]) if count() > 1 else 0
 
 
 def is_first() -> bool:
-    """Whether this is the one that writes and speaks."""
+    """Whether this process is the one that writes files and prints."""
     return number() == 0
 
 
 def mine(items: Sequence[T]) -> Sequence[T]:
-    """This process's share of what is to be done."""
+    """This process's share of the work."""
     return items[number() :: count()]
 
 
 @cache
 def connect() -> str:
-    """Meet the other processes, if there are any, and take the GPU that is for this one; returns where sums are exchanged.
+    """Connect to the other processes, if any, and select this process's GPU. Returns the device for sums.
 
-    GPUs add up sums between them; everything else that processes tell each other goes over processors.
+    GPUs exchange sums directly; all other messages go through CPUs. Raises UsageError if there are more
+    processes than GPUs.
     """
     if count() == 1:
         return "cpu"
@@ -59,7 +61,7 @@ def connect() -> str:
     if torch.cuda.is_available():
         place, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if place >= gpus:
-            raise UsageError(f"more processes than GPUs on this machine, which has {gpus}: start {gpus}")
+            raise UsageError(f"there are more processes than GPUs on this machine: start {gpus}")
         device, backend = f"cuda:{place}", "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
@@ -68,10 +70,11 @@ def connect() -> str:
 
 @contextmanager
 def ending() -> Iterator[None]:
-    """With this block the process ends, at its exit code, without taking the interpreter down if it has met others.
+    """End the process after this block with its exit code, without a shutdown of Python if it was connected.
 
-    Torch's thread of gloo lets go of the last exchange's tensors a moment after the exchange. If the interpreter is ending by
-    then, the thread cannot have its lock, and aborts the process, whose exit code is lost.
+    Torch's gloo thread releases the tensors of the last exchange a moment after it. If the interpreter is
+    shutting down by then, the thread cannot take Python's lock and aborts the process, which loses its exit
+    code.
     """
     try:
         yield
@@ -86,7 +89,7 @@ def ending() -> Iterator[None]:
 
 @contextmanager
 def _together() -> Iterator[Any]:
-    """torch.distributed; another process that is gone becomes a PhotochromError."""
+    """Give torch.distributed. If another process is gone, raises PhotochromError."""
     import torch.distributed
 
     connect()
@@ -94,11 +97,11 @@ def _together() -> Iterator[Any]:
         yield torch.distributed
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise PhotochromError(f"the other processes cannot be reached any more ({reason})") from error
+        raise PhotochromError(f"the other processes do not answer any more ({reason})") from error
 
 
 def largest(value: int) -> int:
-    """The largest of the values that the processes have come with."""
+    """The largest of all processes' values."""
     if count() == 1:
         return value
     import torch
@@ -110,20 +113,20 @@ def largest(value: int) -> int:
 
 
 class OtherProcessFailed(Exception):
-    """Another process could not do its part, and has said so by `meet`."""
+    """Another process could not do its part, and reported that with `meet`."""
 
 
 def meet(trouble: bool = False) -> None:
-    """Wait for all processes. If one of them comes in trouble, the others get OtherProcessFailed raised.
+    """Wait for all processes. If one of them reports trouble, this raises OtherProcessFailed in the others.
 
-    Every exchange of sums begins with this, so that a process that is short of memory keeps nobody waiting.
+    Every exchange of sums begins with this, so that no process waits for one that has run out of memory.
     """
     if largest(int(trouble)) and not trouble:
         raise OtherProcessFailed
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of the processes' tensors, in the place of each. Raises OtherProcessFailed, see `meet`."""
+    """Replace each process's tensor by the sum of all. Raises OtherProcessFailed, see `meet`."""
     if count() > 1:
         meet()
         with _together() as distributed:
@@ -132,7 +135,10 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:
-    """Replace each tensor by its sum over the processes, all in one exchange: hundreds of small ones take four times as long."""
+    """Replace each tensor by its sum over the processes.
+
+    All go in one exchange; hundreds of small exchanges take four times as long.
+    """
     if count() == 1:
         return
     import torch
@@ -144,7 +150,7 @@ def add_up(tensors: Iterable[Tensor]) -> None:
 
 
 def gather(value: T) -> list[T]:
-    """What all processes have, in their order, for each of them."""
+    """Collect the values of all processes, in order, in every process."""
     if count() == 1:
         return [value]
     values: list[Any] = [None] * count()
@@ -155,7 +161,7 @@ def gather(value: T) -> list[T]:
 
 @contextmanager
 def first_before_others() -> Iterator[None]:
-    """The first process goes through this block by itself, and then all the others."""
+    """The first process runs this block alone; then the others run it."""
     if not is_first():
         gather(None)
     try:
@@ -166,9 +172,9 @@ def first_before_others() -> Iterator[None]:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """What `make` returns in the first process, for all of them; the others wait.
+    """Run `make` in the first process, and return its result in all. The others wait.
 
-    So what depends on the disk is decided once. If it fails, it fails in all of them, and only the first says why.
+    So only one process decides what depends on the disk. If it fails, all fail, and only the first says why.
     """
     if count() == 1:
         return make()

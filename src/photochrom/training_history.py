@@ -27,7 +27,7 @@ class Weights(TypedDict):
 
 
 class SamplesBesideData(TypedDict):
-    """A measure of the sheet of samples, beside the same of the true photos."""
+    """A measure of the sheet of samples, and of the true photos."""
 
     samples: FiniteFloat
     data: FiniteFloat
@@ -35,7 +35,7 @@ class SamplesBesideData(TypedDict):
 
 @with_config(ConfigDict(extra="allow", allow_inf_nan=False))
 class Epoch(TypedDict):
-    """What one epoch came to. Besides these keys it holds every term of the loss, by its name."""
+    """The record of one epoch. Besides these keys, it holds every term of the loss by its name."""
 
     epoch: PositiveInt
     stage: str
@@ -55,18 +55,18 @@ class Epoch(TypedDict):
 
 
 EpochRecord = dict[str, Any]
-"""An `Epoch` as code passes it on: a plain dict, since losses are looked up by names that are data."""
+"""An `Epoch` as a plain dict, since the names of losses are data."""
 HISTORY_FILE = TypeAdapter(cast("type[list[EpochRecord]]", list[Epoch]))
 
 
 def best_epoch(history: Sequence[EpochRecord]) -> EpochRecord:
-    """The epoch of the last stage with the lowest validation loss: `best_model.pth` holds its weights.
+    """The epoch of the last stage with the lowest validation loss, whose weights are in `best_model.pth`.
 
-    Validation losses compare within a stage only.
+    Validation losses of different stages cannot be compared.
     """
     return min(stages_of(history)[-1], key=lambda epoch: float(epoch["val_loss"]))
 
 
 def stages_of(history: Sequence[EpochRecord]) -> list[list[EpochRecord]]:
-    """The epochs stage by stage. The stages of the models that this one went on from come first."""
+    """The epochs stage by stage, those of the model's ancestors first."""
     return [list(epochs) for _, epochs in groupby(history, lambda epoch: epoch.get("stage_began"))]

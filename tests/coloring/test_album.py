@@ -77,7 +77,7 @@ def test_flags_reach_the_colours(models: Path) -> None:
         (("--hint", "30,8,#ff0000"), "hint 30,8 is outside the photo"),
         (("--hint", "red"), "write x,y,#rrggbb"),
         (("--hint", "1,1,#ff0000", "--hints", "h.png"), "together"),
-        (("--samples", 2, "--average", 2), "together"),
+        (("--samples", 2, "--average", 2), "exclude each other"),
         (("--samples", 0), "samples = 0: Input should be greater than or equal to 1"),
         (("--strength", -1), "strength = -1.0"),
         (("--strength", "nan"), "strength = nan"),
@@ -139,7 +139,7 @@ def test_what_was_read_otherwise_than_expected_is_said(
     assert colorize(models, "a.gif", "b.png", "-o", "out") == 0
     said = capsys.readouterr().err
     assert "a.gif: only the first of its 2 frames is coloured" in said
-    assert "b.png: it has colours of its own" in said
+    assert "b.png: it has colours or a tint" in said
     assert colorize(models, "a.gif", "-o", "again", "--json") == 0
     assert json.loads(capsys.readouterr().out)["notes"] == {
         "only the first of its 2 frames is coloured": ["a.gif"]
@@ -184,7 +184,7 @@ def test_films_are_coloured_beside_photos(models: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)["written"] == [{"input": "film.mov", "output": "named.mp4"}]
     shutil.copy("film.mov", "other/film.mov")
     assert colorize(models, "film.mov", "other/film.mov", "-o", "both") == 3
-    assert "other/film.mov would be written to both/film.mp4, as film.mov is" in capsys.readouterr().err
+    assert "other/film.mov would be written to both/film.mp4, like film.mov:" in capsys.readouterr().err
     assert colorize(models, "film.mov", photo("a.png"), "-o", "all") == 0
     assert sorted(path.name for path in Path("all").glob("*.*") if path.name[0] != ".") == [
         "a.png",
@@ -192,7 +192,7 @@ def test_films_are_coloured_beside_photos(models: Path, capsys: pytest.CaptureFi
     ]
     capsys.readouterr()
     assert colorize(models, "film.mov", "-o", "again", "--samples", 2) == 2
-    assert "videos are coloured without samples" in capsys.readouterr().err
+    assert "videos cannot use samples" in capsys.readouterr().err
 
 
 def test_two_kinds_of_output_never_meet() -> None:
@@ -295,7 +295,7 @@ def test_folders_of_systems_are_passed_over_and_what_cannot_be_read_is_said() ->
     plan = album.plan([Path("album")], Path("out"), False)
     assert [path.name for path in plan.jobs.values()] == ["a.j2k", "b.jpf", "c.pbm"]
     assert plan.warnings == [
-        "album/e.CR2, album/f.psd cannot be read: save as TIFF, PNG or JPEG what is to be coloured of them"
+        "album/e.CR2, album/f.psd cannot be read: save those you want to colour as TIFF, PNG or JPEG"
     ]
 
 

@@ -86,7 +86,7 @@ def test_hints_that_cannot_be_are_told(tmp_path: Path) -> None:
         held_places([Hint(1, 3, (1, 2, 256))], None, luma.size, seen)
     with pytest.raises(UsageError, match=r"not transparent"):
         held_places(Image.new("RGB", luma.size), None, luma.size, seen)
-    with pytest.raises(UsageError, match=r"no stroke"):
+    with pytest.raises(UsageError, match=r"is transparent everywhere"):
         held_places(Image.new("RGBA", luma.size), None, luma.size, seen)
     with pytest.raises(UsageError, match=r"does not fit: it is 64x64, the photo 128x64"):
         held_places(Image.new("RGBA", (64, 64)), None, luma.size, seen)

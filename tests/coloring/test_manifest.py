@@ -55,7 +55,7 @@ def test_a_result_that_a_person_has_changed_is_kept(models: Path, capsys: pytest
     Path("out/a.png").write_bytes(b"retouched for hours")
     photo("album/a.png", seed=3)
     assert colorize(models, "album", "-o", "out") == 1
-    assert "out/a.png exists: replace it with --overwrite" in capsys.readouterr().err
+    assert "out/a.png exists; replace it with --overwrite" in capsys.readouterr().err
     assert Path("out/a.png").read_bytes() == b"retouched for hours"
 
 
@@ -89,8 +89,8 @@ def test_samples_of_which_the_disk_took_the_first_only_are_made_anew_and_nothing
     capsys.readouterr()
     assert colorize(models, *samples) == 3
     said = capsys.readouterr().err
-    assert "a.png is left out, " in said
-    assert "b.png is left out, " not in said
+    assert "a.png is left out: " in said
+    assert "b.png is left out: " not in said
     assert all(Path(f"out/b-{n}.png").exists() for n in (1, 2, 3))
     assert Path("out/a-2.png").read_bytes() == mine
 

@@ -33,7 +33,7 @@ def test_an_unknown_option_lists_those_there_are() -> None:
 def test_what_does_not_go_together_is_told() -> None:
     with pytest.raises(UsageError, match=r"^temperature scales .* use ddim or dpm"):
         Options().but(temperature=0.5, sampler="ddpm")
-    with pytest.raises(UsageError, match=r"^samples and average together"):
+    with pytest.raises(UsageError, match=r"^samples and average exclude each other"):
         Options().but(samples=2, average=2)
 
 

@@ -180,7 +180,7 @@ def test_a_tint_or_colours_are_said(tmp_path: Path) -> None:
     sepia = Image.merge("RGB", [gray.point(lambda level, k=k: int(level * k)) for k in (1.0, 0.8, 0.6)])
     for photo in (sepia, ramp("RGB"), ramp("P"), ramp("CMYK")):
         assert len(open_gray(photo).notes) == 1
-        assert "colours of its own" in open_gray(photo).notes[0]
+        assert "colours or a tint" in open_gray(photo).notes[0]
     assert open_gray(gray.convert("RGB")).notes == ()
 
 

@@ -49,7 +49,7 @@ def test_existing_files_and_the_input_itself_are_kept(run: Run, models: Path, tm
     assert Path("out/a.png").read_text() == "precious"
     itself = run("colorize", "a.png", "-o", ".", "--overwrite", *common)
     assert itself.code == 1
-    assert "over itself" in itself.err
+    assert "overwrite itself" in itself.err
     assert Path("a.png").read_bytes() == before
     assert run("colorize", "a.png", "-o", "out", "--overwrite", *common).code == 0
     with Image.open("out/a.png") as image:
@@ -75,7 +75,7 @@ def test_two_photos_never_become_one_file(run: Run, models: Path, tmp_path: Path
     )
     assert result.code == 3
     assert result.out == "out/a.png\n"
-    assert "two/a.png would be written to out/a.png, as one/a.png is" in result.err
+    assert "two/a.png would be written to out/a.png, like one/a.png:" in result.err
 
 
 def test_results_of_an_earlier_run_are_not_coloured_again(run: Run, models: Path, tmp_path: Path) -> None:

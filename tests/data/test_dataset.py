@@ -122,7 +122,7 @@ class TestAddresses:
         "address", ["s3://bucket/set", "gs://b/set", "file:///tmp", "ftp://x/y", "pipe://x"]
     )
     def test_a_scheme_without_a_reader_is_named(self, address: str, tmp_path: Path) -> None:
-        with pytest.raises(PhotochromError, match=rf"'{address}' is no address .* https:// or http://"):
+        with pytest.raises(PhotochromError, match=rf"'{address}' cannot be opened: .* https:// or http://"):
             find(address, tmp_path, typed=True)
 
 

@@ -70,6 +70,6 @@ class TestDemo:
     def test_missing_photograph(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         missing = ("moose", "skimage", "data/moose.png", "train", 1, 0.0)
         monkeypatch.setattr(demo, "PHOTOS", (missing,))
-        with pytest.raises(PhotochromError, match=r"skimage with its moose.png is not installed"):
+        with pytest.raises(PhotochromError, match=r"moose.png of skimage, which is missing"):
             make_demo(tmp_path / "demo")
         assert list(tmp_path.iterdir()) == []

@@ -267,7 +267,7 @@ class TestWriting:
     def test_overwrite_replaces_only_a_data_set(self, folder: Path, tmp_path: Path) -> None:
         mine = write_folder(tmp_path / "mine", {"novel.txt": b"chapter 1"})
         for target in (mine, mine / "novel.txt"):
-            with pytest.raises(PhotochromError, match=r"is no data set and is not replaced"):
+            with pytest.raises(PhotochromError, match=r"is no data set and stays as it is"):
                 import_photos(folder, target, overwrite=True)
         assert (mine / "novel.txt").read_bytes() == b"chapter 1"
         (tmp_path / "empty").mkdir()
@@ -349,7 +349,7 @@ class TestWriting:
         child = subprocess.run(
             [sys.executable, "-c", code, folder, tmp_path / "d"], capture_output=True, text=True, check=True
         )
-        assert "the disk is full, free some space" in child.stdout
+        assert "the disk is full; free some space" in child.stdout
         assert child.stderr == ""
         assert list(tmp_path.iterdir()) == []
 

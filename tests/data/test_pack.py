@@ -67,11 +67,11 @@ class TestPack:
             (shutil.rmtree, "no index.json"),
             (lambda d: (d / "index.json").unlink(), "no index.json"),
             (lambda d: (d / "photos.npy").unlink(), "no photos.npy"),
-            (lambda d: _cut(d / "index.json"), "is torn"),
-            (lambda d: _cut(d / "photos.npy"), "is torn"),
-            (lambda d: (d / "photos.npy").write_bytes(b""), "is torn"),
-            (lambda d: (d / "index.json").write_text("[]"), "is torn"),
-            (lambda d: np.save(d / "photos.npy", np.array([{}], dtype=object)), "is torn"),
+            (lambda d: _cut(d / "index.json"), "is damaged"),
+            (lambda d: _cut(d / "photos.npy"), "is damaged"),
+            (lambda d: (d / "photos.npy").write_bytes(b""), "is damaged"),
+            (lambda d: (d / "index.json").write_text("[]"), "is damaged"),
+            (lambda d: np.save(d / "photos.npy", np.array([{}], dtype=object)), "is damaged"),
             (
                 lambda d: np.save(d / "photos.npy", np.zeros((41, 64, 64, 3), np.uint8)),
                 "does not fit together",
@@ -84,10 +84,10 @@ class TestPack:
                 lambda d: np.save(d / "photos.npy", np.zeros((42, 64, 64, 3), np.int8)),
                 "does not fit together",
             ),
-            (lambda d: _edit(d, format=99), "is of format 99, not 1"),
+            (lambda d: _edit(d, format=99), "has format 99, not 1"),
             (lambda d: _edit(d, size=None), "does not fit together"),
             (lambda d: _edit(d, checksum="0"), "was changed"),
-            (lambda d: _edit(d, photos={}), "is torn"),
+            (lambda d: _edit(d, photos={}), "is damaged"),
         ],
     )
     def test_damaged(
@@ -120,7 +120,9 @@ class TestPack:
         assert find("data/holidays", Path("nowhere")).name == "holidays"
         assert names(tmp_path / "data") == ["holidays"]
         assert names(tmp_path / "nowhere") == []
-        with pytest.raises(PhotochromError, match=r"no data set 'holiday' in .*: there is demo, holidays;"):
+        with pytest.raises(
+            PhotochromError, match=r"no data set 'holiday' in .*: choose one of demo, holidays, or make"
+        ):
             find("holiday", tmp_path / "data")
 
     def test_summary(self, packed: Path) -> None:

@@ -269,20 +269,20 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "fault",
         [
-            Fault(lambda d: (d / INDEX).unlink(), f"has shards but no {INDEX}: copy it there as well"),
-            Fault(lambda d: (d / INDEX).write_text("{"), f"{INDEX} is torn"),
-            Fault(lambda d: (d / INDEX).write_text("[]"), f"{INDEX} is torn"),
-            Fault(lambda d: (d / INDEX).write_text("{}"), f"{INDEX} is torn .*shards"),
-            Fault(lambda d: (d / INDEX).write_text("[" * 10**5), f"{INDEX} is torn"),
-            Fault(lambda d: edit(d, size=10**9), f"{INDEX} is torn .*size 1000000000"),
+            Fault(lambda d: (d / INDEX).unlink(), f"has shards but no {INDEX}: copy it there too"),
+            Fault(lambda d: (d / INDEX).write_text("{"), f"{INDEX} is damaged"),
+            Fault(lambda d: (d / INDEX).write_text("[]"), f"{INDEX} is damaged"),
+            Fault(lambda d: (d / INDEX).write_text("{}"), f"{INDEX} is damaged .*shards"),
+            Fault(lambda d: (d / INDEX).write_text("[" * 10**5), f"{INDEX} is damaged"),
+            Fault(lambda d: edit(d, size=10**9), f"{INDEX} is damaged .*size 1000000000"),
             Fault(lambda d: edit(d, format=9), "format 9, not 1"),
-            Fault(lambda d: edit(d, mend_checksum=False, checksum="0"), "no longer fits its checksum"),
+            Fault(lambda d: edit(d, mend_checksum=False, checksum="0"), "does not fit its checksum"),
             Fault(lambda d: edit(d, shards={"split": lambda s: ["../x", *s[1:]]}), "do not fit together"),
             Fault(lambda d: edit(d, shards={"split": lambda s: s[::-1]}), "not in order"),
             Fault(lambda d: edit(d, shards={"photos": lambda s: [0, *s[1:]]}), "do not fit together"),
             Fault(lambda d: edit(d, shards={"photos": lambda s: s[1:]}), "do not fit together"),
             Fault(lambda d: (d / SHARD).unlink(), f"{SHARD} is missing: copy it there again"),
-            Fault(lambda d: (d / SHARD).write_bytes((d / SHARD).read_bytes()[:-99]), f"{SHARD} is torn, it has"),
+            Fault(lambda d: (d / SHARD).write_bytes((d / SHARD).read_bytes()[:-99]), f"{SHARD} is damaged: it has"),
         ],
     )  # fmt: skip
     def test_seen_when_opened(self, fault: Fault, copy: Path) -> None:
@@ -295,7 +295,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         "fault",
         [
-            Fault(lambda d: flip(d / SHARD), f"{SHARD} was changed, it no longer fits its checksum"),
+            Fault(lambda d: flip(d / SHARD), f"{SHARD} was changed: it does not fit its checksum"),
             Fault(lambda d: edit(d, size=8), f"{SHARD} does not fit .* promises 4 photos of 8x8 pixels"),
             Fault(lambda d: edit(d, size=32), f"{SHARD} does not fit .* promises 4 photos of 32x32 pixels"),
             Fault(
@@ -333,7 +333,7 @@ class TestBadInput:
             Shards.open(address)
 
     def test_neither_packed_nor_shards(self, tmp_path: Path) -> None:
-        with pytest.raises(PhotochromError, match=r"no data set, it has no index\.json"):
+        with pytest.raises(PhotochromError, match=r"no data set: it has no index\.json"):
             open_data(tmp_path)
 
 

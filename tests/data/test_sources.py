@@ -354,7 +354,7 @@ class TestBadSources:
         self.refused(source, "is encrypted")
 
     def refused(self, source: Path, message: str) -> None:
-        with pytest.raises(PhotochromError, match=rf"refused, as its entry .*({message})"):
+        with pytest.raises(PhotochromError, match=rf"is not safe: its entry .*({message})"):
             import_photos(source, source.parent / "d")
         assert list(source.parent.iterdir()) == [source]
 

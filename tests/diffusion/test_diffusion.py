@@ -118,7 +118,7 @@ def test_zero_terminal_snr_keeps_the_first_step() -> None:
 
 def test_epsilon_cannot_end_in_pure_noise() -> None:
     assert not DiffusionConfig(prediction="epsilon").zero_terminal_snr
-    with pytest.raises(UsageError, match=r"zero_terminal_snr cannot be had with prediction = epsilon; use v"):
+    with pytest.raises(UsageError, match=r"zero_terminal_snr is impossible with prediction = epsilon: use v"):
         build({"diffusion": {"prediction": "epsilon", "zero_terminal_snr": True}})
 
 

@@ -97,7 +97,7 @@ def test_the_larger_view_is_vgg16_of_the_photo_enlarged_by_pillow_or_nearly(pack
 
 
 def test_an_encoder_without_a_level_is_refused() -> None:
-    with pytest.raises(UsageError, match="take more features"):
+    with pytest.raises(UsageError, match="give features more levels"):
         build({"model": {"features": (8,), "encoder": "vgg16"}})
     with pytest.raises(UsageError, match="encoder = 'resnet'"):
         build({"model": {"encoder": "resnet"}})

@@ -15,10 +15,10 @@ PLAIN = Case("new", "old", 1000, "", "", 0.8, 1.0, 0.3, False, 0.1, False, True,
 SAID = [
     (NEXT, 0, {"photos": 20}, "20 photos decide little"),
     (NEXT, 1, {"falling": True}, "still falling"),
-    (NEXT, 2, {"likeness": 0.9}, "hardly nearer to true ones than gray"),
-    (NEXT, 3, {"false_color": 9.0, "perceptual": 0.0}, "false colour on 9 % of the almost black pixels: go on with a second stage, --from new"),
+    (NEXT, 2, {"likeness": 0.9}, "hardly nearer to true photos than gray"),
+    (NEXT, 3, {"false_color": 9.0, "perceptual": 0.0}, "false colour on 9 % of the almost black pixels: train a second stage, --from new"),
     (NEXT, 4, {"false_color": 9.0}, "--perceptual 0.2"),
-    (NEXT, 5, {"color": 0.4}, "40 % as colourful as true photos: a discriminator gives colour back, --gan; or lower the weight, --perceptual 0.05"),
+    (NEXT, 5, {"color": 0.4}, "40 % as colourful as true photos: add a discriminator, --gan, for more colour; or lower the weight, --perceptual 0.05"),
     (NEXT, 6, {"color": 0.4, "perceptual": 0.0}, "sample with more steps, or train longer"),
     (NEXT, 7, {"color": 1.5}, "gaudy"),
     (COMPARED, 0, {"better": "PSNR"}, "new beats old: at equal colourfulness it is better on PSNR"),
@@ -48,9 +48,9 @@ def test_advice_speaks_of_the_stage_that_a_model_has_come_to() -> None:
         "differences": [],
         "data": {"photos": 500},
     }
-    assert any("go on with a second stage" in said for said in advise(report, ["m"]))
+    assert any("train a second stage" in said for said in advise(report, ["m"]))
     tried = {**report, "subjects": report["subjects"] | {"v2": {"config": {"source": "m"}}}}
-    assert not any("go on with a second stage" in said for said in advise(tried, ["m"]))
+    assert not any("train a second stage" in said for said in advise(tried, ["m"]))
     # In its second stage, losses are higher by the new term: only what they did since then is looked at.
     second = weights | {"perceptual": 0.1}
     later = [

@@ -69,7 +69,7 @@ def test_the_true_photos_are_painted_as_they_are(pack: Pack) -> None:
 
 def test_a_model_of_another_size_is_refused(models: Path, pack: Pack, tmp_path: Path) -> None:
     with pytest.raises(
-        PhotochromError, match=r"'large' was trained at 32 pixels and these photos have 16: .*--size 32"
+        PhotochromError, match=r"'large' was trained at 32 pixels, but these photos have 16: .*--size 32"
     ):
         model_at_size("large", models, pack)
 

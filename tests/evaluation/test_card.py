@@ -38,7 +38,7 @@ def test_a_models_own_figures_stay_with_it(
     assert card == (trained / model_folder.CARD).read_text(encoding="utf-8")
     ab = row["ab"]
     assert f"| {ab['value']:.2f} | {ab['low']:.2f} to {ab['high']:.2f} |" in card
-    assert "Of 8 validation photos of tiny" in card
+    assert "On 8 validation photos of tiny" in card
     assert "weights have changed" not in card
     assert call("models", *models) == 0
     table = capsys.readouterr()
@@ -64,7 +64,7 @@ def test_an_evaluation_of_earlier_weights_says_so(
     assert best_epoch(trained.history)["epoch"] != measured["epoch"]
     assert (trained / "evaluation.json").read_bytes() == before
     card = (trained / model_folder.CARD).read_text(encoding="utf-8")
-    assert f"Measured at epoch {measured['epoch']}; the weights have changed since" in card
+    assert f"Measured at epoch {measured['epoch']}, but the weights have changed since" in card
     capsys.readouterr()
     assert call("models", *models) == 0
     table = capsys.readouterr()

@@ -168,7 +168,7 @@ def test_one_photo_has_values_but_no_intervals(pack: Pack, tmp_path: Path) -> No
     assert result["rows"]["a"]["fd_vgg16"]["value"] is None
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "no interval" in page
-    assert "of one photo, nobody can say" in " ".join(page.split())
+    assert "a single photo has none" in " ".join(page.split())
     assert result["advice"][-2].startswith("1 photos") or "1 photo" in " ".join(result["advice"])
 
 
@@ -191,7 +191,7 @@ def test_numbers_out_of_range_are_refused(
 
 
 def test_models_of_one_name_are_refused(pack: Pack, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="two rows would be called 'a'"):
+    with pytest.raises(UsageError, match="two rows would have the name 'a'"):
         run([blotchy("a", 0.1), blotchy("a", 0.2)], pack, tmp_path / "out")
     with pytest.raises(UsageError, match="at least one model"):
         run([], pack, tmp_path / "out")
@@ -221,7 +221,7 @@ def test_nothing_that_exists_is_overwritten_unasked(pack: Pack, tmp_path: Path) 
     run([blotchy("a", 0.2)], pack, out, photos=2, overwrite=True)
     assert (out / "report.json").read_bytes() != before
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(PhotochromError, match="holds other things than a report"):
+    with pytest.raises(PhotochromError, match="holds files that are no report"):
         run([blotchy("a", 0.1)], pack, out, photos=2, overwrite=True)
     assert (out / "notes.txt").read_text() == "mine"
 

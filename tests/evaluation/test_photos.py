@@ -311,7 +311,7 @@ def test_files_that_show_something_else_are_left_out(
     ((name, reason),) = Folder(true, {"tool": tool}).left_out
     assert name == "photo 3.jpg"
     assert f"({changed.width}x{changed.height}, the photo has 90x60)" in reason
-    assert "cropped, turned, with borders, or of another photo" in reason
+    assert "is cropped, turned, has borders, or belongs to another photo" in reason
 
 
 def _bordered(picture: Image.Image, width: int) -> Image.Image:
@@ -365,13 +365,13 @@ def test_two_files_of_one_name_are_refused(
 ) -> None:
     tool = folder(tmp_path / "tool")
     shutil.copy(true / "photo 0.jpg", tool / "photo 0.jpg")
-    assert "have one name, suffix aside" in refused("--photos", true, "--with", f"tool={tool}", capsys=capsys)
+    assert "differ only in their suffix" in refused("--photos", true, "--with", f"tool={tool}", capsys=capsys)
 
 
 def test_gray_photos_alone_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gray = folder(tmp_path / "gray", chroma_times(0.0))
     said = refused("--photos", gray, "--with", f"tool={gray}", capsys=capsys)
-    assert f"{gray} has no photo to measure on, of {COUNT} files" in said
+    assert f"none of the {COUNT} files in {gray} can be measured on" in said
     assert "it is gray itself" in said
 
 

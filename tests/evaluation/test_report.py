@@ -15,7 +15,7 @@ def test_the_page_needs_nothing_else_and_shows_names_as_they_are(whole: tuple[di
     page = (whole[1] / "report.html").read_text(encoding="utf-8")
     assert "<b>rough" not in page
     assert "&lt;b&gt;rough &amp; ready&lt;/b&gt;" in page
-    assert "3 steps, what 2 colourings agree on" in page
+    assert "3 steps, 2 colourings merged" in page
     sources = re.findall(r'(?:src|href)="([^#][^"]{0,21})', page)
     assert sources
     assert all(source.startswith("data:image/png;base64,") for source in sources)

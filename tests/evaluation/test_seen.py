@@ -88,7 +88,7 @@ def test_photos_of_a_folder_that_were_learnt_are_left_out(parts: list[Image.Imag
     assert {Path(each.photo).stem for each in found.left_out} == trained_on
     (note,) = found.notes()  # one line for all of them
     assert f" and {len(trained_on) - 3} more: it looks like a training photo of mine" in note
-    assert "take photos that none has seen" in note
+    assert "take photos that no model has seen" in note
     assert found.compared == {pack.checksum}
     few = Folder(tmp_path / "again", count=5, learnt_from=source, data_dir=tmp_path / "data")
     assert few.origins() == found.origins()[:5]  # others stand in for those that are left out
@@ -136,7 +136,7 @@ def test_an_evaluation_leaves_out_what_the_model_before_learnt_from(split_twice:
     assert set(report["origins"]) == fresh
     assert report["data"]["seen"] == new.count("validation") - len(fresh)
     assert report["subjects"]["child"]["other_data"] == []
-    assert "look like photos that a model learnt from" in Path("reports/child/report.html").read_text()
+    assert "look like training photos of a model" in Path("reports/child/report.html").read_text()
 
     whole = run(
         "evaluate", "child", "--photos", "photos", "--vgg-photos", 2, "--average", 1, "--json", "-o", "whole"
@@ -150,7 +150,7 @@ def test_an_evaluation_leaves_out_what_the_model_before_learnt_from(split_twice:
     assert marked.code == 0
     assert "child has also learnt from by0" in marked.err
     assert json.loads(marked.out)["subjects"]["child"]["other_data"] == ["by0"]
-    assert "also learnt from by0" in Path("reports/child/report.html").read_text()
+    assert "also trained on by0" in Path("reports/child/report.html").read_text()
     whole = run(
         "evaluate",
         "child",
@@ -166,7 +166,9 @@ def test_an_evaluation_leaves_out_what_the_model_before_learnt_from(split_twice:
     )
     assert whole.code == 0
     assert "by0" not in whole.err  # nothing that a person could do
-    assert "It learnt from by0. That is not on this machine" in Path("whole/report.html").read_text()
+    assert (
+        "It was trained on by0. That data set is not on this machine" in Path("whole/report.html").read_text()
+    )
 
 
 def test_the_models_before_are_asked_where_nothing_is_written_down(tmp_path: Path) -> None:

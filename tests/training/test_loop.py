@@ -239,7 +239,7 @@ def test_a_trained_model_can_be_guided_and_one_that_never_was_blind_is_refused(
     assert (pictures[None] == pictures[2.0]).all()
     assert np.abs(pictures[1.0] - pictures[2.0]).max() > 1
     for colorizer, guidance, why in (
-        (plain, 1.5, "guidance 1.5: this model was trained without an encoder, or without its dropout"),
+        (plain, 1.5, "guidance 1.5: this model was trained without an encoder or without encoder dropout"),
         (led, 0.5, "guidance = 0.5: Input should be greater"),
         (led, 11.0, "guidance = 11.0: Input should be less"),
     ):

@@ -103,7 +103,7 @@ def test_a_training_tells_what_it_takes_over_and_goes_on_with_it(
     assert colorizer.encoder is not None
     assert colorizer.encoder is colorizer.network.encoder
     pytest.importorskip("onnxscript")
-    with pytest.raises(PhotochromError, match="has an encoder of its own"):
+    with pytest.raises(PhotochromError, match="trained its own encoder"):
         write_onnx(folder / model_folder.WEIGHTS, tmp_path / "model.onnx")
 
 
@@ -140,7 +140,7 @@ def test_an_encoder_learns_along_at_a_tenth_of_the_rate_in_parts_as_at_once(
 
 
 def test_vgg16_does_not_learn_along() -> None:
-    with pytest.raises(UsageError, match="encoder = vgg16 cannot learn along: take lite0 or lite0x2"):
+    with pytest.raises(UsageError, match="encoder = vgg16 cannot be trained: take lite0 or lite0x2"):
         build({"model": {"encoder": "vgg16", "train_encoder": True}})
 
 

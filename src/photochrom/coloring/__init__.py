@@ -1,1 +1,1 @@
-"""From a photo to its colours: options, reading, the model's work, and writing."""
+"""Colours photos and films: options, reading, the model's work, writing."""

@@ -1,4 +1,4 @@
-"""Colouring files and folders: which file becomes which, and colouring them group by group."""
+"""Colours files and folders: plans which file goes where, then colours them group by group."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from photochrom.data.reading import HEIC_SUFFIXES, SUFFIXES
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.pictures import sheet
 
-GROUP_PIXELS = 64_000_000  # of the photos whose luma is held in memory together
+GROUP_PIXELS = 64_000_000  # pixels at most of the photos that are in memory together
 SHEET_SIDE = 384
-# Where systems keep thumbnails, and what was thrown away.
+# Systems keep thumbnails and deleted files here.
 SYSTEM_FOLDERS = ("@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "System Volume Information", "__MACOSX")
-UNREAD_SUFFIXES = (  # of pictures that people may expect to be coloured: raw pictures of cameras, and drawings in layers
+UNREAD_SUFFIXES = (  # pictures that we cannot read, but people may expect us to: camera raw, layered drawings
     *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
     *(".psd", ".psb", ".xcf", ".tga", ".jxl", ".jxr", ".exr", ".hdr"),
 )
-Progress = Callable[[float, int, str], None]  # (done, of how many, of what)
+Progress = Callable[[float, int, str], None]  # (done, total, unit)
 
 
 def files_for(output: Path, options: Options) -> list[Path]:
-    """The files that are written where one colouring would be `output`."""
+    """The files that the options ask for, where a single colouring would be written to `output`."""
     names = [output.name]
     if options.samples > 1:
         names = [f"{output.stem}-{number + 1}{output.suffix}" for number in range(options.samples)]
@@ -44,7 +44,7 @@ def files_for(output: Path, options: Options) -> list[Path]:
 
 
 def pictures_for(samples: Colorings, options: Options) -> Iterator[Image.Image]:
-    """The pictures for `files_for`, one after the other, so that only one is in memory."""
+    """The pictures for `files_for`, made one by one, so that only one is in memory."""
     if options.samples > 1:
         columns = {"gray": [_small(samples.photo.luma)]}
         for number in range(options.samples):
@@ -59,7 +59,7 @@ def pictures_for(samples: Colorings, options: Options) -> Iterator[Image.Image]:
 
 
 class Colored(NamedTuple):
-    """A file that was coloured, the files that were written, and what a person should know of how it was read."""
+    """A coloured file, the files that were written for it, and notes for the user."""
 
     source: Path
     files: list[Path]
@@ -74,16 +74,16 @@ def _small(picture: Image.Image) -> Image.Image:
 
 @dataclass
 class Plan:
-    """Where each photo goes ({output: photo}), why some go nowhere ({photo: reason}), and which are as they should be."""
+    """What `color_files` is to do."""
 
-    jobs: dict[Path, Path] = field(default_factory=dict)
-    refused: dict[Path, str] = field(default_factory=dict)
-    unchanged: list[Path] = field(default_factory=list)
+    jobs: dict[Path, Path] = field(default_factory=dict)  # {output: photo or video}
+    refused: dict[Path, str] = field(default_factory=dict)  # {input: reason}
+    unchanged: list[Path] = field(default_factory=list)  # inputs whose outputs are up to date
     warnings: list[str] = field(default_factory=list)
     record: Record | None = None
 
     def share(self) -> Plan:
-        """What this process is to do of it, with refusals of its own."""
+        """This process's share of the jobs, with its own list of refusals."""
         return Plan(dict(processes.mine(list(self.jobs.items()))), record=self.record)
 
 
@@ -94,11 +94,12 @@ def plan(
     options: Options = Options(),  # noqa: B008 (immutable)
     model: Path | None = None,
 ) -> Plan:
-    """What is to be done.
+    """Plan where each photo and video of the inputs goes.
 
-    Folders are searched with their sub-folders, whose structure is kept below `out`. With one file as input, `out`
-    may be a file. model: the file of the weights. Photos that were coloured by it with the same options and have not changed
-    since are left alone. Raises UsageError when `out` is a file and cannot be one, and for hints to several photos.
+    inputs: files and folders; folders are searched with their sub-folders, and keep their structure below
+    `out`. out: a folder, or, for one input file, a file. model: the file of the weights. A photo is left
+    alone if this model has coloured it with the same options and it has not changed since. Raises UsageError
+    if `out` cannot be a file but is one, and for hints if there are several photos.
     """
     single = _is_one_file(inputs, out)
     result = Plan(record=None if single else Record(out, how_made(options, model)))
@@ -110,7 +111,7 @@ def plan(
         if not files:
             result.refused[given] = f"{given} has no photo in it"
         found += files.items()
-    # Those who keep their name have it, whatever other names turn into.
+    # A photo that keeps its name has priority over one whose suffix changes.
     kept = {file for _, place in found if _suffix(place) is None for file in files_for(out / place, options)}
     taken: dict[Path, Path] = {}
     for path, place in found:
@@ -121,14 +122,14 @@ def plan(
 
 
 def _is_one_file(inputs: Sequence[Path], out: Path) -> bool:
-    """Whether `out` is the file to write, and not a folder. Raises UsageError when it is a file and cannot be one."""
+    """Whether `out` is a file, not a folder. Raises UsageError if it must not be a file but is one."""
     if out.is_dir():
         return False
     suffix = out.suffix.lower()
     named = suffix in (*SUFFIXES, *HEIC_SUFFIXES, *film.SUFFIXES)
     if len(inputs) > 1 or inputs[0].is_dir():
         if out.exists() or named:
-            raise UsageError(f"-o {out} is one file, and there may be several to write: name a folder")
+            raise UsageError(f"-o {out} is one file, but there may be several to write: name a folder")
         return False
     writable = film.FORMATS if video.is_video(inputs[0]) else ASKED_SUFFIXES
     if suffix in writable:
@@ -140,14 +141,14 @@ def _is_one_file(inputs: Sequence[Path], out: Path) -> bool:
 
 
 def _suffix(place: Path) -> str | None:
-    """How the coloured file's name ends, where it cannot keep its own."""
+    """The new suffix for a coloured file, or None if it keeps its own."""
     if video.is_video(place):
         return None if place.suffix.lower() == ".mp4" else ".mp4"
     return None if place.suffix.lower() in KEPT_SUFFIXES else ".png"
 
 
 def _named(place: Path, path: Path, kept: set[Path], taken: dict[Path, Path], options: Options) -> Path:
-    """The file that is written for a photo at this place: a.gif as a.png, or as a.gif.png where another one is a.png."""
+    """The output for a photo at this place: a.gif becomes a.png, or a.gif.png if a.png is taken."""
     suffix = _suffix(place)
     if suffix is None:
         return place
@@ -161,31 +162,32 @@ def _named(place: Path, path: Path, kept: set[Path], taken: dict[Path, Path], op
 def _place(
     result: Plan, path: Path, output: Path, files: list[Path], overwrite: bool, taken: dict[Path, Path]
 ) -> None:
-    """Put one photo where it belongs in the plan."""
+    """Add one photo to the plan: as a job, as unchanged, or as refused."""
     record = result.record
     double = next((file for file in files if taken.get(file, path) != path), None)
     kept = next((file for file in files if file.exists()), None)
     if any(file.exists() and path.exists() and file.samefile(path) for file in files):
-        result.refused[path] = f"{path} would be written over itself: choose another place with -o"
+        result.refused[path] = f"{path} would overwrite itself: choose another place with -o"
     elif double:
         result.refused[path] = (
-            f"{path} would be written to {double}, as {taken[double]} is: colour it separately"
+            f"{path} would be written to {double}, like {taken[double]}: colour it separately"
         )
     elif any(file.is_dir() for file in files):
-        result.refused[path] = f"{path} is left out, {output} is a folder"
+        result.refused[path] = f"{path} is left out: {output} is a folder"
     elif not overwrite and record and record.is_current(path, output, files):
         result.unchanged.append(path)
     elif kept and not overwrite and not (record and record.is_ours(output, files)):
-        result.refused[path] = f"{path} is left out, {kept} exists: replace it with --overwrite"
+        result.refused[path] = f"{path} is left out: {kept} exists; replace it with --overwrite"
     else:
         result.jobs[output] = path
     taken |= dict.fromkeys(files, path)
 
 
 def _files_below(folder: Path, out: Path, warnings: list[str]) -> dict[Path, Path]:
-    """Every photo and video below a folder with its place in it, but those that are hidden, or that an earlier run put there.
+    """Find the photos and videos below a folder: {file: its path relative to the folder}.
 
-    warnings get a line of pictures that cannot be read.
+    It skips hidden files, system folders, and everything below `out`. Adds a line to `warnings` if there are
+    pictures that we cannot read.
     """
     inside = out.resolve() if folder.resolve() in out.resolve().parents else None
     files, unread = {}, []
@@ -204,7 +206,7 @@ def _files_below(folder: Path, out: Path, warnings: list[str]) -> dict[Path, Pat
             files[path] = place
     if unread:
         names = ", ".join(map(str, unread[:3])) + (f" and {len(unread) - 3} more" if len(unread) > 3 else "")
-        warnings.append(f"{names} cannot be read: save as TIFF, PNG or JPEG what is to be coloured of them")
+        warnings.append(f"{names} cannot be read: save those you want to colour as TIFF, PNG or JPEG")
     return files
 
 
@@ -214,10 +216,11 @@ def color_files(
     progress: Progress,
     options: Options = Options(),  # noqa: B008 (immutable)
 ) -> Iterator[Colored]:
-    """Colour what is planned, first photos, then videos; yield each when it is written, each file atomically.
+    """Carry out a plan, first photos, then videos. Yields each after writing its files atomically.
 
-    What cannot be read or written goes into `plan.refused` with its reason and does not stop the others.
-    progress(done, all, "photos"), in fractions while a group is worked on; for each video (frames, all, "frames of NAME").
+    An input that cannot be read or written goes into `plan.refused` with the reason and does not stop the
+    others. Calls progress(done, total, "photos"), with fractions of photos while a group is in work, and
+    progress(done, total, "frames of NAME") for each video.
     """
     films = {output: path for output, path in plan.jobs.items() if video.is_video(path)}
     finished = -len(plan.refused)
@@ -242,7 +245,7 @@ def color_files(
 
 
 def _write(plan: Plan, output: Path, samples: Colorings, options: Options) -> Colored | None:
-    """Write one photo's files; None if it was refused."""
+    """Write one photo's files. Returns None if that fails, with the reason in `plan.refused`."""
     photo, files = plan.jobs[output], files_for(output, options)
     ours = {file for file in files if plan.record and plan.record.is_ours(output, [file])}
     notes = dict.fromkeys(samples.photo.notes)
@@ -253,7 +256,7 @@ def _write(plan: Plan, output: Path, samples: Colorings, options: Options) -> Co
     except PhotochromError as error:
         plan.refused[photo] = f"{photo}: {error}"
         if plan.record and (there := [file for file in files if file in ours and file.exists()]):
-            plan.record.add(None, output, there)  # or the next run would take them for a person's
+            plan.record.add(None, output, there)  # else the next run would take them for the user's files
         return None
     if plan.record:
         plan.record.add(photo, output, files)
@@ -263,7 +266,7 @@ def _write(plan: Plan, output: Path, samples: Colorings, options: Options) -> Co
 def _color_video(
     colorizer: Colorizer, plan: Plan, output: Path, options: Options, progress: Progress
 ) -> Colored | None:
-    """Colour one video; None if it was refused."""
+    """Colour one video. Returns None if that fails, with the reason in `plan.refused`."""
     source = plan.jobs[output]
 
     def frames_done(done: int, frames: int) -> None:
@@ -284,7 +287,7 @@ def _color_video(
 
 
 def _groups(plan: Plan, options: Options) -> Iterator[dict[Path, GrayPhoto]]:
-    """Opened photos by output, as many as are worth colouring together and fit into memory."""
+    """Open photos in groups of at most BATCH photos and about GROUP_PIXELS pixels: {output: photo}."""
     group: dict[Path, GrayPhoto] = {}
     for output, path in plan.jobs.items():
         if video.is_video(path):

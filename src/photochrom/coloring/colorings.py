@@ -1,4 +1,4 @@
-"""Several colourings of one photo: each of them, what they agree on, and where they disagree."""
+"""Several colourings of one photo: each one, their agreement, and a map of where they disagree."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from photochrom.coloring.photo import GrayPhoto
 from photochrom.coloring.upsampling import View, lay_over
 from photochrom.diffusion.color import CHROMA_UNIT
 
-WIDEST = 0.15  # root mean square distance of (Cb,Cr) from their mean that an uncertainty map shows as white
+WIDEST = 0.15  # RMS distance of (Cb,Cr) from their mean that an uncertainty map shows as white
 CHANCE = 0.1  # agreement (1: equal, 0: nothing in common) at which about half of the colour stays
-BOLDER = 1.5  # largest factor that gives a mean, which is paler than its parts, their colourfulness back
+BOLDER = 1.5  # largest factor that restores the colourfulness that a mean loses
 
 
 def agreed(c: Tensor) -> Tensor:
-    """What N colourings c (N,B,2,h,w) of B photos agree on, as colourful as they are themselves: (B,2,h,w).
+    """Merge N colourings c (N,B,2,h,w) of B photos into one (B,2,h,w) that is about as colourful as they are.
 
-    Agreement at a place is the mean product of two different colourings over their mean square: 1 where all are equal, 0 where
-    they have nothing in common. Their mean fades where agreement is near CHANCE or below, so that chance makes gray, not
-    brown. Then a factor of BOLDER at most gives each photo the mean chroma length of its colourings back.
-    docs/measurements/agreement.md has the measurements.
+    Agreement at a pixel is the mean product of two different colourings over their mean square: 1 if all are
+    equal, 0 if they have nothing in common. The mean colouring fades where agreement is near CHANCE or below,
+    so that disagreement gives gray, not brown. A factor of at most BOLDER then restores the mean chroma
+    length of each photo's colourings. docs/measurements/agreement.md has the measurements.
     """
     count = len(c)
     if count == 1:
@@ -39,9 +39,11 @@ def agreed(c: Tensor) -> Tensor:
 
 
 class Colorings(Sequence[Image.Image]):
-    """Colourings of one photo. They take little memory: chroma at working size, of which a picture is made when it is read.
+    """The colourings of one photo, as a sequence of images.
 
-    c: what the model drew (N,2,h,w). finish: applies strength, palette and hints to such chroma (1,2,h,w).
+    It stores only chroma at the working size and makes an image when one is read, so it takes little memory.
+    c: the chroma that the model drew (N,2,h,w). finish: applies strength, palette and hints to chroma
+    (1,2,h,w).
     """
 
     def __init__(
@@ -72,14 +74,14 @@ class Colorings(Sequence[Image.Image]):
         return self._picture(self.c[place][None])
 
     def average(self) -> Image.Image:
-        """What all colourings agree on, gray where they do not. See `agreed`."""
+        """Merge all colourings into one image, gray where they disagree. See `agreed`."""
         return self._picture(agreed(self.c[:, None]))
 
     def uncertainty(self) -> Image.Image:
-        """Where the colourings disagree: mode L, of the photo's size, black where all are equal.
+        """A map of where the colourings disagree: mode L, of the photo's size, black where all are equal.
 
-        The root mean square distance of (Cb,Cr) from their mean, on a scale that is the same for all photos: white is
-        0.15 or more (the whole range is -0.5 to 0.5).
+        It shows the root mean square distance of (Cb,Cr), which range from -0.5 to 0.5, from their mean.
+        White means 0.15 or more, for every photo.
         """
         spread = CHROMA_UNIT * self.c.var(dim=0, correction=0).sum(dim=0).sqrt()  # (h, w)
         small = Image.fromarray((spread / WIDEST * 255).clamp(max=255).round().to(torch.uint8).numpy())

@@ -1,4 +1,4 @@
-"""The one door to a trained model: `Colorizer.load(name)(photo) -> photo`."""
+"""The way to use a trained model: `Colorizer.load(name)(photo)` gives the coloured photo."""
 
 from __future__ import annotations
 
@@ -29,13 +29,16 @@ from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
 BATCH = 64
 ENCODED_AT_ONCE = 16
-ELONGATED = 2  # times the shorter side: what is longer costs no more pixels at working size
+ELONGATED = 2  # longer side over shorter side; beyond it a photo gets no more pixels at the working size
 Progress = Callable[[int, int], None]  # (done, total)
-BATCH_PIXELS = BATCH * 64 * 96  # of luma at working size, which bounds memory
+BATCH_PIXELS = BATCH * 64 * 96  # luma pixels of a batch at the working size; bounds memory
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """The named device, or the best there is: CUDA, then Apple's MPS, then the processor."""
+    """The named device, or by default the first available of CUDA, Apple's MPS and CPU.
+
+    Raises UsageError if torch cannot use the device.
+    """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -80,15 +83,16 @@ class Colorizer:
         device: str | None = None,
         engine: str | None = None,
     ) -> Self:
-        """Load a model by name (under `models`), by its folder, or by a file: its `model.safetensors` or `model.onnx`.
+        """Load a trained model.
 
-        engine: "torch" or "onnx", which runs the network on the processor. Raises PhotochromError for an unknown model (listing
-        those there are) and for weights that do not fit.
+        model: its name under `models`, its folder, or its file `model.safetensors` or `model.onnx`. engine:
+        "torch", or "onnx", which runs on the CPU. Raises PhotochromError for an unknown model, with a list of
+        the known ones, and for weights that do not fit.
         """
         path = model_folder.find_weights(hub.fetched(model), Path(models), engine)
         if path.suffix == Path(model_folder.ONNX).suffix:
             if device not in (None, "cpu"):
-                raise UsageError(f"device {device!r}: ONNX files run on the processor; leave the device out")
+                raise UsageError(f"device {device!r}: ONNX files run on the CPU; leave the device out")
             return cls(*read_onnx(path), "cpu")
         config, tensors = model_folder.read_weights(path)
         return cls(config, UNet.load(config.model, tensors, path), device)
@@ -120,18 +124,21 @@ class Colorizer:
         progress: Progress | None = None,
         **changes: Any,
     ) -> Image.Image | list[Image.Image]:
-        """Colour one photo or several; each keeps its size, and its luma within one level of 255.
+        """Colour one photo or several. Each keeps its size, and its luma within one level of 255.
 
-        photos: paths, Pillow images, or arrays (H,W), (H,W,3) or (H,W,4). options, or their fields as keyword arguments
-        (strength=1.2): see `Options`. A photo gets the same colours from the same seed, whatever photos are beside it.
-        progress(done, total) counts steps over all batches; what it raises ends the colouring. Returns RGB images (RGBA where a
-        photo is partly transparent), one or a list as given; `info` holds the EXIF, the ICC profile and the resolution of the
-        photo. Raises UsageError for options out of range, PhotochromError for a photo that cannot be read.
+        photos: one or several paths, Pillow images, or arrays (H,W), (H,W,3) or (H,W,4). options: an
+        `Options`, or its fields as keyword arguments, such as strength=1.2. The colours of a photo depend on
+        the photo, the seed and the options, not on the photos beside it. progress(done, total) counts the
+        steps of all batches; an exception in it ends the colouring.
+
+        Returns RGB images, or RGBA for a photo that is partly transparent: one for one photo, a list for
+        several. Their `info` holds the photo's EXIF, ICC profile and resolution. Raises UsageError for
+        options out of range and PhotochromError for a photo that it cannot read.
         """
         options = chosen(options, changes)
         if options.samples > 1 or options.uncertainty:
             raise UsageError(
-                "samples and uncertainty are more than one picture: call colorizer.samples(photo)"
+                "samples and uncertainty give more than one picture: call colorizer.samples(photo)"
             )
         drawn = self.samples(photos, options=options, progress=progress)
         return drawn.average() if isinstance(drawn, Colorings) else [each.average() for each in drawn]
@@ -166,9 +173,10 @@ class Colorizer:
         progress: Progress | None = None,
         **changes: Any,
     ) -> Colorings | list[Colorings]:
-        """Several colourings of each photo: number k is that of `seed` + k.
+        """Draw several colourings of each photo; number k comes from `seed` + k.
 
-        count: how many, which is the option `samples`; without it `options.draws`. The others: see `__call__`.
+        count: how many colourings (default: `options.draws`). For the other arguments and errors see
+        `__call__`.
         """
         if count is not None:
             changes["samples"] = count
@@ -222,7 +230,10 @@ class Colorizer:
         ]
 
     def view(self, luma: Image.Image, detail: int | None = None) -> View:
-        """A photo's luma, mode L, as the network sees it. detail: the length of its shorter side there, see `default_detail`."""
+        """Prepare a photo's luma (mode L) for the network.
+
+        detail: the shorter side in pixels that the network sees (default: `default_detail`).
+        """
         side = default_detail(self.config, luma.size) if detail is None else detail
         return view(luma, side, self.config.model.multiple, self.config.model.chroma_scale)
 
@@ -236,10 +247,11 @@ class Colorizer:
         callback: Callable[[int, Tensor], None] | None = None,
         **changes: Any,
     ) -> Tensor:
-        """The chroma (B,2,H/s,W/s) of a batch of luma y (B,1,H,W) in [-1,1], on the processor.
+        """Draw chroma (B,2,H/s,W/s), on the CPU, for a batch of luma y (B,1,H,W) in [-1,1].
 
-        seeds: one per photo. H and W must be multiples of `config.model.multiple`. Of the options, steps, sampler, guidance and
-        temperature count. held, callback: see `diffusion.sample`. Raises UsageError for guidance of a model that knows none.
+        s is the model's chroma scale; H and W must be multiples of `config.model.multiple`. seeds: one per
+        photo. Only the options steps, sampler, guidance and temperature count. held, callback: see
+        `diffusion.sample`. Raises UsageError if the options ask for guidance that the model does not support.
         """
         options = chosen(options, changes)
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -260,20 +272,21 @@ class Colorizer:
         return c.cpu()
 
     def _features(self, y: Tensor) -> list[Tensor]:
-        """What the encoder sees in luma (B,1,H,W); several colourings of a photo are looked at once."""
+        """The encoder's feature maps of luma (B,1,H,W). Several colourings of one photo share them."""
         if self.encoder is None:
             return []
         seen, places = torch.unique(y, dim=0, return_inverse=True)
-        # In parts, since its first layers take much memory.
+        # The encoder's first layers take much memory, so it gets a few photos at a time.
         parts = [self.encoder(part) for part in seen.split(ENCODED_AT_ONCE)]
         return [torch.cat(maps)[places] for maps in zip(*parts, strict=True)]
 
 
 def default_detail(config: Config, size: tuple[int, int]) -> int:
-    """The shorter side at which a model sees a photo of `size` (width, height) when nothing else is asked for.
+    """The shorter side, in pixels, at which a model sees a photo of `size` (width, height) by default.
 
-    That of its training. With an encoder twice as much, as far as the photo has it: docs/measurements/detail.md. But a photo that
-    is longer than ELONGATED is seen smaller, down to the training's side, so that colouring costs what its pixels cost.
+    Without an encoder it is the side of training. With one it is twice that, but no more than the photo has
+    (docs/measurements/detail.md). A photo more elongated than ELONGATED is seen smaller, down to the side of
+    training, so that it costs no more than others.
     """
     trained, shorter, longer = config.data.size or 64, min(size), max(size)
     if config.model.encoder == "none":
@@ -283,16 +296,17 @@ def default_detail(config: Config, size: tuple[int, int]) -> int:
 
 
 def photo_seed(luma: Image.Image, seed: int) -> int:
-    """The seed of one photo's noise, a function of the photo and of `seed`.
+    """The seed of one photo's noise, from the photo's pixels and `seed`.
 
-    Noise decides among plausible tints; the same for a whole album would give all its photos the same ones.
+    The noise decides among plausible tints. If all photos of an album had the same noise, they would get the
+    same tints.
     """
     digest = hashlib.blake2b(luma.tobytes(), digest_size=8, key=str(seed).encode()).digest()
-    return int.from_bytes(digest) >> 1  # a torch seed has 63 bits that are not the sign
+    return int.from_bytes(digest) >> 1  # a torch seed has a sign and 63 bits
 
 
 def _batches(jobs: Sequence[tuple[int, int]], views: Sequence[View]) -> list[list[tuple[int, int]]]:
-    """Jobs (photo, sample) that can be done together: of the same working size, at most BATCH and BATCH_PIXELS."""
+    """Group jobs (photo, sample) of one working size in batches of at most BATCH, and of BATCH_PIXELS."""
     by_shape: dict[tuple[int, ...], list[tuple[int, int]]] = {}
     for job in jobs:
         by_shape.setdefault(tuple(views[job[0]].y.shape), []).append(job)

@@ -1,9 +1,9 @@
-"""A film's file: its frames as people see them, and all else of it (sound, subtitles, titles) brought into a new file.
+"""Reads the frames of a film, and writes a film with other frames and the same sound, subtitles and titles.
 
-What FFmpeg opens is one local file of a kind that is listed: a film that is a list of addresses is none.
+FFmpeg may open only one local file of the listed formats, so a playlist of addresses is refused.
 
-Sources: ISO/IEC 14496-12:2015, 8.3.2 (the matrix by which a film is turned); ITU-T H.273, tables 2 to 4 (what numbers of
-colour mean); 3GPP TS 26.245, 5.17 (a sample of text in MP4).
+Sources: ISO/IEC 14496-12:2015, 8.3.2 (the matrix that turns a film); ITU-T H.273, tables 2 to 4 (colour code
+points); 3GPP TS 26.245, 5.17 (text samples in MP4).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".ogv"),
     *(".3gp", ".3g2", ".mpg", ".mpeg", ".m2v", ".vob", ".mts", ".m2ts", ".dv"),
 )
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # that can be written
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}  # the formats that we write
 OPENING = {
     "protocol_whitelist": "file",
     "format_whitelist": "mov,matroska,avi,asf,flv,ogg,mpeg,mpegts,mpegvideo,dv",
 }
-# Sound that each format holds and players play; all of it in Matroska. The rest becomes AAC.
+# The codecs of sound that a format can hold and players can play. Others become AAC. Matroska holds all.
 SOUND = {
     "mp4": ("aac", "mp3", "mp3float", "ac3", "eac3", "alac", "opus", "libopus", "flac"),
     "mov": (
@@ -47,29 +47,29 @@ SOUND = {
     ),
 }
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)
-TEXTS = ("subrip", "srt", "text", "webvtt", "ass", "ssa")  # subtitles that can become MP4's own
+TEXTS = ("subrip", "srt", "text", "webvtt", "ass", "ssa")  # subtitles that we convert for MP4
 OWN_TAGS = re.compile(
     r"major_brand|minor_version|compatible_brands|encoder|handler_name|vendor_id|duration|_?statistics.*",
     re.I,
 )
-HD = (1280, 720)  # from this width or height on players take colours for BT.709
-BT709, BT601, LIMITED = 1, 6, 1  # as H.273 numbers them
-EARLY = 0.98  # of the frames or the time that a film says it has: fewer, and it ends early
+HD = (1280, 720)  # players assume BT.709 from this width or height on
+BT709, BT601, LIMITED = 1, 6, 1  # numbers of H.273
+EARLY = 0.98  # a film with less than this share of its declared frames or time ends early
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a film is, found by looking through its file once."""
+    """The facts about a film that one pass through its file finds."""
 
-    size: tuple[int, int]  # width and height of its frames as people see them, even
+    size: tuple[int, int]  # width and height of its frames after the turn, even
     turn: Image.Transpose | None
-    aspect: Fraction  # width of a pixel by its height, after the turn
+    aspect: Fraction  # width of a pixel over its height, after the turn
     frames: int
-    early: bool  # it ends before the time that it says it has
+    early: bool  # whether it ends before its declared end
 
 
 def opened(source: Path) -> AbstractContextManager[Any]:
-    """The film as PyAV opens it. Raises UsageError without the package av, and what PyAV does."""
+    """Open a film with PyAV. Raises UsageError without the package av, PhotochromError without the file."""
     try:
         import av
     except ImportError:
@@ -81,9 +81,9 @@ def opened(source: Path) -> AbstractContextManager[Any]:
 
 
 def look(source: Path, max_pixels: int) -> Look:
-    """Look through a film, of which one frame is decoded.
+    """Go through a film once, decoding only its first frame.
 
-    Raises PhotochromError where it has no picture, or more than max_pixels in one.
+    Raises PhotochromError if it has no picture, or if its first has more than max_pixels.
     """
     with opened(source) as film:
         import av
@@ -91,7 +91,7 @@ def look(source: Path, max_pixels: int) -> Look:
         stream = pictures_of(film)
         if stream is None:
             raise PhotochromError(f"{source} has no pictures in it")
-        first, count, last, torn = None, 0, 0.0, False
+        first, count, last, cut_short = None, 0, 0.0, False
         try:
             for packet in film.demux():
                 if packet.pts is not None:
@@ -99,15 +99,15 @@ def look(source: Path, max_pixels: int) -> Look:
                 if packet.stream is stream:
                     count += bool(packet.size)
                     first = first or next(frames_of(packet), None)
-        except av.FFmpegError:  # the rest is missing
-            torn = True
+        except av.FFmpegError:  # the file was cut short
+            cut_short = True
         if first is None:
-            raise PhotochromError(f"{source} has no picture that can be read: it is damaged, or cut short")
+            raise PhotochromError(f"{source} has no picture that can be read: it is damaged or cut short")
         if first.width * first.height > max_pixels:
             size = f"{first.width}x{first.height}, more than {max_pixels:,} pixels"
             raise PhotochromError(f"{source} has pictures of {size}: allow them with --max-megapixels")
         seconds = last - (film.start_time or 0) / 1e6
-        early = torn or count < EARLY * stream.frames or seconds < EARLY * (film.duration or 0) / 1e6 - 1
+        early = cut_short or count < EARLY * stream.frames or seconds < EARLY * (film.duration or 0) / 1e6 - 1
         turn, aspect = turn_of(first), Fraction(stream.sample_aspect_ratio or 1)
     width, height = first.width, first.height
     if turn in SIDEWAYS:
@@ -116,19 +116,19 @@ def look(source: Path, max_pixels: int) -> Look:
 
 
 def pictures_of(film: Any) -> Any:
-    """The stream that is the film itself, not the cover of it; None if there is none."""
+    """The first video stream that is not a cover picture, or None."""
     from av.stream import Disposition
 
     return next((s for s in film.streams.video if not s.disposition & Disposition.attached_pic), None)
 
 
 def frames_of(packet: Any) -> Iterator[Any]:
-    """The frames of a packet; none of one that is damaged."""
+    """Decode the frames of a packet. A damaged packet has none."""
     import av
 
     try:
         yield from packet.decode()
-    except av.FFmpegError:  # old films have holes
+    except av.FFmpegError:
         return
 
 
@@ -138,7 +138,7 @@ SIDEWAYS = (
     Image.Transpose.TRANSPOSE,
     Image.Transpose.TRANSVERSE,
 )
-TURNS = {  # by the signs of a, b, c, d of the matrix: the pixel at (x,y) is shown at (ax + cy, bx + dy)
+TURNS = {  # by the signs of a, b, c, d in the matrix, which shows the pixel (x,y) at (ax + cy, bx + dy)
     (-1, 0, 0, 1): Image.Transpose.FLIP_LEFT_RIGHT,
     (1, 0, 0, -1): Image.Transpose.FLIP_TOP_BOTTOM,
     (-1, 0, 0, -1): Image.Transpose.ROTATE_180,
@@ -150,7 +150,7 @@ TURNS = {  # by the signs of a, b, c, d of the matrix: the pixel at (x,y) is sho
 
 
 def turn_of(frame: Any) -> Image.Transpose | None:
-    """How the frames of a film are to be turned, by the matrix that comes with them."""
+    """The turn that a frame's display matrix asks for, or None."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return None
@@ -161,12 +161,12 @@ def turn_of(frame: Any) -> Image.Transpose | None:
 def luma_of(frame: Any, seen: Look) -> Image.Image:
     """A frame's luma (mode L), upright, at the film's size."""
     hd = frame.width >= HD[0] or frame.height >= HD[1]
-    unsaid = frame.colorspace not in (1, 4, 5, 6, 7)  # of the matrices that FFmpeg's scaler knows
+    unsaid = frame.colorspace not in (1, 4, 5, 6, 7)  # the matrices that FFmpeg's scaler knows
     luma = frame.to_image(src_colorspace="ITU709" if unsaid and hd else None).convert("L")
     if seen.turn is not None:
         luma = luma.transpose(seen.turn)
     width, height = seen.size
-    if (luma.width // 2 * 2, luma.height // 2 * 2) != seen.size:  # it changes in the middle of the film
+    if (luma.width // 2 * 2, luma.height // 2 * 2) != seen.size:  # the size changes in the middle of the film
         return luma.resize(seen.size)
     return luma.crop((0, 0, width, height))
 
@@ -178,9 +178,9 @@ def rewrite(
     format: str,
     colored: Callable[[Iterator[Image.Image]], Iterator[Image.Image]],
 ) -> tuple[str, ...]:
-    """Write a film with other pictures, in H.264, and all else that the format holds; returns what a person should know.
+    """Write a film with new pictures, in H.264, and its other streams. Returns notes about streams left out.
 
-    colored: makes of the frames' luma the pictures (mode RGB) to show, in the same order and number.
+    colored: turns the luma of all frames into as many pictures (mode RGB), in the same order.
     """
     import av
 
@@ -207,7 +207,7 @@ def rewrite(
                     continue
                 for frame in frames_of(packet):
                     pts = frame.pts
-                    if pts is None or (last is not None and pts <= last):  # without times, or with wrong ones
+                    if pts is None or (last is not None and pts <= last):  # a missing or wrong time
                         pts = 0 if last is None else last + step
                     times.append(last := pts)
                     yield luma_of(frame, seen)
@@ -229,20 +229,20 @@ def rewrite(
 
 
 def _titles(tags: Mapping[str, str]) -> dict[str, str]:
-    """What a film or a stream tells of itself, but for how it is stored."""
+    """The tags of a film or stream that describe its content, not its storage."""
     kept = {key: value for key, value in tags.items() if not OWN_TAGS.match(key)}
-    if kept.get("creation_time", "1970") < "1970":  # which FFmpeg would store as a day to come
+    if kept.get("creation_time", "1970") < "1970":  # FFmpeg would store a day in the future
         kept["date"] = kept.pop("creation_time")
     return kept
 
 
 def _packets(given: Any, streams: list[Any]) -> Iterator[Any]:
-    """The packets of a film as far as it goes."""
+    """The packets of a film, up to where it is cut short."""
     import av
 
     try:
         yield from given.demux(*streams)
-    except av.FFmpegError:  # it ends early: `look` has said so
+    except av.FFmpegError:  # `look` has already found that it ends early
         return
 
 
@@ -253,22 +253,22 @@ def _encoder(made: Any, pictures: Any, seen: Look) -> Any:
     context = film.codec_context
     context.time_base = pictures.time_base
     context.sample_aspect_ratio = seen.aspect
-    context.color_primaries = context.color_trc = BT709  # those of sRGB, and near enough
+    context.color_primaries = context.color_trc = BT709  # primaries as in sRGB, transfer close enough
     context.colorspace = BT709 if seen.size[0] >= HD[0] or seen.size[1] >= HD[1] else BT601
     context.color_range = LIMITED
     return film
 
 
-Track = Callable[[Any], None]  # takes over a packet of sound or subtitles; None at the end
+Track = Callable[[Any], None]  # writes one packet of sound or subtitles; None ends the stream
 
 
 def track_for(stream: Any, made: Any, format: str, notes: list[str]) -> Track | None:
-    """Make the new film's stream for one of sound or subtitles; None, with a note, where the format has no place for it."""
+    """Add a stream of sound or subtitles to the new film. Returns None, with a note, if it cannot hold it."""
     kind = "sound" if stream.type == "audio" else "subtitles"
-    name = stream.codec_context.name if stream.codec_context else "of an unknown kind"
+    name = stream.codec_context.name if stream.codec_context else "unknown"
     language = f" ({stream.metadata['language']})" if stream.metadata.get("language", "und") != "und" else ""
     if stream.codec_context is None:
-        notes.append(f"its {kind}{language} are of a kind that cannot be read, and are left out")
+        notes.append(f"its {kind}{language} cannot be read and are left out")
         return None
     if format == "matroska" or name in (SOUND[format] if kind == "sound" else ("mov_text",)):
         new = made.add_stream_from_template(stream)
@@ -278,13 +278,13 @@ def track_for(stream: Any, made: Any, format: str, notes: list[str]) -> Track | 
         new = _aac(stream, made)
         notes.append(f"its sound{language} ({name}) is stored as AAC, which {format.upper()} can hold")
         track = _encoded(new, made)
-    elif name in TEXTS and hasattr(made, "add_mux_stream"):  # earlier PyAVs have none
+    elif name in TEXTS and hasattr(made, "add_mux_stream"):  # older versions of PyAV lack it
         new = made.add_mux_stream("mov_text")
         new.time_base = Fraction(1, 1000)
         track = _as_text(stream, new, made)
     else:
         notes.append(
-            f"its subtitles{language} ({name}) are left out: {format.upper()} has no place for them, .mkv has"
+            f"its subtitles{language} ({name}) are left out: {format.upper()} cannot hold them, but .mkv can"
         )
         return None
     new.metadata.update(_titles(stream.metadata))
@@ -301,7 +301,7 @@ def _copied(new: Any, made: Any, kind: str, notes: list[str]) -> Track:
         try:
             made.mux(packet)
         except av.FFmpegError:  # such as a time before the last
-            note = f"of its {kind} some is damaged and left out"
+            note = f"part of its {kind} is damaged and left out"
             if note not in notes:
                 notes.append(note)
 
@@ -315,7 +315,7 @@ def _aac(stream: Any, made: Any) -> Any:
     layout = stream.codec_context.layout.name
     if channels not in (1, 2) and layout not in ("3.0", "4.0", "5.0", "5.1", "7.1"):
         layout = "stereo"
-    elif channels in (1, 2):  # whatever an old camera calls them
+    elif channels in (1, 2):  # old cameras use other names
         layout = "mono" if channels == 1 else "stereo"
     return made.add_stream("aac", rate=rate, layout=layout)
 
@@ -334,14 +334,14 @@ def _encoded(new: Any, made: Any) -> Track:
 
 
 def _as_text(stream: Any, new: Any, made: Any) -> Track:
-    """Subtitles of plain text as MP4 has them: two bytes for the length, and the text."""
+    """Convert subtitles to MP4's plain text: two bytes for the length, then the text."""
     import av
 
     def convert(packet: Any) -> None:
         if packet is None or not packet.size or packet.pts is None:
             return
         text = bytes(packet).decode("utf-8", "replace").strip("\0\r\n ")
-        if stream.codec_context.name in ("ass", "ssa"):  # after eight fields; {} holds how it looks
+        if stream.codec_context.name in ("ass", "ssa"):  # the text follows eight fields; {} holds styles
             text = re.sub(r"\{[^}]*\}", "", text.split(",", 8)[-1]).replace("\\N", "\n")
         text = re.sub(r"</?[a-z][^>]{0,40}>", "", text)
         content = text.encode()[:65_535]

@@ -1,4 +1,4 @@
-"""What a person says about a photo's colours: hinted places, places that stay gray, and a photo to resemble."""
+"""What users say about a photo's colours: hints, areas that stay gray, and a photo to resemble."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from photochrom.diffusion import color
 from photochrom.diffusion.diffusion import KnownChroma
 from photochrom.errors import UsageError
 
-ALIKE = 0.3  # of luma in [-1,1]: how much it may change along a way before a hint fades
-REACH = 0.25  # of the photo's shorter side: how far a hint goes where luma does not change
-LEVELS = 16  # of luma, at which a palette knows its colours
-SOFTNESS = 0.15  # of luma in [-1,1]: how near a pixel must be to a level to count there
-MOST_STRETCH = 3.0  # of the spread of colours towards the reference's
+ALIKE = 0.3  # change of luma in [-1,1] along a path that counts as much as REACH does
+REACH = 0.25  # distance that a hint goes where luma is constant, in shorter sides of the photo
+LEVELS = 16  # levels of luma for which a palette has colours
+SOFTNESS = 0.15  # standard deviation, in luma in [-1,1], of the weight of pixels near a level
+MOST_STRETCH = 3.0  # largest factor on the spread of colours
 
 
 def held_places(
@@ -36,11 +36,13 @@ def held_places(
     max_megapixels: float = MAX_PIXELS / 1e6,
     truncated: bool = False,
 ) -> KnownChroma:
-    """What is known of the chroma of a photo of `size` (width, height), at the size of its view.
+    """Turn hints and the gray mask of a photo of `size` (width, height) into known chroma at working size.
 
-    hints: places, or a transparent picture with strokes of colour. A hint holds its own place, and the more loosely what is
-    around it, the farther and the less alike in luma it is: so it colours the object it is on. keep_gray: mode L, of the
-    photo's size; what is white is held gray. Limits for the picture of strokes: see `open_gray`.
+    hints: a list, or a transparent picture with strokes of colour. A hint fixes its own pixel. Its weight
+    falls with distance and with change of luma, so it colours the object that it lies on. keep_gray: mode L,
+    of the photo's size, white where the photo stays gray. max_megapixels, truncated: for the picture of
+    strokes, as in `open_gray`. Raises UsageError for a hint outside the photo and for a picture that does not
+    fit.
     """
     h, w = (side // seen.scale for side in seen.y.shape[-2:])
     c, weight = torch.zeros(1, 2, h, w), torch.zeros(1, 1, h, w)
@@ -59,7 +61,7 @@ def held_places(
 
 
 def _known(places: Pixels, seen: View, shape: tuple[int, int]) -> Tensor:
-    """The mean chroma of the hints in each chroma pixel (1,2,h,w), NaN where there is none."""
+    """The mean chroma of the hints in each chroma pixel (1,2,h,w), NaN where there is no hint."""
     (x, y, rgb, size), (h, w) = places, shape
     columns = np.minimum((x + 0.5) * seen.extent[1] / size[0], w - 1).astype(int)
     rows = np.minimum((y + 0.5) * seen.extent[0] / size[1], h - 1).astype(int)
@@ -70,10 +72,10 @@ def _known(places: Pixels, seen: View, shape: tuple[int, int]) -> Tensor:
 
 
 def _spread(known: Tensor, y: Tensor, extent: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Known chroma (1,2,h,w), NaN where there is none, carried on to all pixels, and how much it counts (1,1,h,w).
+    """Spread chroma (1,2,h,w), NaN where unknown, to all pixels. Returns it with its weight (1,1,h,w).
 
-    Each pixel takes the chroma of the hint that is nearest along a way on which luma y (1,1,h,w) changes little; with the
-    length d of that way it counts exp(-d^2/2).
+    A path is longer, the more luma y (1,1,h,w) changes along it. Each pixel takes the chroma of the hint with
+    the shortest path, of length d, and the weight exp(-d^2/2).
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import dijkstra
@@ -86,21 +88,20 @@ def _spread(known: Tensor, y: Tensor, extent: tuple[float, float]) -> tuple[Tens
     lengths = np.concatenate([across.ravel(), down.ravel()])
     begins = np.concatenate([cells[:, :-1].ravel(), cells[:-1].ravel()])
     ends = np.concatenate([cells[:, 1:].ravel(), cells[1:].ravel()])
-    ways = coo_array((lengths, (begins, ends)), shape=(h * w, h * w)).tocsr()
+    paths = coo_array((lengths, (begins, ends)), shape=(h * w, h * w)).tocsr()
     flat = known.reshape(2, h * w)
     hinted = (~flat[0].isnan()).nonzero()[:, 0].numpy()
     if not len(hinted):
         return torch.zeros_like(known), torch.zeros_like(y)
     d, _, nearest = dijkstra(
-        ways, directed=False, indices=hinted, min_only=True, return_predecessors=True
+        paths, directed=False, indices=hinted, min_only=True, return_predecessors=True
     )  # (h*w,) each
     weight = torch.from_numpy(np.exp(-(d**2) / 2)).float().reshape(1, 1, h, w)
     return flat[:, torch.from_numpy(nearest).long()].reshape(1, 2, h, w), weight
 
 
-Pixels = tuple[
-    np.ndarray, np.ndarray, np.ndarray, tuple[int, int]
-]  # x (N,), y (N,), rgb (N,3), size they refer to
+# x (N,), y (N,), rgb (N,3), and the size (width, height) of the picture they lie in
+Pixels = tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]
 
 
 def _points(hints: Sequence[Hint], size: tuple[int, int]) -> Pixels:
@@ -120,19 +121,22 @@ def _strokes(hints: Photo, size: tuple[int, int], max_pixels: int, truncated: bo
         image = reading.develop(opened).image
     name = _name(hints, "the picture of hints")
     if "A" not in image.getbands():
-        raise UsageError(f"{name} is not transparent: leave all transparent but the strokes of colour")
+        raise UsageError(f"{name} is not transparent: make it transparent except for the strokes of colour")
     _check_fit(image.size, size, name)
     pixels = np.asarray(image.convert("RGBA"))
     y, x = np.nonzero(pixels[..., 3] >= 128)
     if not len(x):
-        raise UsageError(f"{name} has no stroke in it: all of it is transparent")
+        raise UsageError(f"{name} is transparent everywhere: draw strokes of colour into it")
     return x, y, pixels[y, x, :3], image.size
 
 
 def gray_mask(
     keep_gray: Photo, size: tuple[int, int], max_megapixels: float = MAX_PIXELS / 1e6, truncated: bool = False
 ) -> Image.Image:
-    """A mask at the photo's size (width, height), mode L, white where the photo stays gray. Limits: see `open_gray`."""
+    """Read a mask, white where the photo stays gray: mode L, resized to the photo's size (width, height).
+
+    max_megapixels, truncated and errors: as in `open_gray`. Raises UsageError for a mask of another shape.
+    """
     mask = open_gray(keep_gray, max_megapixels, truncated).luma
     _check_fit(mask.size, size, _name(keep_gray, "the mask"))
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
@@ -143,17 +147,17 @@ def _name(photo: Photo, otherwise: str) -> str:
 
 
 def _check_fit(size: tuple[int, int], photo: tuple[int, int], name: str) -> None:
-    """A smaller or larger copy of the photo will do, but not another shape."""
+    """Raise UsageError unless both sizes have the same shape, up to one pixel."""
     if any(abs(a * d - b * c) > max(a, b, c, d) for (a, b), (c, d) in [(size, photo)]):
         sizes = f"{size[0]}x{size[1]}, the photo {photo[0]}x{photo[1]}"
-        raise UsageError(f"{name} does not fit: it is {sizes}; make it of the same shape")
+        raise UsageError(f"{name} does not fit: it is {sizes}; give it the shape of the photo")
 
 
 class Palette:
-    """The colours of a photo by luma: mean and spread of (Cb,Cr) at LEVELS levels of luma.
+    """The colours of a reference photo: mean and standard deviation of (Cb,Cr) at LEVELS levels of luma.
 
-    Laid upon another photo's as in Reinhard et al. 2001, equations 10 and 11, but for each luma by itself: c becomes
-    (c - mean) * spread_ref / spread + mean_ref.
+    `applied` transfers them as Reinhard et al. 2001, equations 10 and 11, but separately for each luma:
+    c becomes (c - mean) * spread_ref / spread + mean_ref. Raises UsageError for a photo without colours.
     """
 
     def __init__(
@@ -167,7 +171,7 @@ class Palette:
         self.mean, self.spread = _by_luma(y, c)  # each (2, LEVELS)
 
     def applied(self, c: Tensor, y: Tensor) -> Tensor:
-        """Chroma c (B,2,h,w) for luma y (B,1,H,W) with this palette's mean and spread at every luma."""
+        """Give chroma c (B,2,h,w) of luma y (B,1,H,W) this palette's mean and spread at every luma."""
         y = F.avg_pool2d(y, y.shape[-1] // c.shape[-1])
         result = []
         for one_y, one_c in zip(y.split(1), c.split(1), strict=True):
@@ -180,7 +184,7 @@ class Palette:
 def _by_luma(y: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (2,LEVELS) of chroma c (1,2,h,w) where luma y (1,1,h,w) is near each level.
 
-    Where no pixel is near, those of the whole photo count.
+    If no pixel is near a level, the whole photo counts.
     """
     levels = torch.linspace(-1, 1, LEVELS)
     weight = torch.exp(-(((y.reshape(-1, 1) - levels) / SOFTNESS) ** 2) / 2) + 1e-3  # (h*w, LEVELS)
@@ -191,7 +195,7 @@ def _by_luma(y: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _at(table: Tensor, y: Tensor) -> Tensor:
-    """Values between the levels of a table (2,LEVELS), at luma y (1,1,h,w): (1,2,h,w)."""
+    """Interpolate a table (2,LEVELS) linearly at luma y (1,1,h,w): (1,2,h,w)."""
     place = ((y[0, 0] + 1) / 2 * (LEVELS - 1)).clamp(0, LEVELS - 1)
     below = place.floor().long().clamp(max=LEVELS - 2)
     return torch.lerp(table[:, below], table[:, below + 1], place - below)[None]

@@ -1,7 +1,8 @@
-"""What a folder of coloured photos remembers, so that only what is new or changed is coloured again.
+"""Remembers how the photos of a folder were coloured, so that a second run colours only new or changed ones.
 
-`.photochrom.json` in it holds for each output the state of its photo, how it was made, and the state of the files that were
-written. A file that is not in it, or that was changed since, belongs to a person and is never replaced unasked.
+The folder's `.photochrom.json` holds, for each output, the state of its photo, a digest of model and options,
+and the state of the files written. A file that it does not list, or that has changed since, belongs to the
+user; only --overwrite replaces it.
 """
 
 from __future__ import annotations
@@ -24,22 +25,22 @@ from photochrom.errors import PhotochromError
 from photochrom.files import read_json, write_json
 
 FILE, LOCK = ".photochrom.json", ".photochrom.lock"
-SAVE_SECONDS = 2.0  # of work that nobody remembers after a power cut
+SAVE_SECONDS = 2.0  # a power cut loses the record of at most this much work
 
 
 class Entry(TypedDict):
-    """How one output came about."""
+    """How one output was made."""
 
-    photo: list[int] | None
-    how: str
-    files: dict[str, list[int] | None]
+    photo: list[int] | None  # state of the input
+    how: str  # digest of model and options
+    files: dict[str, list[int] | None]  # state of each file written, by name
 
 
 ENTRIES = TypeAdapter(dict[str, Entry])
 
 
 class Record:
-    """The memory of one folder. how: all that decides about the colours, plain values."""
+    """The record of one folder. how: all that determines the colours, as plain values."""
 
     def __init__(self, folder: Path, how: Mapping[str, Any]) -> None:
         self.folder = folder
@@ -56,27 +57,27 @@ class Record:
             return read_json(self.folder / FILE, ENTRIES)
         except FileNotFoundError:
             return {}
-        except PhotochromError as error:  # then nothing is known to be ours
-            self.problem = f"{error}: photos that were coloured before are left alone"
+        except PhotochromError as error:  # then we know no file as ours
+            self.problem = f"{error}: photos that are already coloured are left alone"
             return {}
 
     def _key(self, output: Path) -> str:
         return output.relative_to(self.folder).as_posix()
 
     def is_ours(self, output: Path, files: Sequence[Path]) -> bool:
-        """Whether those of the files that exist are as an earlier run wrote them."""
+        """Whether all of the files that exist are unchanged since an earlier run wrote them."""
         entry = self.entries.get(self._key(output))
         written = entry["files"] if entry else {}
         return all(written.get(file.name) == state(file) for file in files if file.exists())
 
     def is_current(self, photo: Path, output: Path, files: Sequence[Path]) -> bool:
-        """Whether photo, model and options are those that the files were made of, and all of them are there."""
+        """Whether all files exist, unchanged, and were made from this photo, model and options."""
         entry = self.entries.get(self._key(output))
         made_of = entry is not None and (entry["photo"], entry["how"]) == (state(photo), self.how)
         return made_of and all(file.exists() for file in files) and self.is_ours(output, files)
 
     def add(self, photo: Path | None, output: Path, files: Sequence[Path]) -> None:
-        """Remember what has just been written, at the latest after SAVE_SECONDS on disk; photo: None if it is not all of it."""
+        """Remember files just written; save every SAVE_SECONDS. photo: None if some files are missing."""
         written = {file.name: state(file) for file in files}
         self.new[self._key(output)] = {
             "photo": state(photo) if photo else None,
@@ -87,7 +88,7 @@ class Record:
             self.save()
 
     def save(self) -> None:
-        """Write what is new, if there is anything. Of several processes each adds its own to what the others wrote."""
+        """Write new entries, if any. Each of several processes adds its own to those of the others."""
         if self.new:
             with FileLock(self.folder / LOCK) if processes.count() > 1 else nullcontext():
                 write_json(self.folder / FILE, self._read() | self.new)
@@ -96,9 +97,9 @@ class Record:
 
 
 def how_made(options: Options, model: Path | None) -> dict[str, Any]:
-    """What decides about the colours, pictures and model by the state of their files.
+    """Everything that determines the colours; the state of its file stands for a picture or the model.
 
-    Its form is that of earlier versions, or their albums would be coloured once more.
+    Its form must stay, or albums of earlier versions would be coloured once more.
     """
     values = dict(options)
     wanted = [values.pop(name) for name in ("samples", "average", "uncertainty")]
@@ -108,7 +109,7 @@ def how_made(options: Options, model: Path | None) -> dict[str, Any]:
 
 
 def state(file: Path) -> list[int] | None:
-    """Size and time of the last change: what tells a file from itself of earlier."""
+    """Size in bytes and time of the last change in nanoseconds, or None without the file."""
     try:
         found = file.stat()
     except OSError:

@@ -1,9 +1,9 @@
-"""What a file tells of a photo beside its pixels, and how each format keeps it: EXIF, XMP, IPTC, resolution, colour profile.
+"""Carries metadata from a photo to its coloured version: EXIF, XMP, IPTC, resolution, colour profile.
 
-Metadata never cost the photo: what cannot be read or written is left out, and a note says so.
+Broken metadata never stop a photo: they are left out, and a note says so.
 
-Sources: EXIF 2.32 (JEITA CP-3451E), tables 4 to 8, for the tags; XMP Specification Part 3 (Adobe, 2020) for where XMP and IPTC lie
-in JPEG and TIFF; ImageMagick's "Raw profile type iptc" for IPTC in PNG.
+Sources: EXIF 2.32 (JEITA CP-3451E), tables 4 to 8, for the tags; XMP Specification Part 3 (Adobe, 2020) for
+the places of XMP and IPTC in JPEG and TIFF; ImageMagick's "Raw profile type iptc" for IPTC in PNG.
 """
 
 from __future__ import annotations
@@ -22,21 +22,18 @@ from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 Info = dict[str | tuple[int, int], Any]  # as Pillow types it
-Place = tuple[int, int]  # of a tag: the table that it is in (0 for the outer one), and its number
+Place = tuple[int, int]  # of a tag: its table (0 is the outer one) and its number
 Tags = dict[Place, Any]
 
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
-# What tells of the photo; the other tags of a TIFF tell how its pixels are stored, which changes. Description, make,
-# model, resolution (3), software, date, artist, host, rating (2), copyright, title to subject as Windows writes them.
+# The tags that describe the photo; other tags of a TIFF describe how its pixels are stored, which changes. In
+# order: description, make, model, resolution (3), software, date, artist, host, rating (2), copyright,
+# Windows' title to subject.
 KEPT_TAGS = (
     *(0x010E, 0x010F, 0x0110, 0x011A, 0x011B, 0x0128, 0x0131, 0x0132, 0x013B, 0x013C),
     *(0x4746, 0x4749, 0x8298, 0x9C9B, 0x9C9C, 0x9C9D, 0x9C9E, 0x9C9F),
 )
-LEFT_TAGS = (
-    0xA002,
-    0xA003,
-    0xA005,
-)  # width and height before the photo was turned, and another table for colours
+LEFT_TAGS = (0xA002, 0xA003, 0xA005)  # width and height before the turn, and the interoperability table
 COLOR_SPACE, SRGB = 0xA001, 1
 MAKER_NOTE = 0x927C
 EXIF_BYTES = 65_000
@@ -45,7 +42,7 @@ PHOTOSHOP_IPTC = 0x0404
 MOST_DPI = 60_000
 
 NAMES = {"exif": "EXIF", "xmp": "XMP", "iptc": "IPTC", "icc_profile": "colour profile", "dpi": "resolution"}
-PLACES = {  # of what Pillow can write, or `write_tiff`
+PLACES = {  # the metadata that Pillow, or `write_tiff`, can write into each format
     "JPEG": ("exif", "xmp", "iptc", "icc_profile", "dpi"),
     "PNG": ("exif", "xmp", "iptc", "icc_profile", "dpi"),
     "TIFF": ("exif", "xmp", "iptc", "icc_profile", "dpi"),
@@ -57,7 +54,7 @@ STRIP_BYTES = 2**18
 
 
 def carried(image: Image.Image, profile: bytes | None, notes: list[str]) -> Info:
-    """What the coloured photo takes over from an opened image; notes get what it does not."""
+    """Collect the metadata of an opened image that its coloured version keeps. Adds a note for each loss."""
     info: Info = {}
     if profile:
         info["icc_profile"] = profile
@@ -66,9 +63,7 @@ def carried(image: Image.Image, profile: bytes | None, notes: list[str]) -> Info
     for key, read in (("exif", _exif), ("xmp", _xmp), ("iptc", _iptc)):
         try:
             content = read(image, notes)
-        except (
-            Exception
-        ) as error:  # broken ones make Pillow raise a dozen types, and are no reason to refuse a photo
+        except Exception as error:  # broken metadata make Pillow raise a dozen types
             notes.append(f"its {NAMES[key]} cannot be read and is left out ({type(error).__name__})")
         else:
             if content:
@@ -77,7 +72,7 @@ def carried(image: Image.Image, profile: bytes | None, notes: list[str]) -> Info
 
 
 def _dpi(given: Any) -> tuple[float, float] | None:
-    """A resolution that every format can hold, or None."""
+    """A resolution in pixels per inch that every format can hold, or None."""
     try:
         x, y = (float(value) for value in given)
     except (TypeError, ValueError, ArithmeticError):
@@ -86,7 +81,7 @@ def _dpi(given: Any) -> tuple[float, float] | None:
 
 
 def _exif(image: Image.Image, notes: list[str]) -> bytes | None:
-    """The EXIF that is kept; tags that cannot be written are left out one by one."""
+    """The EXIF to keep. Leaves out each tag that cannot be written."""
     exif = image.getexif()
     tables: dict[int, Mapping[int, Any]] = {
         0: exif,
@@ -100,22 +95,22 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes | None:
             try:
                 if tag in table:
                     tags[ifd, tag] = _storable(table[tag])
-            except Exception:  # as above
+            except Exception:  # Pillow raises a dozen types
                 bad.append((ifd, tag))
     if (EXIF_IFD, COLOR_SPACE) in tags:
         tags[EXIF_IFD, COLOR_SPACE] = SRGB
     try:
         content = _exif_bytes(tags)
-    except Exception:  # one of the values is of a type that its tag does not have
+    except Exception:  # some value has a type that its tag does not allow
         bad += [place for place in tags if not _can_be_written(place, tags[place])]
         tags = {place: value for place, value in tags.items() if place not in bad}
         content = _exif_bytes(tags)
     if bad:
         names = ", ".join(f"{tag:#06x}" for _, tag in bad[:5])
-        notes.append(f"of its EXIF the tags {names} are broken and left out")
+        notes.append(f"the tags {names} of its EXIF are broken and left out")
     if len(content) > EXIF_BYTES and (EXIF_IFD, MAKER_NOTE) in tags:
         del tags[EXIF_IFD, MAKER_NOTE]
-        notes.append("of its EXIF the camera maker's notes are left out: they do not fit into a JPEG")
+        notes.append("the camera maker's notes in its EXIF are left out: they do not fit into a JPEG")
         content = _exif_bytes(tags)
     if len(content) > EXIF_BYTES:
         notes.append(f"its EXIF is left out: more than {EXIF_BYTES:,} bytes do not fit into a JPEG")
@@ -124,7 +119,7 @@ def _exif(image: Image.Image, notes: list[str]) -> bytes | None:
 
 
 def _storable(value: Any) -> Any:
-    """The value; raises ValueError for 0/0, which Pillow reads and not every format can hold."""
+    """Return the value. Raises ValueError for 0/0, which Pillow reads but not every format can hold."""
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, (float, IFDRational)) and not math.isfinite(float(part)):
             raise ValueError("not a number")
@@ -142,13 +137,13 @@ def _exif_bytes(tags: Tags) -> bytes:
 def _can_be_written(place: Place, value: Any) -> bool:
     try:
         _exif_bytes({place: value})
-    except Exception:  # as above
+    except Exception:  # Pillow raises a dozen types
         return False
     return True
 
 
 def _xmp(image: Image.Image, notes: list[str]) -> bytes | None:
-    """The XMP packet. The orientation in it becomes 1, since the pixels are turned."""
+    """The XMP packet, with orientation 1, since the pixels are already turned."""
     xmp = image.info.get("xmp")
     if not xmp:
         return None
@@ -157,7 +152,7 @@ def _xmp(image: Image.Image, notes: list[str]) -> bytes | None:
 
 
 def _iptc(image: Image.Image, notes: list[str]) -> bytes | None:
-    """Captions and keywords as news agencies write them (IPTC-IIM)."""
+    """The captions and keywords of news agencies (IPTC-IIM)."""
     if image.format == "PNG" and isinstance(text := image.info.get("Raw profile type iptc"), str):
         content = bytes.fromhex("".join(text.split()[2:]))
         return _from_resources(content) if content.startswith(b"8BIM") else content
@@ -167,13 +162,13 @@ def _iptc(image: Image.Image, notes: list[str]) -> bytes | None:
     content = b""
     for (record, number), values in (IptcImagePlugin.getiptcinfo(image) or {}).items():
         for value in values if isinstance(values, list) else [values]:
-            if len(value) < 2**15:  # longer ones have another kind of length, and are no captions
+            if len(value) < 2**15:  # longer values encode their length differently, and are no captions
                 content += struct.pack(">BBBH", 0x1C, record, number, len(value)) + value
     return content or None
 
 
 def _from_resources(content: bytes) -> bytes | None:
-    """IPTC-IIM out of Photoshop's image resources, each "8BIM", number, name, length, content."""
+    """Find IPTC-IIM in Photoshop's image resources, each "8BIM", number, name, length and content."""
     place = 0
     while content[place : place + 4] == b"8BIM":
         number = int.from_bytes(content[place + 4 : place + 6])
@@ -185,11 +180,12 @@ def _from_resources(content: bytes) -> bytes | None:
     return None
 
 
-# --- Writing -----------------------------------------------------------------------------------------------------------
+# --- Writing
+# -----------------------------------------------------------------------------------------------------------
 
 
 def kept(picture: Image.Image, format: str) -> tuple[Info, tuple[str, ...]]:
-    """What of a picture's `info` goes into a file of this format, and what a person should know of the rest."""
+    """The part of a picture's `info` that this format can hold, and notes for the user about the rest."""
     there = {key: picture.info[key] for key in NAMES if picture.info.get(key)}
     places = PLACES.get(format, ())
     lost = [NAMES[key] for key in ("exif", "xmp", "iptc") if key in there and key not in places]
@@ -198,9 +194,10 @@ def kept(picture: Image.Image, format: str) -> tuple[Info, tuple[str, ...]]:
 
 
 def save(picture: Image.Image, file: IO[bytes], format: str, options: dict[str, Any]) -> tuple[str, ...]:
-    """Save a picture with what its `info` has of NAMES; returns what a person should know. Raises what Pillow does.
+    """Save a picture with the metadata in its `info`. Returns notes for the user. Raises what Pillow raises.
 
-    options: as Pillow's `save` takes them. What makes an encoder fail, found by trying it on one pixel, is left out.
+    options: for Pillow's `save`. If the encoder fails, each kind of metadata is tried on one pixel, and those
+    that fail are left out.
     """
     info, notes = kept(picture, format)
     try:
@@ -248,10 +245,10 @@ def _save(picture: Image.Image, file: IO[bytes], format: str, options: dict[str,
 
 
 def write_tiff(picture: Image.Image, file: IO[bytes], info: Info) -> None:
-    """Write a picture (mode L, RGB or RGBA) as TIFF: deflated strips, each pixel as its difference from the one before.
+    """Write a picture (mode L, RGB or RGBA) as TIFF in deflated strips, with horizontal differencing.
 
-    Pillow compresses through libtiff, which fails on the inner tables of EXIF. Sources: TIFF 6.0 (Adobe, 1992), section 14, for
-    the predictor; Adobe Photoshop TIFF Technical Notes (2002) for deflate.
+    Pillow would compress through libtiff, which fails on the inner tables of EXIF. Sources: TIFF 6.0 (Adobe,
+    1992), section 14, for the predictor; Adobe Photoshop TIFF Technical Notes (2002) for deflate.
     """
     bands = len(picture.getbands())
     table = ImageFileDirectory_v2(prefix=b"II")
@@ -293,7 +290,7 @@ def write_tiff(picture: Image.Image, file: IO[bytes], info: Info) -> None:
         differences = pixels.copy()
         differences[:, 1:] -= pixels[:, :-1]
         strip = zlib.compress(differences.tobytes())
-        offsets.append(offsets[-1] + lengths[-1] if offsets else 0)  # from where the table ends
+        offsets.append(offsets[-1] + lengths[-1] if offsets else 0)  # counted from the end of the table
         lengths.append(len(strip))
         file.write(strip)
     table[0x0111], table[0x0117] = tuple(offsets), tuple(lengths)

@@ -1,7 +1,7 @@
-"""The network as an ONNX file: written by torch, run by onnxruntime.
+"""Exports the network as an ONNX file, and runs such a file with onnxruntime.
 
-The file holds one evaluation of the U-Net, and the model's configuration. Sampling stays with us, and so does the encoder,
-whose weights come with the package and which looks at a photo once, not in every step.
+The file holds one evaluation of the U-Net, and the model's configuration. It contains no sampler and no
+encoder: the encoder's weights come with the package, and it runs once per photo, not in every step.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from photochrom.config import Config, ModelConfig
 from photochrom.diffusion.unet import CHROMA_CHANNELS, UNet
 from photochrom.errors import PhotochromError
 
-OPSET = 20  # of 2023: all that the network needs, and old enough for most programs that read ONNX
-TOLERANCE = 1e-3  # between what torch and onnxruntime make of the same numbers, which are about 1
-WEIGHTS_KEY = "weights_sha256"  # of the model.safetensors that the file was made from
+OPSET = 20  # of 2023: it has all that the network needs, and most programs that read ONNX know it
+TOLERANCE = 1e-3  # largest difference between outputs of torch and onnxruntime, which are about 1
+WEIGHTS_KEY = "weights_sha256"  # checksum of the model.safetensors that the file was made from
 
 
 class OnnxNetwork(nn.Module):
-    """The network as onnxruntime runs it on the processor; takes and gives what `UNet` does, in float32."""
+    """Stands in for `UNet`, in float32, and runs on the CPU with onnxruntime."""
 
     def __init__(self, config: ModelConfig, session: Any) -> None:
         super().__init__()
@@ -37,14 +37,14 @@ class OnnxNetwork(nn.Module):
         self.encoder = None  # see `write_onnx`
 
     def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
-        """See `UNet.forward`; t is (1,), a step for all photos."""
+        """See `UNet.forward`; t is (1,), one step for all photos."""
         values = [xt.float(), t, y.float(), *(each.float() for each in features)]
         feed = {name: value.numpy() for name, value in zip(inputs(self.config), values, strict=True)}
         return torch.from_numpy(self.session.run(None, feed)[0])
 
 
 class Difference(NamedTuple):
-    """How far onnxruntime was from torch, at most, on photos of random numbers."""
+    """The largest difference between onnxruntime and torch on photos of random numbers."""
 
     photos: int
     height: int
@@ -53,22 +53,23 @@ class Difference(NamedTuple):
 
 
 def inputs(config: ModelConfig) -> list[str]:
-    """The names of what the network is given: xt, t, y, and a map of the encoder for each level that takes one."""
+    """The names of the network's inputs: xt, t, y, and one encoder map for each level that takes one."""
     return ["xt", "t", "y", *(layer for layer, _ in config.encoded.values())]
 
 
 def write_onnx(weights: Path, output: Path) -> list[Difference]:
-    """Write the network of a `model.safetensors` as an ONNX file, after comparing it with torch at two shapes.
+    """Write the network of a `model.safetensors` as an ONNX file, once it agrees with torch at two shapes.
 
-    Batch, height and width are free, the latter in multiples of `config.multiple`. Raises PhotochromError where onnxruntime
-    makes something else of it than torch.
+    The file takes any batch size, and any height and width that are multiples of `config.multiple`. Raises
+    PhotochromError if a package is missing, if the model trained its own encoder, or if onnxruntime's results
+    differ from torch's.
     """
     for library in ("onnx", "onnxruntime", "onnxscript"):
         _imported(library)
     config, tensors = model_folder.read_weights(weights)
     if config.model.train_encoder:
         raise PhotochromError(
-            f"{weights} has an encoder of its own, which an ONNX file has no place for: colour with {weights.name}"
+            f"{weights} trained its own encoder, which an ONNX file cannot hold: colour with {weights.name}"
         )
     network = UNet.load(config.model, tensors, weights)
     program = _captured(network)
@@ -81,7 +82,7 @@ def write_onnx(weights: Path, output: Path) -> list[Difference]:
 
 
 def compared(network: UNet, content: bytes) -> list[Difference]:
-    """The network beside an ONNX file of it, at two shapes; raises PhotochromError where they differ by too much."""
+    """Compare the network with its ONNX file at two shapes. Raises PhotochromError if they disagree."""
     side = network.config.multiple
     ported = OnnxNetwork(network.config, _session(content))
     found = []
@@ -90,47 +91,47 @@ def compared(network: UNet, content: bytes) -> list[Difference]:
         largest = float((network(*example) - ported(*example)).abs().max())
         if not largest <= TOLERANCE:
             raise PhotochromError(
-                f"onnxruntime differs from torch by {largest:.2g} at {shape[1]}x{shape[2]}, where {TOLERANCE:g} is allowed: "
-                f"nothing was written; try other versions of onnxruntime and torch"
+                f"onnxruntime differs from torch by {largest:.2g} at {shape[1]}x{shape[2]}, more than "
+                f"{TOLERANCE:g}: nothing was written; try other versions of onnxruntime and torch"
             )
         found.append(Difference(*shape, largest))
     return found
 
 
 def read_onnx(path: Path) -> tuple[Config, OnnxNetwork]:
-    """Configuration and network from what `write_onnx` has written.
+    """Read configuration and network from a file of `write_onnx`.
 
-    Raises PhotochromError for a file that is missing, torn, of another program, or of other weights than the
-    `model.safetensors` of the folder where it is the `model.onnx`.
+    Raises PhotochromError for a file that is missing, damaged, from another program, or, as `model.onnx` of a
+    model folder, made from other weights than the folder's `model.safetensors`.
     """
     _imported("onnxruntime")
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise PhotochromError(f"no {path}; write it with photochrom export MODEL -o {path}") from None
+        raise PhotochromError(f"no {path}: write it with photochrom export MODEL -o {path}") from None
     try:
         session = _session(content)
     except Exception as error:  # onnxruntime's own types have no common base
-        raise PhotochromError(f"{path} is torn, or not an ONNX file; export it again") from error
+        raise PhotochromError(f"{path} is damaged, or not an ONNX file: export it again") from error
     metadata = session.get_modelmeta().custom_metadata_map
     config = model_folder.carried_config(metadata, path)
     names = [each.name for each in session.get_inputs()]
     if names != inputs(config.model):
         raise PhotochromError(
-            f"{path} takes {', '.join(names)}: it belongs to another network than its configuration says"
+            f"{path} takes {', '.join(names)}: this does not fit its configuration; export it again"
         )
     _refuse_other_weights(path, metadata)
     return config, OnnxNetwork(config.model, session)
 
 
 def _refuse_other_weights(path: Path, metadata: Mapping[str, str]) -> None:
-    """Raise PhotochromError if the model was trained on since its `model.onnx` was written."""
+    """Raise PhotochromError if the model's weights have changed since its `model.onnx` was written."""
     weights = path.with_name(model_folder.WEIGHTS)
     if path.name != model_folder.ONNX or not weights.exists():
         return
     if hashlib.sha256(weights.read_bytes()).hexdigest() != metadata.get(WEIGHTS_KEY):
         raise PhotochromError(
-            f"{path} is of other weights than {weights}: photochrom export {path.parent} --overwrite writes it again"
+            f"{path} does not have the weights of {weights}: run photochrom export {path.parent} --overwrite"
         )
 
 
@@ -144,11 +145,11 @@ def _imported(library: str) -> Any:
 
 
 def _session(content: bytes) -> Any:
-    """onnxruntime with the network in it, on as many threads as torch takes."""
+    """Load the network into onnxruntime, with as many threads as torch uses."""
     runtime = _imported("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what is wrong is raised as well
+    options.log_severity_level = 4  # errors are raised anyway
     return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
@@ -169,12 +170,12 @@ def _example(config: ModelConfig, photos: int, height: int, width: int) -> tuple
 
 
 def _captured(network: UNet) -> Any:
-    """The network's program as torch.onnx has it; batch, rows and columns are free."""
+    """Export the network with torch.onnx; batch, rows and columns stay variable."""
     config, side = network.config, network.config.multiple
     batch, rows, columns = (torch.export.Dim(name) for name in ("batch", "rows", "columns"))
 
     def free(pixels: int) -> dict[int, Any]:
-        """Axes of a map that has `pixels` by `pixels` where a photo has its smallest size."""
+        """The variable axes of a map that is `pixels` by `pixels` for the smallest photo."""
         return {
             0: batch,
             2: rows if pixels == 1 else pixels * rows,
@@ -183,11 +184,9 @@ def _captured(network: UNet) -> Any:
 
     chroma = side // config.chroma_scale
     shapes = (free(chroma), None, free(side), [free(chroma // 2**level) for level in config.encoded])
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of operators that nobody has asked for
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about operators that we do not use
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # that one name, as it should, stands for the same axis of several inputs
+        warnings.simplefilter("ignore")  # it warns that inputs share the name of an axis, as they should
         program = torch.export.export(network, _example(config, 2, 2 * side, 3 * side), dynamic_shapes=shapes)
         return torch.onnx.export(
             program,

@@ -1,4 +1,4 @@
-"""A photo as it comes and as it goes: every format read down to its luma, and the colours written beside what it had."""
+"""Reads the luma of a photo in any format, and writes coloured photos with the metadata of their source."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from photochrom.files import write_atomically
 
 Photo = Given
 
-# That a coloured photo keeps; all others become .png, unless a person names a file.
+# A coloured photo keeps these suffixes. Others become .png, unless the user names a file of ASKED_SUFFIXES.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff")
 ASKED_SUFFIXES = (*SUFFIXES, ".avif", ".jp2", ".bmp", ".ppm")
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},  # colour is what was paid for
+    "JPEG": {"quality": 95, "subsampling": 0},  # subsampling would throw away colour
     "PNG": {"compress_level": 3},  # the default (6) takes 2.5 times as long and saves a tenth
     "WEBP": {"quality": 95},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
@@ -32,23 +32,23 @@ WITH_ALPHA = ("PNG", "WEBP", "TIFF", "AVIF", "JPEG2000")
 
 @dataclass(frozen=True)
 class GrayPhoto:
-    """What colouring needs of a photo: luma as Pillow's `convert("L")` gives it (mode L, upright), and what it keeps."""
+    """The parts of a photo that its coloured version keeps. The luma is that of Pillow's `convert("L")`."""
 
-    luma: Image.Image
-    alpha: Image.Image | None = None  # mode L, where the photo is partly transparent
-    info: Info = field(default_factory=dict)  # what is in `metadata.NAMES`
-    notes: tuple[str, ...] = ()  # what a person should know of how it was read
+    luma: Image.Image  # mode L, upright
+    alpha: Image.Image | None = None  # mode L; None if the photo is opaque
+    info: Info = field(default_factory=dict)  # metadata; keys of `metadata.NAMES`
+    notes: tuple[str, ...] = ()  # tell the user about losses in reading
 
 
 def open_gray(
     photo: Photo | GrayPhoto, max_megapixels: float = MAX_PIXELS / 1e6, truncated: bool = False
 ) -> GrayPhoto:
-    """A photo's luma at full size, as people see it: upright, in sRGB; of several pages or frames the first.
+    """Read the luma of a photo at full size, upright, in sRGB. Of several pages or frames it takes the first.
 
-    photo: a path; a Pillow image; an array (H,W), (H,W,3) or (H,W,4), uint8, uint16 or floats from 0 to 1; the bytes of
-    a file; or a file open for reading bytes. truncated: take what there is of a file that was cut short. Raises PhotochromError
-    for a file that is missing, no photo or larger than max_megapixels (which is known before it is decoded), UsageError
-    for something else.
+    photo: a path; a Pillow image; an array (H,W), (H,W,3) or (H,W,4), uint8, uint16 or floats from 0 to 1;
+    the bytes of a file; or a file open for reading bytes. truncated: accept a file that was cut short. Raises
+    PhotochromError for a file that is missing or no photo, and, before decoding it, for a photo of more than
+    max_megapixels. Raises UsageError for any other type.
     """
     if isinstance(photo, GrayPhoto):
         return photo
@@ -58,7 +58,7 @@ def open_gray(
         seen = reading.develop(image)
         notes = list(seen.notes)
         if _has_colours(seen.image):
-            notes.append("it has colours of its own, or a tint: only its brightness is used")
+            notes.append("it has colours or a tint: only its brightness is used")
         info = metadata.carried(image, seen.profile, notes)
         luma, alpha = seen.image.convert("L"), None
         if "A" in seen.image.getbands() and seen.image.getchannel("A").getextrema()[0] != 255:
@@ -76,10 +76,10 @@ def _has_colours(image: Image.Image) -> bool:
 
 
 def save(picture: Image.Image, file: IO[bytes], format: str, **options: Any) -> tuple[str, ...]:
-    """Save a coloured photo, with what is in its `info`, on white where the format has no transparency.
+    """Save a coloured photo with the metadata in its `info`, on white if the format has no transparency.
 
-    options: as Pillow's `save` takes them (default: SAVE_OPTIONS). Returns what a person should know, such as that the format has no
-    place for EXIF; raises what Pillow does.
+    options: for Pillow's `save`, on top of SAVE_OPTIONS. Returns notes for the user, such as that the format
+    has no place for EXIF. Raises what Pillow raises.
     """
     if format not in WITH_ALPHA:
         info, picture = picture.info, reading.on_white(picture)
@@ -88,7 +88,7 @@ def save(picture: Image.Image, file: IO[bytes], format: str, **options: Any) -> 
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder for results, if there is none; raises PhotochromError where it cannot be made."""
+    """Make a folder for results, unless it exists. Raises PhotochromError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -96,9 +96,9 @@ def make_folder(path: Path) -> None:
 
 
 def write(photo: Image.Image, path: Path) -> tuple[str, ...]:
-    """Write a coloured photo, atomically, in the format that its suffix says; returns what a person should know.
+    """Write a coloured photo atomically, in the format of the suffix of `path`. Returns notes for the user.
 
-    Raises PhotochromError when it cannot be written.
+    Raises PhotochromError if writing fails.
     """
     format = Image.registered_extensions()[path.suffix.lower()]
     notes: tuple[str, ...] = ()
@@ -112,7 +112,7 @@ def write(photo: Image.Image, path: Path) -> tuple[str, ...]:
         write_atomically(path, fill)
     except PhotochromError:
         raise
-    except Exception as error:  # such as sides that the format cannot hold: encoders raise a dozen types
+    except Exception as error:  # encoders raise a dozen types, such as for sides too long for the format
         reason = " ".join(str(error).split()) or type(error).__name__
         raise PhotochromError(
             f"cannot write {path} ({reason}): choose another format, such as .png"

@@ -1,14 +1,15 @@
-"""Between a photo's full size and the size at which the network works: luma goes down, chroma comes up.
+"""Shrinks luma to the network's working size, and enlarges chroma from there to the photo's full size.
 
-Luma guides chroma on its way up, so that colours stop at edges. Near a pixel, each chroma channel is a linear function of
-luma with slope a (the model of the guided filter, He, Sun & Tang 2013, equation 5). The guided filter would smooth what the
-network has drawn. So chroma is enlarged as it is, and luma's detail, which the small size has lost, is added with that slope,
-as pansharpening with a gain by regression does (Vivone et al. 2015):
+Luma guides the enlarging, so that colours stop at edges. Near a pixel, each chroma channel is modelled as a
+linear function of luma with slope a, as in the guided filter (He, Sun & Tang 2013, equation 5). The guided
+filter itself would smooth the network's chroma. So chroma is enlarged unchanged, and the detail of luma that
+the small size has lost is added with slope a, as in pansharpening with a regression gain (Vivone et al.
+2015):
 
     c = up(c) + up(a) (y - up(y)),   a = cov(y, c) / (var(y) + EPSILON)
 
-between the lowest and the highest chroma around. docs/measurements/bleeding.md has the measurements. It runs in strips, so
-that memory does not grow with the photo.
+The result is clamped between the lowest and the highest chroma nearby. docs/measurements/bleeding.md has the
+measurements. The work goes in strips, so its memory does not grow with the photo.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ from photochrom.diffusion.color import luma_tensor, to_images
 
 Kernel = Callable[[Tensor], Tensor]
 
-LONGEST = 8  # times the shorter side; what is longer is squeezed, so that a thin strip costs no more than a panorama
-EPSILON = 0.01  # of luma's variance in [-1,1]: where it varies less, chroma does not follow
-STRIP_PIXELS = 1 << 17  # small enough for a processor's cache
+LONGEST = 8  # longer side over shorter side; longer photos are squeezed, so that a thin strip stays cheap
+EPSILON = 0.01  # variance of luma in [-1,1] below which chroma hardly follows luma
+STRIP_PIXELS = 1 << 17  # small enough for a CPU's cache
 
 
 @dataclass(frozen=True)
 class View:
-    """A photo as the network sees it: luma y (1,1,h,w) in [-1,1], of which height x width are the photo's own pixels.
+    """A photo as the network sees it.
 
-    The rest, below and to the right, is padding. scale: how much smaller chroma is.
+    y: luma (1,1,h,w) in [-1,1]. height, width: the photo's own pixels; the rest, below and to the right, is
+    padding. scale: how many times smaller chroma is than luma.
     """
 
     y: Tensor
@@ -50,7 +52,7 @@ class View:
 
 
 def view(luma: Image.Image, side: int, multiple: int, scale: int) -> View:
-    """A photo's luma (mode L) with its shorter side `side` pixels long, padded by reflection to multiples of `multiple`."""
+    """Resize luma (mode L) to the shorter side `side`; reflection pads it to multiples of `multiple`."""
     shrink = side / min(luma.size)
     width, height = (max(1, min(LONGEST * side, round(length * shrink))) for length in luma.size)
     if luma.size != (width, height):
@@ -61,9 +63,9 @@ def view(luma: Image.Image, side: int, multiple: int, scale: int) -> View:
 
 
 def lay_over(luma: Image.Image, seen: View, c: Tensor, keep_gray: Image.Image | None = None) -> Image.Image:
-    """The RGB image of a photo's own luma (mode L, full size) and of chroma (1,2,h,w) at the working size.
+    """Combine luma (mode L, full size) with chroma (1,2,h,w) at the working size into an RGB image.
 
-    keep_gray: mode L, of the photo's size; what is white in it stays gray.
+    keep_gray: mode L, full size, white where the photo stays gray.
     """
     image = Image.new("RGB", luma.size)
     small_y = F.avg_pool2d(seen.y, seen.scale)
@@ -78,9 +80,10 @@ def lay_over(luma: Image.Image, seen: View, c: Tensor, keep_gray: Image.Image | 
 def guided(
     luma: Image.Image, small_y: Tensor, c: Tensor, extent: tuple[float, float]
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Strips of a photo from top to bottom: the first row, luma y (1,1,rows,W), chroma (1,2,rows,W).
+    """Enlarge chroma, in strips from top to bottom: first row, luma (1,1,rows,W), chroma (1,2,rows,W).
 
-    small_y (1,1,h,w) and c (1,2,h,w): luma and chroma at the small size; extent: how much of h and w the photo takes up.
+    small_y (1,1,h,w), c (1,2,h,w): luma and chroma at the small size. extent: the part of h and w without
+    padding.
     """
     width, height = luma.size
     h, w = c.shape[-2:]
@@ -95,7 +98,7 @@ def guided(
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         y = luma_tensor(luma.crop((0, top, width, bottom)))
-        used = down_smooth[top:bottom].any(dim=0).nonzero()  # a strip lies between few of the small rows
+        used = down_smooth[top:bottom].any(dim=0).nonzero()  # a strip needs only a few small rows
         near = slice(int(used[0]), int(used[-1]) + 1)
         up = down_smooth[top:bottom, near] @ smooth[:, near]  # (3, rows, W)
         a, low, high = (down_sharp[top:bottom, near] @ sharp[:, near]).split(2)
@@ -104,7 +107,7 @@ def guided(
 
 
 def slope(y: Tensor, c: Tensor) -> Tensor:
-    """a of c = a y + b around each pixel, by least squares: (1,1,h,w), (1,2,h,w) -> (1,2,h,w)."""
+    """The slope a of c = a y + b around each pixel, by least squares: (1,1,h,w), (1,2,h,w) -> (1,2,h,w)."""
 
     def mean(x: Tensor) -> Tensor:
         return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
@@ -113,11 +116,11 @@ def slope(y: Tensor, c: Tensor) -> Tensor:
     return mean(covariance / (variance + EPSILON))
 
 
-@lru_cache(maxsize=8)  # many small photos of one size would spend half their time here
+@lru_cache(maxsize=8)  # without it, many small photos of one size spend half their time here
 def interpolation(count: int, size: int, scale: float, kernel: Kernel, reach: int) -> Tensor:
-    """The matrix (count,size) that enlarges `size` pixels to `count`, with `scale` small pixels to a large one.
+    """The matrix (count,size) that enlarges `size` pixels to `count`; `scale` small pixels make a large one.
 
-    Pixel centres are at halves; outside, the outermost pixel goes on.
+    Pixel centres lie at halves. Outside, the outermost pixel repeats.
     """
     at = (torch.arange(count, dtype=torch.float64) + 0.5) * scale - 0.5
     matrix = torch.zeros(count, size, dtype=torch.float64)

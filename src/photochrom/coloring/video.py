@@ -1,7 +1,8 @@
-"""Colouring a film, frame by frame as it streams: one noise for all frames, chroma smoothed along time, the sound kept.
+"""Colours a film frame by frame, as a stream, without flicker.
 
-Each frame coloured on its own flickers: other noise, other tints. The same noise makes neighbouring frames alike, and where
-luma stands still, chroma may only change slowly: an exponential mean whose rate goes up to 1 where luma moves.
+Frames coloured independently flicker, because other noise gives other tints. So all frames share one noise,
+and chroma is smoothed over time by an exponential mean. Its rate is low where luma stands still and rises to
+1 where luma moves.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from photochrom.files import remove_leftovers, write_atomically
 
 ONLY_PHOTOS = ("hints", "keep_gray", "like", "samples", "average", "uncertainty")
 BATCH = 16  # frames coloured together
-RATE = 0.1  # how much of a frame's own chroma is taken where luma stands still
-MOVED = 0.3  # of luma in [-1,1]: where it changes as much between frames, chroma is the frame's own
+RATE = 0.1  # share of a frame's own chroma where luma stands still
+MOVED = 0.3  # change of luma in [-1,1] between frames that adds 1 to this share
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's name is a video's."""
+    """Whether a file has the suffix of a video."""
     return path.suffix.lower() in film.SUFFIXES
 
 
 def refuse_unused(options: Options) -> None:
-    """Raise UsageError for an option that a video cannot follow."""
+    """Raise UsageError for an option that only photos have."""
     unused = [name for name in ONLY_PHOTOS if name in options.model_fields_set]
     if unused:
-        raise UsageError(f"videos are coloured without {', '.join(unused)}: that is for photos")
+        raise UsageError(f"videos cannot use {', '.join(unused)}: leave it out; it is for photos")
 
 
 def color_video(
@@ -50,11 +51,13 @@ def color_video(
     progress: Callable[[int, int], None] | None = None,
     **changes: Any,
 ) -> tuple[str, ...]:
-    """Write `target`, atomically, in H.264; returns what a person should know. Options: see `Options`; not ONLY_PHOTOS.
+    """Colour the film `source` and write `target` atomically, in H.264. Returns notes for the user.
 
-    The suffix of target says which of `film.FORMATS` it is. Sound that the format cannot hold becomes AAC; all else that it can hold
-    is kept. progress(frames done, frames in all). Raises UsageError without the package av and for an option out
-    of range, PhotochromError for a file that is no video, and for one that ends early, unless options say truncated.
+    The suffix of target selects one of `film.FORMATS`. Sound that this format cannot hold becomes AAC; other
+    streams are kept if it can hold them. options: all but ONLY_PHOTOS. progress(frames done, all frames).
+
+    Raises UsageError if the package av is missing or an option does not fit, and PhotochromError for a file
+    that is no video, or that ends early unless `truncated` is set.
     """
     options = chosen(options, changes)
     refuse_unused(options)
@@ -66,7 +69,7 @@ def color_video(
         seen = film.look(source, int(options.max_megapixels * 1e6))
         if seen.early and not options.truncated:
             raise PhotochromError(
-                f"{source} ends early, after {seen.frames:,} frames: colour what there is with --truncated"
+                f"{source} ends early, after {seen.frames:,} frames: colour what is left with --truncated"
             )
 
         if progress:
@@ -92,7 +95,7 @@ def color_video(
         write_atomically(target, write)
     except (PhotochromError, MemoryError):
         raise
-    except Exception as error:  # broken bytes make FFmpeg raise a dozen types
+    except Exception as error:  # a broken film makes FFmpeg raise a dozen types
         reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
         raise PhotochromError(f"{source} cannot be coloured as a video ({reason})") from error
     return notes
@@ -105,7 +108,7 @@ class Steady:
         self._before: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, seen: View, c: Tensor) -> Tensor:
-        """The chroma (1,2,h,w) to show, for that of the frame itself."""
+        """Smooth the chroma c (1,2,h,w) of the next frame."""
         y = F.avg_pool2d(seen.y, seen.scale)
         if self._before is not None:
             before_y, before_c = self._before

@@ -1,1 +1,1 @@
-"""Photos: from folders and archives into packed data sets that training reads without decoding."""
+"""Imports photos from folders and archives into data sets that training reads without decoding."""

@@ -1,4 +1,4 @@
-"""A data set, whatever holds it: what training and evaluation ask of one, and how one is found."""
+"""The interface of a data set, and how to find and open one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from photochrom.randomness import Indices
 
-SCHEMES = ("https", "http")  # of addresses that may be opened, where a person typed one
+SCHEMES = ("https", "http")  # the addresses that may be opened if the user typed them
 
 
 class DataSet(Protocol):
-    """What training and evaluation ask of a data set: a `Pack`, or `photochrom.data.shards.Shards`."""
+    """What training and evaluation need from a data set: a `Pack`, or `photochrom.data.shards.Shards`."""
 
     @property
     def name(self) -> str: ...
     @property
     def place(self) -> str:
-        """What finds it again, as a person typed it: its name under the folder of data sets, its folder, or its address."""
+        """Where it was found, as the user typed it: a name in the folder of data sets, a folder or URL."""
 
     @property
     def size(self) -> int: ...
@@ -37,25 +37,25 @@ class DataSet(Protocol):
     def checksum(self) -> str: ...
 
     def count(self, split: str) -> int:
-        """How many photos a split has."""
+        """The number of photos in a split."""
 
     def drawn(self, split: str, count: int | None, seed: int) -> Indices:
-        """The indices of `count` photos of a split (None: all), drawn by seed; any first part of them is a fair one."""
+        """The indices of `count` photos of a split (None: all), in an order drawn by seed."""
 
     def photos_of_step(self, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Indices:
-        """The indices of a training step's photos, or of a part of them."""
+        """The indices of the photos of a training step, or of a part of them."""
 
     def rgb(self, indices: npt.ArrayLike) -> torch.Tensor:
         """The photos at B indices, contiguous float32 (B, 3, S, S) in [0, 1]."""
 
     def origins(self, indices: npt.ArrayLike) -> list[str]:
-        """Where the photos at B indices come from: paths inside the source."""
+        """The paths, inside the source, of the photos at B indices."""
 
     def summary(self) -> dict[str, Any]:
-        """What there is to know of a data set, as numbers, strings and dicts; `bytes` is its size on disk."""
+        """Facts about the data set, as numbers, strings and dicts; `bytes` is its size on disk."""
 
     def to_look_at(self) -> Pack:
-        """The data set, or as much of it as a contact sheet is made from."""
+        """The data set, or a part of it that is large enough for a contact sheet."""
 
 
 def names(data_dir: Path) -> list[str]:
@@ -64,21 +64,24 @@ def names(data_dir: Path) -> list[str]:
 
 
 def find(place: str, data_dir: Path, *, typed: bool = False) -> DataSet:
-    """Open the data set of this name under `data_dir`, or in this folder, or its shards at this address (`https://...`).
+    """Open a data set by its name under `data_dir`, its folder, or the address of its shards (`https://...`).
 
-    typed: whether a person gave `place` for this. Only then is an address opened: one that stands in a model's
-    configuration or in a recipe may be a stranger's. A missing `demo` is made first.
+    typed: whether the user typed `place`. Only then is an address opened, since an address in a model's
+    configuration or a recipe may be a stranger's. A missing `demo` is made first.
 
-    Raises PhotochromError for an unknown name, listing those there are, and for an address that is not to be opened.
+    Raises PhotochromError for an unknown name, listing the known ones, and for an address that must not be
+    opened.
     """
     if scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", place):
         if scheme[1] not in SCHEMES or not place.isprintable():
             raise PhotochromError(
-                f"{place!r} is no address of shards: give one of {' or '.join(f'{s}://' for s in SCHEMES)}, or a folder"
+                f"{place!r} cannot be opened: give a folder, or an address with "
+                f"{' or '.join(f'{s}://' for s in SCHEMES)}"
             )
         if not typed:
             raise PhotochromError(
-                f"a file names {place!r}, and no file's address is opened: if you trust it, add --data {shlex.quote(place)}"
+                f"{place!r} is an address from a file, which is not opened: if you trust it, add --data "
+                f"{shlex.quote(place)}"
             )
         return Shards.open(place)
     if (data_dir / place).is_dir():
@@ -88,14 +91,14 @@ def find(place: str, data_dir: Path, *, typed: bool = False) -> DataSet:
     if Path(place).is_dir():
         return open_data(Path(place), place)
     there = ", ".join(sorted({*names(data_dir), "demo"}))
-    mend = f"there is {there}; 'photochrom data import' makes another"
-    raise PhotochromError(f"there is no data set {place!r} in {data_dir}: {mend}")
+    remedy = f"choose one of {there}, or make one with 'photochrom data import'"
+    raise PhotochromError(f"there is no data set {place!r} in {data_dir}: {remedy}")
 
 
 def open_data(folder: Path, place: str | None = None) -> DataSet:
-    """Open a folder as what it holds, a packed data set or shards. place: what found it (default: the folder).
+    """Open a folder that holds a packed data set or shards. place: see `DataSet.place` (default: the folder).
 
-    Raises PhotochromError for a folder that holds neither, or something torn.
+    Raises PhotochromError for a folder that holds neither, or a damaged data set.
     """
     if not (folder / "shards.json").is_file() and not any(folder.glob("*.tar")):
         return Pack.open(folder, place)

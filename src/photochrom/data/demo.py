@@ -1,4 +1,4 @@
-"""The data set `demo`: crops of the photographs that scikit-image and matplotlib bundle; no download.
+"""The data set `demo`: crops of photographs in scikit-image and matplotlib, without a download.
 
 | photo        | shows                          | origin                                | licence           |
 |--------------|--------------------------------|---------------------------------------|-------------------|
@@ -10,9 +10,9 @@
 | chelsea      | a cat                          | Stefan van der Walt                   | CC0               |
 | grace_hopper | Rear Admiral Grace Hopper      | United States Navy                    | public domain     |
 
-Chelsea and Grace Hopper are held out whole, so that no crop to train on shows any of them. Left alone are
-the bundled pictures that are no everyday photographs in colour (textures, microscopy, a retina, a sky
-survey), and the motorcycle's right view, the same scene once more.
+Chelsea and Grace Hopper are held out whole, so that no training crop shows them. The other bundled pictures
+are not used: they are no everyday colour photographs (textures, microscopy, a retina, a sky survey), or show
+the same scene again (the motorcycle's right view).
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ PHOTOS = (
 
 
 def make_demo(destination: Path) -> ImportReport:
-    """Make the data set: 2,400 crops (64, 64) of four photographs to train on, 64 of two others to validate.
+    """Make the data set: 2,400 crops (64, 64) of four photographs for training, 64 of two others to validate.
 
-    Raises PhotochromError when a photograph is not installed or `destination` exists.
+    Raises PhotochromError if a photograph is not installed or `destination` exists.
     """
     started = time.perf_counter()
     columns: dict[str, list[Any]] = {"split": [], "label": [], "origin": [], "checksum": []}
@@ -77,22 +77,22 @@ def make_demo(destination: Path) -> ImportReport:
 
 
 def photographs() -> dict[str, Image.Image]:
-    """The photographs themselves, whole and in colour, by name. Raises PhotochromError when one is not installed."""
+    """The whole photographs by name. Raises PhotochromError if one is not installed."""
     return {name: _read(package, path) for name, package, path, *_ in PHOTOS}
 
 
 def _read(package: str, file: str) -> Image.Image:
-    spec = find_spec(package)  # finds the files without running the package
+    spec = find_spec(package)  # finds the files without importing the package
     for folder in (spec and spec.submodule_search_locations) or ():
         if (path := Path(folder, file)).is_file():
             return Image.open(path).convert("RGB")
     raise PhotochromError(
-        f"{package} with its {Path(file).name} is not installed, and the data set demo needs it"
+        f"the data set demo needs {Path(file).name} of {package}, which is missing: install Photochrom again"
     )
 
 
 def _crops(photo: Image.Image, smallest: float, random: np.random.Generator) -> Iterator[tuple[str, Pixels]]:
-    """First the centre square, then squares without end: any place, any side from SIZE up (log-uniform)."""
+    """The centre square, then random squares without end: any place, log-uniform side of SIZE or more."""
     yield "whole", np.asarray(ImageOps.fit(photo, (SIZE, SIZE), Image.Resampling.LANCZOS))
     longest = min(photo.size)
     low = max(SIZE, smallest * longest)

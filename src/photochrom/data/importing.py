@@ -1,4 +1,4 @@
-"""Making a data set: every photo of a folder or of Tiny ImageNet read once, judged, and put into a split."""
+"""Makes a data set of a folder or Tiny ImageNet: reads every photo once, judges it, and gives it a split."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ from photochrom.data.sources import LeftOut, Photo, Source, open_source, read_ph
 from photochrom.data.stratification import chance_of, stratified
 from photochrom.errors import PhotochromError, UsageError
 
-# Photos that a thread takes at a time: handing over tiny ones singly would take as long as reading.
+# Photos that a thread takes at a time. Handing over tiny photos one by one would take as long as reading
+# them.
 CHUNK = 16
-FIRST = 300  # files among which so many may be broken that the source itself must be
+FIRST = 300  # if most of these first files are broken, so is the source
 
 Progress = Callable[[int, int, str], None]  # (done, total, what is done)
 Read = tuple[Photo, tuple[Pixels, str] | LeftOut]
 Collect = Callable[[BinaryIO], tuple[list[Photo], list[str], npt.NDArray[np.int64], list[LeftOut]]]
-Shares = tuple[float, float, int]  # held out, of these for the last report, and the seed that draws them
+Shares = tuple[float, float, int]  # share held out, share of these for the split test, seed
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import made, and what it left out."""
+    """The result of an import, with the files that it left out."""
 
     folder: Path
     counts: dict[str, int]  # photos per split
     left_out: dict[str, int]  # files per reason
-    left_out_files: list[LeftOut]  # (origin, reason, detail)
+    left_out_files: list[LeftOut]
     seconds: float
 
 
@@ -63,23 +64,24 @@ def import_photos(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Pack the photos of a folder or of Tiny ImageNet into the data set folder `destination`.
+    """Import the photos of a folder or of Tiny ImageNet into the data set folder `destination`.
 
-    size: side of the square photos in pixels. limit: how many photos to keep, drawn by seed with a fair share
-    of every category. categories: only these, by name, wnid or folder. validation: share of the photos held
-    out, where the source holds out none itself. test: share of the held-out photos that becomes the split
-    `test`. workers: threads, by default one a processor.
-    shards: write shards (`photochrom.data.shards`) instead of a packed data set.
+    size: side of the square photos in pixels. limit: number of photos to keep, drawn by seed with a fair
+    share of every category. categories: only these, by name, wnid or folder. validation: share of the photos
+    to hold out, if the source itself holds out none. test: share of the held-out photos that becomes the
+    split `test`. workers: number of threads (default: one per CPU core). shards: write shards
+    (`photochrom.data.shards`) instead of a packed data set. overwrite: replace an existing data set.
     progress: called with (done, total, what is done) every few photos, and at the end.
 
     The split is drawn within each category from (seed, checksum of the photo), so that a second run, other
-    file names or another order of files do not change it. Photos that look alike fall into the same part
-    (`photochrom.data.lookalikes`), into the held-out one if the source holds out one of them. Gray, broken,
-    too small and too large photos and duplicates are left out; of equal photos the one that the source holds
-    out stays, else the first. In shards photos lie in random order, and the shares are only met on average.
+    file names or another order of files do not change it. Photos that look alike
+    (`photochrom.data.lookalikes`) get the same split: a held-out one if the source holds out one of them.
+    Gray, broken, too small and too large photos and duplicates are left out; of equal photos, the one that
+    the source holds out stays, or else the first. In shards, photos are in random order, and the shares are
+    met only on average.
 
-    Raises UsageError for a value out of range or an unknown category, PhotochromError for all else, and where
-    more than half of the first files are broken.
+    Raises UsageError for a value out of range or an unknown category. Raises PhotochromError for other
+    problems, such as a source in which more than half of the first files are broken.
     """
     if not 8 <= size <= 1024:
         raise UsageError(f"size {size} is not possible: give 8 to 1024 pixels")
@@ -88,10 +90,12 @@ def import_photos(
             raise UsageError(f"{name} {count} is not possible: give 1 or more")
     for name, share in (("validation", validation), ("test", test)):
         if not 0 <= share <= 1:
-            raise UsageError(f"{name} {share} is not a share: give a number from 0 to 1, as 0.1 for a tenth")
+            raise UsageError(
+                f"{name} {share} is not a share: give a number from 0 to 1, such as 0.1 for a tenth"
+            )
     started = time.perf_counter()
     with open_source(source) as opened, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # of large photos and odd metadata: dealt with here
+        warnings.filterwarnings("ignore", module="PIL")  # about large photos and odd metadata, handled here
         chosen = opened.only(categories) if categories else opened
         total = min(limit or len(chosen.photos), len(chosen.photos))
         if shards or limit is not None:
@@ -143,7 +147,7 @@ def _write_shards(
 
 
 def _mapped(file: BinaryIO, start: int, count: int, size: int) -> npt.NDArray[np.uint8]:
-    """Photos that were written to a file, (count, size, size, 3)."""
+    """Map photos from a file into memory: (count, size, size, 3)."""
     file.flush()
     return np.memmap(file, np.uint8, "r", start, (count, size, size, 3))
 
@@ -167,7 +171,7 @@ def _collect(
     total: int,
     progress: Progress | None,
 ) -> tuple[list[Photo], list[str], npt.NDArray[np.int64], list[LeftOut]]:
-    """Write usable photos until there are `total`; return them, their checksums and groups, and what is left out."""
+    """Write usable photos until there are `total`. Returns them, checksums, groups and the left-out files."""
     kept: dict[str, Photo] = {}  # by checksum
     left_out, broken = list(source.left_out), list[LeftOut]()
     start = file.tell()
@@ -178,7 +182,7 @@ def _collect(
                 broken.append(result)
         elif twin := kept.get(result[1]):
             stays, goes = (photo, twin) if photo.held_out and not twin.held_out else (twin, photo)
-            kept[result[1]] = stays  # the same pixels, so the same place in the file
+            kept[result[1]] = stays  # equal pixels, so the place in the file stays
             left_out.append(LeftOut(goes.origin, "duplicate", f"of {stays.origin}"))
         else:
             file.write(result[0].tobytes())
@@ -203,7 +207,7 @@ def _collect(
 
 
 def _read_ahead(source: Source, size: int, workers: int) -> Generator[Read, None, None]:
-    """Read photos in order, in threads (Pillow decodes outside Python's lock), a few ahead of their use."""
+    """Read photos in order, in threads, a few ahead of their use. Pillow decodes outside Python's lock."""
 
     def read(chunk: list[Photo]) -> list[Read]:
         return [(photo, read_photo(source, photo, size)) for photo in chunk if not stopped.is_set()]
@@ -218,15 +222,15 @@ def _read_ahead(source: Source, size: int, workers: int) -> Generator[Read, None
         while pending:
             yield from pending.popleft().result()
     finally:
-        stopped.set()  # after Ctrl-C only the photos in hand are finished
+        stopped.set()  # after Ctrl-C, threads finish only the photo in hand
         pool.shutdown()
 
 
 def _refuse_broken(broken: list[LeftOut], files: str) -> None:
     some = "; ".join(f"{entry.origin}: {entry.detail}" for entry in broken[:3])
     raise PhotochromError(
-        f"{len(broken)} of {files} are broken ({some}): the folder may not be copied whole, or a download may have "
-        "saved error pages instead of photos; get the photos again, or remove what is broken"
+        f"{len(broken)} of {files} are broken ({some}): the copy may be incomplete, or a download may have "
+        "saved error pages instead of photos; get the photos again, or remove the broken ones"
     )
 
 
@@ -237,10 +241,10 @@ def _split(
     shares: Shares,
     by_chance: bool = False,
 ) -> list[str]:
-    """The part of each photo; those of a group are in the same part.
+    """The split of each photo. All photos of a group of look-alikes have the same split.
 
-    by_chance: decide about each group by itself, so that a photo keeps its part when others come or go. The shares
-    then hold on average only.
+    by_chance: decide about each group by itself, so that a photo keeps its split when others come or go. The
+    shares are then met only on average.
     """
     validation, test, seed = shares
     members: dict[int, list[int]] = defaultdict(list)
@@ -248,7 +252,7 @@ def _split(
         members[number].append(i)
 
     def drawn(among: Sequence[int], purpose: str, share: float, count: int) -> list[int]:
-        """A share of the photos in whole groups: by chance, or `count` and at times a few less."""
+        """A share of the photos, in whole groups: by chance, or `count` photos or slightly fewer."""
         chosen: dict[int, None] = {}
         if by_chance:
             for number in dict.fromkeys(group[i] for i in among):
@@ -270,7 +274,7 @@ def _split(
         count = max(1, round(validation * len(photos)))
         held_out = drawn(range(len(photos)), "validation", validation, count)
         if not held_out and not by_chance and len(members) > 1:
-            held_out = min(members.values(), key=len)  # no group of a few photos was small enough
+            held_out = min(members.values(), key=len)  # with few photos, every group can be too large
     split = ["train"] * len(photos)
     for i in held_out:
         split[i] = "validation"

@@ -1,13 +1,19 @@
-"""Which photos look the same: saved once more, resized, mirrored, slightly cropped or brightened, or of one burst.
+"""Finds photos that look alike: saved again, resized, mirrored, slightly cropped or lit, or of one burst.
 
-Three looks, each at the pairs that the one before has left. First the coarse pattern of luma: its 8 x 8 lowest frequencies
-(DCT-II) without the mean, weighted by the square root of the frequency and scaled to length 1, so that light and contrast
-have no say; the patterns of all pairs are compared by matrix products. A mirror image has its odd horizontal frequencies
-negated: E + O is the likeness of two photos, E - O that of one and the other's mirror image. Then the same with either photo
-cut to thirteen windows. Last the detail, which two pairs of trousers on one floor do not share, moved and zoomed a little
-to fit (Lucas and Kanade 1981), and the colours.
+Three tests follow each other; each sees only the pairs that passed the one before.
 
-How many it misses and how many it takes for what they are not: docs/measurements/lookalikes.md.
+1. The coarse pattern of luma: its 8 x 8 lowest frequencies (DCT-II) without the mean, weighted by the square
+root of the frequency and scaled to length 1, so that light and contrast do not matter. Matrix products
+compare the patterns of all pairs. In a mirror image, the odd horizontal frequencies are negated. So with E
+and O the products of even and odd frequencies, E + O compares two photos, and E - O compares one with the
+mirror image of the other.
+
+2. The same with either photo cut to thirteen windows.
+
+3. The detail, moved and zoomed a little to fit (Lucas and Kanade 1981), and the colours. Two different pairs
+of trousers on one floor do not share their detail.
+
+docs/measurements/lookalikes.md measures misses and false alarms.
 """
 
 from __future__ import annotations
@@ -24,18 +30,13 @@ Flags = npt.NDArray[np.bool_]
 Photos = npt.NDArray[np.uint8]  # (N, S, S, 3), often memory-mapped
 
 ALIKE, WINDOW_ALIKE, DETAIL_ALIKE, COLORS_APART = 0.68, 0.88, 0.35, 0.08
-MOST = 500_000  # photos among which look-alikes are sought: time grows with the square, and these take some twenty minutes
-KEPT, SEEN, FINE, CELLS = (
-    8,
-    16,
-    32,
-    4,
-)  # frequencies; sides of what patterns, detail and colours are taken from
+MOST = 500_000  # photos; the time grows with the square, and these take some twenty minutes
+KEPT, SEEN, FINE, CELLS = 8, 16, 32, 4  # frequencies; sides of the maps for patterns, detail and colours
 ROWS, COLUMNS, AT_ONCE = 512, 4096, 256
-VERSION = 1  # of `patterns`, which data sets keep in a file
+VERSION = 1  # of `patterns`, which data sets cache in a file
 Progress = Callable[[int, int], None]  # (done, total)
 
-# Left, top and side of each window, as shares of the photo's side; the first is the whole.
+# Left, top and side of each window, as shares of the photo's side. The first is the whole photo.
 WINDOWS = [(0.0, 0.0, 1.0)] + [
     (left / 16, top / 16, 1 - most / 16)
     for most in (1, 2)
@@ -49,9 +50,10 @@ MIRROR = np.where(ODD, -1, 1).astype(np.float32)
 
 
 def look_alikes(photos: Photos, progress: Progress = lambda done, total: None) -> Indices:
-    """The group of each photo, (N,): the lowest number among the photos that look like it, or like one of those.
+    """Group photos that look alike, directly or through others: (N,), the lowest number in a photo's group.
 
-    progress(done, total) counts photos. Among more than MOST photos nothing is sought, and each is its own group.
+    progress(done, total) counts photos. With more than MOST photos there is no search, and each is its own
+    group.
     """
     group = list(range(len(photos)))
 
@@ -72,7 +74,7 @@ def look_alikes(photos: Photos, progress: Progress = lambda done, total: None) -
 
 
 def count_groups(group: Indices) -> dict[str, int]:
-    """How many groups of two or more photos that look alike there are, and how many photos are in them."""
+    """The number of groups of two or more photos, and the number of photos in them."""
     sizes = np.unique(group, return_counts=True)[1]
     return {"groups": int((sizes > 1).sum()), "photos": int(sizes[sizes > 1].sum())}
 
@@ -80,9 +82,9 @@ def count_groups(group: Indices) -> dict[str, int]:
 def seen_in(
     photos: Photos, others: Photos, among: Flags | None = None, theirs: Halves | None = None
 ) -> Flags:
-    """Which photos look like one of `others`, of the same or another size: (N,).
+    """Which photos look like one of `others`: (N,).
 
-    among: which of the others count. theirs: the others' `patterns`, where they are known.
+    among: which of the others count (default: all). theirs: the others' `patterns`, if known.
     """
     seen = np.zeros(len(photos), bool)
     mine = patterns(photos)
@@ -94,7 +96,7 @@ def seen_in(
 
 
 def patterns(photos: Photos, progress: Progress = lambda done, total: None) -> Halves:
-    """The coarse pattern of luma in each window: (N, *SHAPE), of length 1, in half precision to save memory."""
+    """The coarse pattern of luma in each window: (N, *SHAPE), of length 1, in half precision."""
     side = photos.shape[1]
     k, place = np.arange(KEPT), np.arange(SEEN)
     cosines = np.cos((2 * place + 1) * k[:, None] * np.pi / (2 * SEEN)) * np.where(k, 1, 0.5**0.5)[:, None]
@@ -113,16 +115,18 @@ def patterns(photos: Photos, progress: Progress = lambda done, total: None) -> H
             pattern = all_spans[:, v : v + KEPT, h : h + KEPT] * weight
             pattern = pattern.reshape(len(part), -1)
             length = np.linalg.norm(pattern, axis=1, keepdims=True)
-            found[start : start + len(part), number] = pattern / np.maximum(
-                length, 1
-            )  # a plain area has none
+            # A uniform area has length 0.
+            found[start : start + len(part), number] = pattern / np.maximum(length, 1)
     return found
 
 
 def _pairs(
     photos: Photos, patterns: Halves, others: Photos, theirs: Halves, rows: slice, after: int | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Pairs (i, j) of a photo in `rows` and one of `others` that look the same. after: both are one list, so j > i."""
+    """Pairs (i, j) of a photo in `rows` and one of `others` that look alike.
+
+    after: if both lists are the same, the first of the rows; then only pairs with j > i count.
+    """
     mine = patterns[rows, 0].astype(np.float32)
     for begin in range(after or 0, len(others), COLUMNS):
         block = theirs[begin : begin + COLUMNS, 0].astype(np.float32)
@@ -144,7 +148,10 @@ def _pairs(
 
 
 def _best_window(a: Halves, b: Halves, mirrored: Flags) -> tuple[Indices, Flags, Floats]:
-    """Of pairs (P, windows, 64): the window that fits the other whole best, whether b is cut by it, and how alike it is."""
+    """For pairs of patterns (P, windows, 64), find the window of one that fits the other's whole best.
+
+    Returns the window's number, whether it cuts b and not a, and the likeness, each (P,).
+    """
     mine, theirs = a.astype(np.float32), b.astype(np.float32)
     sign = np.where(mirrored[:, None], MIRROR, 1)
     fits = np.concatenate(
@@ -167,7 +174,7 @@ def _same_detail(
     window: Indices,
     b_cut: Flags,
 ) -> Flags:
-    """Whether pairs of photos share detail and colours, one of each pair being cut to a window."""
+    """Whether pairs of photos share detail and colours, with one of each pair cut to a window."""
     cut, whole = np.zeros((2, len(a), FINE, FINE), np.float32)
     apart = np.zeros(len(a))
     for p, number in enumerate(window.tolist()):
@@ -181,7 +188,7 @@ def _same_detail(
 
 
 def _shared_detail(a: Floats, b: Floats) -> Floats:
-    """The share of the variance of b's detail that is a's, moved and zoomed a little; (P, 32, 32) each -> (P,)."""
+    """The share of b's detail that a's explains, moved and zoomed a little; a, b (P,32,32) -> (P,)."""
     dx, dy = np.gradient(a, axis=2), np.gradient(a, axis=1)
     place = (np.arange(FINE, dtype=np.float32) - (FINE - 1) / 2) / FINE * 2
     inside = (..., slice(2, -2), slice(2, -2))
@@ -195,14 +202,17 @@ def _shared_detail(a: Floats, b: Floats) -> Floats:
 
 
 def _reduced(plane: Floats, window: int, side: int) -> Floats:
-    """A window of a plane (S, S) as means of side x side equal parts."""
+    """The means of side x side equal parts of a window of a plane (S, S)."""
     left, top, share = WINDOWS[window]
     down, across = (_areas(len(plane), start, share, side) for start in (top, left))
     return (down @ plane @ across.T).astype(np.float32)
 
 
 def _areas(side: int, start: float, share: float, parts: int) -> Floats:
-    """The matrix (parts, side) that takes the means of equal parts of a stretch of a line of `side` pixels."""
+    """The matrix (parts, side) that averages equal parts of a stretch of a line of `side` pixels.
+
+    start, share: where the stretch begins and how long it is, as shares of the line.
+    """
     ends = (start + np.arange(parts + 1) * share / parts) * side
     pixel = np.arange(side)
     covered = np.minimum(ends[1:, None], pixel + 1) - np.maximum(ends[:-1, None], pixel)
@@ -210,19 +220,19 @@ def _areas(side: int, start: float, share: float, parts: int) -> Floats:
 
 
 def _luma(pixels: Photos) -> Floats:
-    """Rec. 601 luma in 0..255."""
+    """Rec. 601 luma, 0 to 255."""
     red, green, blue = (pixels[..., c].astype(np.float32) for c in range(3))
     return red * 0.299 + green * 0.587 + blue * 0.114
 
 
 def _colors(pixels: Photos, window: int) -> Floats:
-    """Blue and red less luma, in 0..1, as means of 4 x 4 cells of a window."""
+    """Blue minus luma and red minus luma, in [-1,1], averaged in 4 x 4 cells of a window: (2, 4, 4)."""
     y = _luma(pixels)
     return np.stack([_reduced(pixels[..., c] - y, window, CELLS) for c in (2, 0)]) / np.float32(255)
 
 
 def _detail(planes: Floats) -> Floats:
-    """Planes (..., 32, 32) less what a Gaussian of 1.5 pixels leaves of them."""
+    """Planes (..., 32, 32) minus their Gaussian blur of 1.5 pixels."""
     return (planes - BLUR @ planes @ BLUR.T).astype(np.float32)
 
 

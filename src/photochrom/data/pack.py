@@ -1,9 +1,10 @@
-"""The packed data set: every photo decoded once, so that training decodes nothing.
+"""The packed data set: photos decoded at import, so that training decodes nothing.
 
-A data set is a folder of two files. `photos.npy` holds the pixels, uint8 (N, S, S, 3), memory-mapped when
-read. `index.json` says of each photo its split, label, origin and checksum, and of each file left out why.
-Photos lie in the order of the source (with a limit: as drawn). They are not shuffled on disk, because
-training draws batches by index anyway, and so one pass over the source writes the whole file.
+A data set is a folder of two files. `photos.npy` holds the pixels, uint8 (N, S, S, 3), and is memory-mapped
+for reading. `index.json` holds the split, label, origin and checksum of each photo, and the reason for each
+file left out. Photos are in the order of the source, or, with a limit, in the order in which they were drawn.
+They are not shuffled on disk, since training draws batches by index. So one pass over the source writes the
+whole file.
 """
 
 from __future__ import annotations
@@ -40,20 +41,20 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SPLITS = ("train", "validation", "test")
-INDEX_FILES = ("index.json", "shards.json")  # what tells a data set from another folder: packed, in shards
-FEATURES = "features-*"  # what encoders saw of the photos, kept beside them by `training.features`
+INDEX_FILES = ("index.json", "shards.json")  # one of them makes a folder a data set: packed, or in shards
+FEATURES = "features-*"  # encoder maps of the photos, cached here by `training.features`
 PATTERNS = f"look-alikes-{lookalikes.VERSION}.npy"  # see `Pack.patterns`
-SCRATCH = ".import"  # how the folder ends in which a data set is built
+SCRATCH = ".import"  # suffix of the folder in which a data set is built
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """An opened data set. The photos of split `test` are for the last report: no choice may look at them."""
+    """An opened data set. The split `test` is for the final report only: no choice may use it."""
 
     folder: Path
     name: str
     size: int  # S, pixels
-    source: str  # name of the folder or archive it was made from
+    source: str  # name of the folder or archive that it was made from
     seed: int
     photos: npt.NDArray[np.uint8]  # (N, S, S, 3), memory-mapped, read-only
     split: npt.NDArray[np.str_]  # (N,) train | validation | test
@@ -62,25 +63,25 @@ class Pack:
     categories: list[str]
     left_out: list[LeftOut]
     checksum: str  # of all photos with their order, split and label
-    group: npt.NDArray[np.int64] | None = None  # (N,) equal for photos that look alike; None: not known
-    place: str = ""  # what finds it again: see `dataset.DataSet`
+    group: npt.NDArray[np.int64] | None = None  # (N,) equal for photos that look alike; None: unknown
+    place: str = ""  # see `dataset.DataSet`
 
     @classmethod
     def open(cls, folder: Path, place: str | None = None) -> Pack:
-        """Open a data set; its pixels stay on disk until they are asked for. place: what found it (default: the folder).
+        """Open a data set without reading its pixels. place: see `dataset.DataSet` (default: the folder).
 
-        Raises PhotochromError when the folder or a file of it is missing, torn, or of another format.
+        Raises PhotochromError if the folder or a file in it is missing, damaged, or of another format.
         """
-        mend = "delete it and import the photos again"
+        remedy = "delete it and import the photos again"
         for name in ("index.json", "photos.npy"):
             if not (folder / name).is_file():
                 raise PhotochromError(
-                    f"{folder} is no data set, it has no {name}: see 'photochrom data import'"
+                    f"{folder} is no data set: it has no {name}; make one with 'photochrom data import'"
                 )
         try:
             index = json.loads((folder / "index.json").read_text())
             if index["format"] != FORMAT:
-                raise PhotochromError(f"{folder} is of format {index['format']}, not {FORMAT}: {mend}")
+                raise PhotochromError(f"{folder} has format {index['format']}, not {FORMAT}: {remedy}")
             columns = index["photos"]
             photos = np.lib.format.open_memmap(folder / "photos.npy", mode="r")
             fields = {key: index[key] for key in ("name", "size", "source", "seed", "categories", "checksum")}
@@ -92,19 +93,19 @@ class Pack:
             pack = cls(folder, photos=photos, split=split, label=label, origin=columns["origin"], **fields)
             whole = _checksum(columns)
         except (ValueError, KeyError, TypeError, OSError, RecursionError, OverflowError) as error:
-            raise PhotochromError(f"{folder} is torn ({error}): {mend}") from error
+            raise PhotochromError(f"{folder} is damaged ({error}): {remedy}") from error
         promised = (len(split), pack.size, pack.size, 3)
         if pack.group is not None and pack.group.shape != split.shape:
-            raise PhotochromError(f"{folder} is torn (its groups do not fit its photos): {mend}")
+            raise PhotochromError(f"{folder} is damaged (its groups do not fit its photos): {remedy}")
         if photos.dtype != np.uint8 or photos.shape != promised:
-            fault = f"photos.npy holds {photos.dtype} {photos.shape} where the index says uint8 {promised}"
-            raise PhotochromError(f"{folder} does not fit together ({fault}): {mend}")
+            fault = f"photos.npy holds {photos.dtype} {photos.shape}, but the index says uint8 {promised}"
+            raise PhotochromError(f"{folder} does not fit together ({fault}): {remedy}")
         if whole != pack.checksum:
-            raise PhotochromError(f"{folder} was changed, its index no longer fits its checksum: {mend}")
+            raise PhotochromError(f"{folder} was changed: its index does not fit its checksum; {remedy}")
         return pack
 
     def indices(self, split: str) -> npt.NDArray[np.int64]:
-        """Where the photos of one split are, in rising order; empty when it has none."""
+        """The indices of the photos of a split, in rising order. Raises UsageError for an unknown split."""
         if split not in SPLITS:
             raise UsageError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}")
         return self._indices[split]
@@ -114,16 +115,16 @@ class Pack:
         return {split: np.flatnonzero(self.split == split).astype(np.int64) for split in SPLITS}
 
     def count(self, split: str) -> int:
-        """How many photos a split has."""
+        """The number of photos in a split."""
         return len(self.indices(split))
 
     def drawn(self, split: str, count: int | None, seed: int) -> Indices:
-        """The indices of `count` photos of a split (None: all), drawn by seed; any first part of them is a fair one."""
+        """The indices of `count` photos of a split (None: all), in an order drawn by seed."""
         return np.random.default_rng(seed).permutation(self.indices(split))[:count]
 
     def photos_of_step(self, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Indices:
         """The indices of a training step's photos, or of a part of them: see `randomness.photos_of_step`."""
-        from photochrom.randomness import photos_of_step  # late, as it brings torch along
+        from photochrom.randomness import photos_of_step  # late, since it imports torch
 
         return photos_of_step(self.indices("train"), seed, step, batch_size)[part]
 
@@ -132,7 +133,7 @@ class Pack:
         return to_rgb(np.asarray(self.photos)[np.asarray(indices)])
 
     def origins(self, indices: npt.ArrayLike) -> list[str]:
-        """Where the photos at B indices come from: paths inside the source."""
+        """The paths, inside the source, of the photos at B indices."""
         return [self.origin[i] for i in np.asarray(indices)]
 
     def to_look_at(self) -> Pack:
@@ -140,12 +141,13 @@ class Pack:
         return self
 
     def patterns(self, progress: lookalikes.Progress = lambda done, total: None) -> npt.NDArray[np.float16]:
-        """By what look-alikes of the photos are found, `lookalikes.patterns`, from a file beside the photos.
+        """The `lookalikes.patterns` of the photos, cached in a file beside them.
 
-        The first call works them out, and writes the file if the folder may be written to. progress(done, total) counts photos.
+        The first call computes them, and writes the file if the folder is writable. progress(done, total)
+        counts photos.
         """
         file = self.folder / PATTERNS
-        with suppress(OSError, ValueError, EOFError):  # not there, or torn
+        with suppress(OSError, ValueError, EOFError):  # missing or damaged
             found = np.load(file, mmap_mode="r", allow_pickle=False)
             if found.dtype == np.float16 and found.shape == (len(self.split), *lookalikes.SHAPE):
                 return np.asarray(found)
@@ -155,7 +157,7 @@ class Pack:
         return made
 
     def summary(self) -> dict[str, Any]:
-        """What there is to know of the data set, as numbers, strings and dicts; `bytes` is its size on disk."""
+        """Facts about the data set, as numbers, strings and dicts; `bytes` is its size on disk."""
         labels = Counter(self.label.tolist())
         return {
             "name": self.name,
@@ -175,7 +177,7 @@ class Pack:
 
 def to_rgb(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
     """Pixels (B, S, S, 3) as contiguous float32 (B, 3, S, S) in [0, 1]."""
-    import torch  # late, so that the command line can show an index without it
+    import torch  # late, so that `photochrom data list` stays fast
 
     batch = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     return batch.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
@@ -183,9 +185,10 @@ def to_rgb(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
 
 @contextmanager
 def new_folder(destination: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A folder to build a data set in, which becomes `destination` if the body ends well; else it leaves no trace.
+    """Give a folder to build a data set in. It becomes `destination`, or leaves no trace if the body fails.
 
-    Raises PhotochromError when something is there already, or on a full disk, or without permission.
+    Raises PhotochromError if `destination` exists, on a full disk, and without permission. overwrite: replace
+    an existing data set, but nothing else.
     """
     destination = destination.absolute()
     _sweep(destination.parent)
@@ -194,7 +197,7 @@ def new_folder(destination: Path, *, overwrite: bool) -> Iterator[Path]:
             raise PhotochromError(f"{destination} exists: choose another name, or use --overwrite")
         empty = destination.is_dir() and not any(destination.iterdir())
         if not empty and not any((destination / file).is_file() for file in INDEX_FILES):
-            raise PhotochromError(f"{destination} is no data set and is not replaced: choose another name")
+            raise PhotochromError(f"{destination} is no data set and stays as it is: choose another name")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with (
@@ -213,27 +216,28 @@ def new_folder(destination: Path, *, overwrite: bool) -> Iterator[Path]:
                     destination.rename(replaced)
                 built.rename(destination)
             finally:
-                if replaced.exists() and not destination.exists():  # stopped between the two
+                if replaced.exists() and not destination.exists():  # stopped between the two renames
                     replaced.rename(destination)
             _sync(destination.parent)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        mend = "the disk is full, free some space or use another" if full else "use another folder"
-        raise PhotochromError(f"cannot write {destination} ({error.strerror or error}): {mend}") from error
+        remedy = "the disk is full; free some space or use another" if full else "use another folder"
+        raise PhotochromError(f"cannot write {destination} ({error.strerror or error}): {remedy}") from error
 
 
 @contextmanager
 def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
     """Build a packed data set in a `new_folder`.
 
-    The body gets the open file, to which it writes the pixels of photo after photo, and the dict that becomes
-    `index.json`, into which it puts `source`, `seed`, `categories`, `left_out` and `photos`: one list each of
-    `split`, `label`, `origin`, `checksum` and `group` (the number of the first photo that looks the same).
+    The body gets an open file and a dict. It writes the pixels of each photo to the file. The dict becomes
+    `index.json`; the body adds `source`, `seed`, `categories`, `left_out` and `photos`, which holds one list
+    each of `split`, `label`, `origin`, `checksum` and `group` (the number of the first photo that looks the
+    same).
     """
     with new_folder(destination, overwrite=overwrite) as folder:
         index: dict[str, Any] = {"format": FORMAT, "name": destination.name, "size": size}
-        index |= {"checksum": "", "counts": {}}  # known at the end, but found at the top of the file
-        # Plain writes: on a full disk they raise an error, where a memory map would kill the process.
+        index |= {"checksum": "", "counts": {}}  # filled in at the end, but placed at the top of the file
+        # On a full disk, plain writes raise an error, but a memory map would kill the process.
         with (folder / "photos.npy").open("w+b") as file:
             _write_header(file, 0, size)
             yield file, index
@@ -245,24 +249,23 @@ def new_pack(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple
 
 
 def _sweep(data_dir: Path) -> None:
-    """Take away what imports that were killed have left, and put back a data set that one had set aside."""
-    for scratch in data_dir.glob(f".*.????????{SCRATCH}"):  # as `tempfile` names them
+    """Delete the leftovers of killed imports, and restore a data set that one was replacing."""
+    for scratch in data_dir.glob(f".*.????????{SCRATCH}"):  # the names that `tempfile` gives
         with suppress(Timeout):
-            with FileLock(scratch / "lock").acquire(timeout=0):  # held: one that still runs
+            with FileLock(scratch / "lock").acquire(timeout=0):  # a running import holds it
                 destination = data_dir / scratch.name[1 : -len(f".????????{SCRATCH}")]
                 if (scratch / "replaced").exists() and not destination.exists():
                     (scratch / "replaced").rename(destination)
-            shutil.rmtree(
-                scratch, ignore_errors=True
-            )  # Windows deletes no open lock; another import may do the same
+            # Windows deletes no open lock, and another import may delete the folder at the same time.
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:
-    """Have a file, or a folder's list of files, on disk before what follows, should the power fail."""
+    """Force a file, or a folder's list of files, to disk, so that it survives a power failure."""
     if path.is_dir():
         sync_folder(path)
         return
-    with path.open("r+b") as file:  # Windows syncs only what can be written
+    with path.open("r+b") as file:  # Windows syncs only writable files
         os.fsync(file.fileno())
 
 
@@ -273,13 +276,16 @@ def _write_header(file: BinaryIO, count: int, size: int) -> None:
 
 
 def _checksum(columns: dict[str, list[Any]]) -> str:
-    # The origin has to be there, but may change: a renamed file is the same photo.
+    # The origin must exist, but does not count: a renamed file is the same photo.
     rows = zip(*(columns[name] for name in ("checksum", "split", "label", "origin")), strict=True)
     return blake2b(repr([row[:3] for row in rows]).encode(), digest_size=8).hexdigest()
 
 
 def contact_sheet(pack: Pack, count: int = 64, split: str | None = None, seed: int = 0) -> Image.Image:
-    """About `count` photos drawn by seed: a block for each split, each photo with its category."""
+    """A picture of about `count` photos drawn by seed, with a block per split and the category of each photo.
+
+    Raises PhotochromError if the split has no photo.
+    """
     tile, across, heading = 96, 8, 22
     blocks = []
     for name in [split] if split else SPLITS:

@@ -1,7 +1,8 @@
-"""TIFF, the format of scanners: which page is the photo, and kinds of samples that Pillow opens but does not interpret.
+"""Reads TIFF, the format of scanners: finds the photo's page, and interprets samples that Pillow does not.
 
-Pillow reads what `_pillow_is_right` lists; all others are read by tifffile and interpreted here, as TIFF 6.0 (Adobe, 1992) says,
-section 8 for PhotometricInterpretation and 18 for ExtraSamples, 19 for SampleFormat.
+Pillow reads the kinds that `_pillow_is_right` lists. tifffile reads the others, and this module interprets
+them. Source: TIFF 6.0 (Adobe, 1992), section 8 for PhotometricInterpretation, 18 for ExtraSamples, 19 for
+SampleFormat.
 """
 
 from __future__ import annotations
@@ -16,34 +17,35 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-PAGE = "photochrom_page"  # key of an image's info: says which of several pages it is
+PAGE = "photochrom_page"  # key in an image's info; a note about which of several pages it is
 SUBFILE, COMPRESSION, PHOTOMETRIC, BITS, PLANAR, SUB_IFDS = 254, 259, 262, 258, 284, 330
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, EXTRA_SAMPLES, SAMPLE_FORMAT = 282, 283, 296, 338, 339
 XMP, ICC_PROFILE = 700, 34675
 SMALLER, MASK = 1, 4  # bits of SUBFILE
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIE_LAB, ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 CAMERA_RAW = (32803, 34892)
-MOST_SAMPLES = 32  # of a pixel: what has more is no photo
-MENDS = ("save it", "pip install")  # what errors of this room suggest
+MOST_SAMPLES = 32  # samples of a pixel; a page with more is no photo
+REMEDIES = ("save it", "pip install")  # the remedies in errors of this module
 RAW = "it is a camera's raw picture: develop it, and save it as TIFF or JPEG"
-UNKNOWN = "a TIFF of a kind that is not known: save it anew as plain TIFF, PNG or JPEG"
+UNKNOWN = "it is a TIFF of an unknown kind: save it again as plain TIFF, PNG or JPEG"
 FULL = 65535
-logging.getLogger("tifffile").addHandler(
-    logging.NullHandler()
-)  # it writes of odd tags; what matters is told by us
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # it logs odd tags; we report what matters
 EIGHT = (np.arange(FULL + 1) / 257).round().astype(np.uint8)
 
 Levels = npt.NDArray[np.uint16]
 
 
 def is_tiff(begin: bytes) -> bool:
-    """Whether a file that begins so is a TIFF."""
+    """Whether a file with this beginning is a TIFF."""
     return begin in BEGINNINGS
 
 
 @contextmanager
 def opened(source: IO[bytes], check_extent: Callable[[tuple[int, int]], None]) -> Iterator[Image.Image]:
-    """The photo in a TIFF: its first page that is neither a smaller copy nor a mask. check_extent raises for too large a size."""
+    """Open the photo in a TIFF: its first page that is neither a smaller copy nor a mask.
+
+    check_extent gets the size (width, height) before decoding, and raises if it is too large.
+    """
     image = _by_pillow(source)
     if image is None:
         yield _by_tifffile(source, check_extent)
@@ -54,7 +56,7 @@ def opened(source: IO[bytes], check_extent: Callable[[tuple[int, int]], None]) -
 
 
 def _by_pillow(source: IO[bytes]) -> Image.Image | None:
-    """The photo, not decoded yet, or None where Pillow would not read it right."""
+    """The photo, not decoded yet, or None if Pillow would not read it correctly."""
     try:
         image = Image.open(source, formats=("TIFF",))
         kinds = []
@@ -77,7 +79,7 @@ def _tags(image: Image.Image) -> Any:
 
 
 def _photo_among(kinds: list[int]) -> tuple[int, str | None]:
-    """Which of several pages, given by their SUBFILE, is the photo, and what a person should know of that."""
+    """The number of the photo's page, by the SUBFILE tags of all pages, and a note if there are others."""
     pages = [number for number, kind in enumerate(kinds) if not kind & (SMALLER | MASK)] or [0]
     if len(pages) == 1:
         return pages[0], None
@@ -85,7 +87,7 @@ def _photo_among(kinds: list[int]) -> tuple[int, str | None]:
 
 
 def _pillow_is_right(tags: Any) -> bool:
-    """Whether Pillow interprets samples of this kind. What it opens as well, it takes for something else."""
+    """Whether Pillow interprets samples of this kind correctly. It opens more kinds, but misreads them."""
     photometric, bits = tags.get(PHOTOMETRIC), tags.get(BITS, (1,))
     forms = set(tags.get(SAMPLE_FORMAT, (1,)))
     if forms == {3}:
@@ -97,7 +99,7 @@ def _pillow_is_right(tags: Any) -> bool:
     if bits == (16,):
         return photometric == BLACK_IS_ZERO
     if max(bits) > 8:
-        multiplied = 1 in tags.get(EXTRA_SAMPLES, ())  # by alpha, which Pillow takes back in 8 bits
+        multiplied = 1 in tags.get(EXTRA_SAMPLES, ())  # by alpha; Pillow divides again with only 8 bits
         return (
             photometric in (RGB, CMYK) and set(bits) == {16} and tags.get(PLANAR, 1) == 1 and not multiplied
         )
@@ -106,7 +108,7 @@ def _pillow_is_right(tags: Any) -> bool:
 
 def _by_tifffile(source: IO[bytes], check_extent: Callable[[tuple[int, int]], None]) -> Image.Image:
     """The photo, decoded, of mode I;16, LA, RGB, RGBA, CMYK or LAB."""
-    import tifffile  # takes a while, and is seldom needed
+    import tifffile  # slow to import, and seldom needed
 
     source.seek(0)
     with tifffile.TiffFile(source) as file:
@@ -130,12 +132,12 @@ def _by_tifffile(source: IO[bytes], check_extent: Callable[[tuple[int, int]], No
         image = _interpreted(samples.reshape(height, width, -1), page)
         if note:
             image.info[PAGE] = note
-        _tell(image, page, source, file.byteorder, file.is_bigtiff)
+        _add_metadata(image, page, source, file.byteorder, file.is_bigtiff)
     return image
 
 
 def _interpreted(samples: npt.NDArray[Any], page: Any) -> Image.Image:
-    """The picture that samples (H,W,S) of a page stand for."""
+    """Turn the samples (H,W,S) of a page into a picture."""
     photometric, extra = page.photometric, [int(kind) for kind in page.extrasamples]
     colours = samples.shape[2] - len(extra)
     if photometric in (CIE_LAB, ICC_LAB) and colours == 3:
@@ -146,7 +148,7 @@ def _interpreted(samples: npt.NDArray[Any], page: Any) -> Image.Image:
     levels = in_sixteen_bits(samples, page.bitspersample)
     alpha = levels[..., colours] if extra and extra[0] in (1, 2) else None
     levels = levels[..., :colours]
-    if alpha is not None and extra[0] == 1:  # colours are multiplied by alpha
+    if alpha is not None and extra[0] == 1:  # the colours are multiplied by alpha
         whole = levels.astype(np.uint32) * FULL // np.maximum(alpha, 1)[..., None]
         levels = whole.clip(max=FULL).astype(np.uint16)
     if photometric == WHITE_IS_ZERO:
@@ -161,7 +163,7 @@ def _interpreted(samples: npt.NDArray[Any], page: Any) -> Image.Image:
 
 
 def _merged(mode: str, levels: Levels, alpha: Levels | None) -> Image.Image:
-    """Levels (H,W,S) of 16 bits as an image; gray without alpha keeps its bits, for its profile."""
+    """Make an image of levels (H,W,S) of 16 bits. Only gray without alpha keeps 16 bits, for its profile."""
     if mode == "L" and alpha is None:
         return Image.fromarray(np.ascontiguousarray(levels[..., 0]))
     bands = [*np.moveaxis(levels, -1, 0), *([] if alpha is None else [alpha])]
@@ -172,7 +174,10 @@ def _merged(mode: str, levels: Levels, alpha: Levels | None) -> Image.Image:
 
 
 def _lab(samples: npt.NDArray[Any], signed: bool) -> Image.Image:
-    """CIE L*a*b* of 8 or 16 bits as Pillow's mode LAB, whose a and b have 128 for 0. Source: TIFF 6.0, section 23."""
+    """Convert CIE L*a*b* of 8 or 16 bits to Pillow's mode LAB, in which 128 is 0 for a and b.
+
+    Source: TIFF 6.0, section 23.
+    """
     if samples.dtype.kind not in "ui" or samples.dtype.itemsize > 2:
         raise ValueError(UNKNOWN)
     wide = samples.dtype.itemsize == 2
@@ -187,11 +192,11 @@ def _lab(samples: npt.NDArray[Any], signed: bool) -> Image.Image:
 
 
 def in_sixteen_bits(samples: npt.NDArray[Any], bits: int) -> Levels:
-    """Samples of any type as levels of 16 bits.
+    """Convert samples of any type to levels of 16 bits.
 
-    Whole numbers fill the range of their type: black is 0, or the lowest number where some are negative. For floats no
-    standard says what is white: it is the first of 1, 255 and 65535 that nothing exceeds. Numbers of 32 bits that nothing
-    above 65535 is among are taken for 16 bits.
+    Integers fill the range of their type: black is 0, or the lowest number if some are negative. For floats,
+    no standard defines white: it is the first of 1, 255 and 65535 that no sample exceeds. Integers of 32 bits
+    count as 16 bits if none is above 65535.
     """
     if samples.dtype.kind == "f":
         return from_floats(samples)
@@ -200,7 +205,7 @@ def in_sixteen_bits(samples: npt.NDArray[Any], bits: int) -> Levels:
     if samples.dtype.kind not in "ui":
         raise ValueError(UNKNOWN)
     if samples.dtype.kind == "i":
-        if samples.min() < 0:  # the sign's bit as the highest: the lowest number becomes 0
+        if samples.min() < 0:  # flipping the sign bit maps the lowest number to 0
             unsigned = samples.view(f"u{samples.dtype.itemsize}")
             samples = unsigned ^ unsigned.dtype.type(1 << (8 * samples.dtype.itemsize - 1))
         else:
@@ -212,26 +217,26 @@ def in_sixteen_bits(samples: npt.NDArray[Any], bits: int) -> Levels:
 
 
 def in_eight_bits(levels: Levels) -> npt.NDArray[np.uint8]:
-    """Levels of 16 bits as the nearest of 256."""
+    """Round levels of 16 bits to the nearest of 256."""
     return EIGHT[levels]
 
 
 def from_floats(samples: npt.NDArray[Any]) -> Levels:
-    """Floats as levels of 16 bits: see `in_sixteen_bits`."""
+    """Convert floats to levels of 16 bits: see `in_sixteen_bits`."""
     values = np.nan_to_num(samples.astype(np.float32, copy=False), posinf=0, neginf=0).clip(min=0)
     white = next((white for white in (1, 255) if values.max() <= white), FULL)
     return (values.clip(max=white) * (FULL / white)).round().astype(np.uint16)
 
 
-def _tell(image: Image.Image, page: Any, source: IO[bytes], byteorder: str, bigtiff: bool) -> None:
-    """Give the image what a page says beside its pixels, where Pillow would have put it."""
+def _add_metadata(image: Image.Image, page: Any, source: IO[bytes], byteorder: str, bigtiff: bool) -> None:
+    """Put the metadata of a page where Pillow would have put them in the image."""
     exif = image.getexif()
     exif.endian, exif.bigtiff = byteorder, bigtiff
     try:
         exif.load_from_fp(source, page.offset)
         x, y, unit = float(exif[X_RESOLUTION]), float(exif[Y_RESOLUTION]), exif.get(RESOLUTION_UNIT, 2)
         image.info["dpi"] = (x, y) if unit == 2 else (x * 2.54, y * 2.54)
-    except Exception:  # broken tags make Pillow raise a dozen types, and the photo is there
+    except Exception:  # Pillow raises a dozen types for broken tags, which are no reason to refuse a photo
         pass
     for key, tag in (("icc_profile", ICC_PROFILE), ("xmp", XMP)):
         if isinstance(content := exif.get(tag), bytes):

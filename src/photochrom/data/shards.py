@@ -1,15 +1,16 @@
 """A data set in shards, for photos that fit neither into memory nor onto this machine's disk.
 
-A data set is a folder, or an address such as `https://...`, of tar files in the layout of WebDataset and an index,
-`shards.json`. Each tar holds the photos of one split in random order, as `000000512.ppm` and so on: PPM is the pixels as
-they are, behind a header of fifteen bytes, and every WebDataset reader knows it. Nothing is lost (chroma is what is learned
-here, and JPEG would change it), nothing is decoded, and as all members are equally long a shard is an array that need not
-even be parsed. Lossless WebP would take 0.6 of the room and a hundred times as long to read. The last member tells
-origins, labels and checksums; other readers pass over it.
+The data set is a folder, or an address such as `https://...`. It holds tar files in the layout of WebDataset,
+and an index, `shards.json`. Each tar holds photos of one split in random order, as `000000512.ppm` and so on.
 
-The index knows of each shard its split, how many photos and bytes it has, and the checksum of its bytes. A shard is read
-whole, checked, and kept while photos of it are due; the next ones are read meanwhile by other threads. The order of
-photos is `shard_order.ShardOrder`.
+PPM holds raw pixels behind a header of fifteen bytes, and every WebDataset reader knows it. It is lossless
+(JPEG would change the chroma that we learn) and needs no decoding. All members have the same length, so a
+shard is an array that needs no parsing. Lossless WebP would take 0.6 of the space and a hundred times as long
+to read. The last member holds origins, labels and checksums; other readers skip it.
+
+The index holds the split, the number of photos, the number of bytes and the checksum of each shard. A shard
+is read whole, checked, and kept in memory while its photos are due; threads read the next ones meanwhile.
+`shard_order.ShardOrder` gives the order of photos.
 """
 
 from __future__ import annotations
@@ -54,23 +55,23 @@ if TYPE_CHECKING:
 FORMAT = 1
 INDEX = "shards.json"
 LEFT_OUT = "left_out.json"
-SHARD_BYTES = 6 * 2**20  # of pixels: 512 photos of 64 pixels, 32 of 256
-COLUMNS = "__photos__/columns"  # the member that WebDataset readers pass over
+SHARD_BYTES = 6 * 2**20  # of pixels: 512 photos of 64 pixels, or 32 of 256
+COLUMNS = "__photos__/columns"  # a member with a name that WebDataset readers skip
 READERS = 4
-SECONDS = 60  # that a server may stay silent
-MOST_INDEX_BYTES = 1 << 28  # of `shards.json`: a table of some million shards
-KEPT = 2 * PLACES + 2  # shards in memory: those that are due, those that come next, and two for validation
+SECONDS = 60  # longest silence of a server
+MOST_INDEX_BYTES = 1 << 28  # of `shards.json`: enough for some million shards
+KEPT = 2 * PLACES + 2  # shards in memory: those that are due, the next ones, and two for validation
 
 
 class Shard(NamedTuple):
-    """What a shard holds."""
+    """The content of a shard."""
 
     pixels: Pixels  # (n, S, S, 3)
     columns: dict[str, list[Any]]  # origin, label, checksum
 
 
 class Writer:
-    """Gathers photos of each split until they fill a shard."""
+    """Collects photos of each split, and writes a shard when they fill it."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.header = folder, ppm_header(size)
@@ -80,14 +81,14 @@ class Writer:
         self.rows: dict[str, list[tuple[str, int, int, str]]] = {split: [] for split in SPLITS}
 
     def add(self, split: str, pixels: Pixels, facts: dict[str, Any]) -> None:
-        """Take a photo (S, S, 3) and its `origin`, `label` and `checksum`; write the shard that it fills, if any."""
+        """Add a photo (S, S, 3) with its `origin`, `label` and `checksum`; write a shard that is full."""
         self.waiting[split].append((pixels, facts))
         self.labels[facts["label"]] += 1
         if len(self.waiting[split]) == self.capacity:
             self.write(split)
 
     def write(self, split: str) -> None:
-        """Write the photos that wait as one shard."""
+        """Write the waiting photos of a split as one shard."""
         photos, self.waiting[split] = self.waiting[split], []
         number, buffer = len(self.rows[split]), BytesIO()
         with TarFile(fileobj=buffer, mode="w", format=USTAR_FORMAT) as tar:
@@ -100,7 +101,7 @@ class Writer:
         self.rows[split].append((split, len(photos), len(data), digest(data)))
 
     def finish(self) -> dict[str, list[Any]]:
-        """Write what still waits; returns the table of shards, in the order of splits and numbers."""
+        """Write the waiting photos of all splits. Returns the table of shards, by split and number."""
         for split in SPLITS:
             if self.waiting[split]:
                 self.write(split)
@@ -111,7 +112,7 @@ class Writer:
 
 
 def _add(tar: TarFile, name: str, content: bytes) -> None:
-    """Add a member without time or owner, so that equal photos make equal files."""
+    """Add a member without time or owner, so that equal photos give equal files."""
     member = TarInfo(name)
     member.size = len(content)
     tar.addfile(member, BytesIO(content))
@@ -121,7 +122,7 @@ def _add(tar: TarFile, name: str, content: bytes) -> None:
 def new_shards(destination: Path, size: int, *, overwrite: bool) -> Iterator[tuple[Writer, dict[str, Any]]]:
     """Build shards in a `new_folder`.
 
-    The body gets the writer, and the dict that becomes `shards.json`, into which it puts `source`, `seed`, `categories`,
+    The body gets the writer, and a dict that becomes `shards.json`; it adds `source`, `seed`, `categories`,
     `left_out` and `look_alikes`. Raises what `new_folder` raises.
     """
     with new_folder(destination, overwrite=overwrite) as folder:
@@ -144,12 +145,13 @@ def new_shards(destination: Path, size: int, *, overwrite: bool) -> Iterator[tup
 
 
 class Shards:
-    """An opened data set; see `photochrom.data.dataset.DataSet`. Photos are numbered in the order of the index."""
+    """An opened data set; see `photochrom.data.dataset.DataSet`. The index gives the order of photos."""
 
     def __init__(self, address: Path | str, index: dict[str, Any], place: str | None = None) -> None:
-        """address: of the folder; index: what its `shards.json` holds; place: what found it (default: the address).
+        """Check an index and prepare to read.
 
-        Raises PhotochromError if the index is torn.
+        address: of the folder. index: the content of its `shards.json`. place: see `DataSet.place` (default:
+        the address). Raises PhotochromError if the index is damaged.
         """
         self.address, self.index = address, index
         self.place = str(address) if place is None else place
@@ -157,7 +159,7 @@ class Shards:
             table = index["shards"]
             self.name, self.size, self.checksum = index["name"], int(index["size"]), index["checksum"]
             self.categories, self.seed = index["categories"], index["seed"]
-            self.photos = np.array(table["photos"], np.int64)  # (K,) in each shard
+            self.photos = np.array(table["photos"], np.int64)  # (K,) number in each shard
             self.split = np.array(table["split"])  # (K,)
             numbers = {split: np.arange(table["split"].count(split)) for split in SPLITS}
             in_order = np.repeat(SPLITS, [len(each) for each in numbers.values()])
@@ -166,14 +168,14 @@ class Shards:
             if index["format"] != FORMAT:
                 raise ValueError(f"format {index['format']}, not {FORMAT}")
             if checksum_of(table) != self.checksum:
-                raise ValueError("it no longer fits its checksum")
+                raise ValueError("it does not fit its checksum")
             if {len(column) for column in table.values()} != {len(in_order)} or not (self.photos > 0).all():
                 raise ValueError("its columns do not fit together")
             if not np.array_equal(self.split, in_order):
                 raise ValueError("its shards are not in order")
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             fault = f"{type(error).__name__}: {error}"
-            raise PhotochromError(f"{place_of(address, INDEX)} is torn ({fault}): get it again") from error
+            raise PhotochromError(f"{place_of(address, INDEX)} is damaged ({fault}): get it again") from error
         self.number = np.concatenate(list(numbers.values()))  # (K,) of each shard in its split
         self.ends = np.cumsum(self.photos)
         self.order: ShardOrder | None = None
@@ -182,47 +184,47 @@ class Shards:
 
     @classmethod
     def open(cls, address: Path | str, place: str | None = None) -> Shards:
-        """Open shards in a folder, or at an address (`https://` or `http://`).
+        """Open shards in a folder, or at an address (`https://` or `http://`). It reads only the index.
 
-        Only the index is read. Raises PhotochromError when it is missing or torn, and for a folder from which a shard is
-        missing or cut short.
+        Raises PhotochromError if the index is missing or damaged, or if a folder lacks a shard or has one
+        that is cut short.
         """
         if isinstance(address, Path):
             address = address.absolute()
             if not (address / INDEX).is_file():
-                mend = "copy it there as well, it was written beside them"
-                raise PhotochromError(f"{address} has shards but no {INDEX}: {mend}")
+                remedy = "copy it there too; it was written beside them"
+                raise PhotochromError(f"{address} has shards but no {INDEX}: {remedy}")
         try:
             index = json.loads(fetch(address, INDEX, MOST_INDEX_BYTES))
         except (ValueError, RecursionError) as error:
-            raise PhotochromError(f"{place_of(address, INDEX)} is torn ({error}): get it again") from error
+            raise PhotochromError(f"{place_of(address, INDEX)} is damaged ({error}): get it again") from error
         if not isinstance(index, dict):
-            raise PhotochromError(f"{place_of(address, INDEX)} is torn (it holds no table): get it again")
+            raise PhotochromError(f"{place_of(address, INDEX)} is damaged (it holds no table): get it again")
         shards = cls(address, index, place)
         if isinstance(address, Path):
             shards.check_files(address)
         return shards
 
     def check_files(self, folder: Path) -> None:
-        """Raise PhotochromError if a shard of this folder is missing, or not as long as the index says."""
+        """Raise PhotochromError if this folder lacks a shard, or has one of the wrong length."""
         for shard, length in enumerate(self.index["shards"]["bytes"]):
             path = folder / self.file(shard)
             if not path.is_file():
                 raise PhotochromError(f"{path} is missing: copy it there again, or import the photos again")
             if (found := path.stat().st_size) != length:
-                raise PhotochromError(torn(path, found, length))
+                raise PhotochromError(wrong_length(path, found, length))
 
     @property
     def folder(self) -> Path | None:
-        """Where the shards are, unless that is not on this machine."""
+        """The folder of the shards, or None if they are not on this machine."""
         return self.address if isinstance(self.address, Path) else None
 
     def file(self, shard: int) -> str:
-        """The name of a shard's file. It is not in the index, so that no index can name a file elsewhere."""
+        """The name of a shard's file. The index does not hold it, so no index can name a file elsewhere."""
         return file_name(str(self.split[shard]), int(self.number[shard]))
 
     def count(self, split: str) -> int:
-        """How many photos a split has."""
+        """The number of photos in a split."""
         return int(self.photos[self.shards_of(split)].sum())
 
     def shards_of(self, split: str) -> Indices:
@@ -232,9 +234,9 @@ class Shards:
         return np.flatnonzero(self.split == split)
 
     def drawn(self, split: str, count: int | None, seed: int) -> Indices:
-        """The indices of `count` photos of a split (None: all), from as few shards as can be.
+        """The indices of `count` photos of a split (None: all), from as few shards as possible.
 
-        Photos lie in the shards in random order, so that any first part of them is a fair one.
+        Photos are in random order inside the shards, so the first N of them are a fair sample.
         """
         shards = np.random.default_rng(seed).permutation(self.shards_of(split))
         if count is not None:
@@ -243,17 +245,14 @@ class Shards:
         return np.concatenate([np.arange(0), *photos])[:count]
 
     def photos_of_step(self, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Indices:
-        """The indices of a training step's photos, or of a part of them; the shards that follow are begun to be read."""
+        """The indices of the photos of a training step, or of a part of them; starts to read what follows."""
         if self.order is None or self.order.seed != seed:
-            self.order = ShardOrder(
-                self.photos[self.shards_of("train")], seed
-            )  # the first shards are those to train on
+            # The shards for training come first, so their photos have the same indices here and there.
+            self.order = ShardOrder(self.photos[self.shards_of("train")], seed)
         turns = range(step * batch_size, (step + 1) * batch_size)[part]
         due = [self.order.photo(turn) for turn in turns]
-        ahead = PLACES * int(self.photos.max()) // 2  # half of a shard is left when the next one is begun
-        following = [
-            self.order.photo(turn + ahead)[0] for turn in turns[-PLACES:]
-        ]  # of every place that has a turn
+        ahead = PLACES * int(self.photos.max()) // 2  # start reading the next shard half a shard early
+        following = [self.order.photo(turn + ahead)[0] for turn in turns[-PLACES:]]  # one turn of each reader
         for shard in dict.fromkeys([shard for shard, _ in due] + following):
             self.begin(shard)
         return np.array([index for _, index in due])
@@ -261,7 +260,8 @@ class Shards:
     def rgb(self, indices: npt.ArrayLike) -> torch.Tensor:
         """The photos at B indices, contiguous float32 (B, 3, S, S) in [0, 1].
 
-        Raises PhotochromError for a shard that is missing, torn, or holds other photos than the index says.
+        Raises PhotochromError for a shard that is missing, damaged, or holds other photos than the index
+        says.
         """
         indices = np.asarray(indices, np.int64)
         pixels = np.empty((len(indices), self.size, self.size, 3), np.uint8)
@@ -271,7 +271,7 @@ class Shards:
         return to_rgb(pixels)
 
     def by_shard(self, indices: Indices) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
-        """The shards in which photos lie, and which of the photos lie in each."""
+        """The shards that hold photos, each with a mask of the photos that it holds."""
         if len(indices) and not (indices.min() >= 0 and indices.max() < self.ends[-1]):
             raise IndexError(f"photos {indices.min()} to {indices.max()} of {self.ends[-1]}")
         shards = self.ends.searchsorted(indices, side="right")
@@ -279,7 +279,7 @@ class Shards:
             yield int(shard), shards == shard
 
     def origins(self, indices: npt.ArrayLike) -> list[str]:
-        """Where the photos at B indices come from: paths inside the source."""
+        """The paths, inside the source, of the photos at B indices."""
         indices = np.asarray(indices, np.int64)
         found = np.empty(len(indices), object)
         for shard, here in self.by_shard(indices):
@@ -289,7 +289,7 @@ class Shards:
         return found.tolist()
 
     def begin(self, shard: int) -> Future[Shard]:
-        """Have a shard read by another thread, unless it is in memory."""
+        """Start reading a shard in another thread, unless it is in memory."""
         if shard not in self.kept:
             self.kept[shard] = self.readers.submit(self.read, shard)
         self.kept.move_to_end(shard)
@@ -298,24 +298,24 @@ class Shards:
         return self.kept[shard]
 
     def read(self, shard: int) -> Shard:
-        """Read a shard; raises PhotochromError when it is missing, torn, or does not fit the index."""
+        """Read a shard. Raises PhotochromError if it is missing, damaged, or does not fit the index."""
         table, file = self.index["shards"], self.file(shard)
         path, data = place_of(self.address, file), fetch(self.address, file, table["bytes"][shard])
         if len(data) != table["bytes"][shard]:
-            raise PhotochromError(torn(path, len(data), table["bytes"][shard]))
+            raise PhotochromError(wrong_length(path, len(data), table["bytes"][shard]))
         if digest(data) != table["checksum"][shard]:
-            raise PhotochromError(f"{path} was changed, it no longer fits its checksum: get it again")
+            raise PhotochromError(f"{path} was changed: it does not fit its checksum; get it again")
         try:
             return unpack(data, int(self.photos[shard]), self.size)
         except (TarError, ValueError, RecursionError) as error:
             promised = f"{self.photos[shard]:,} photos of {self.size}x{self.size} pixels"
-            fault = f"{INDEX} promises {promised}, and that is not what is in it"
+            fault = f"{INDEX} promises {promised}, but it holds something else"
             raise PhotochromError(f"{path} does not fit its index ({fault}): get both again") from error
 
     def summary(self) -> dict[str, Any]:
-        """What there is to know of the data set, as numbers, strings and dicts; `bytes` is the size of its shards."""
-        told = {key: self.index[key] for key in ("name", "source", "size", "seed")}
-        return told | {
+        """Facts about the data set, as numbers, strings and dicts; `bytes` is the size of its shards."""
+        facts = {key: self.index[key] for key in ("name", "source", "size", "seed")}
+        return facts | {
             "photos": int(self.photos.sum()),
             "counts": {split: self.count(split) for split in SPLITS},
             "categories": dict(zip(self.categories, self.index["category_counts"], strict=True)),
@@ -323,7 +323,7 @@ class Shards:
             "look_alikes": self.index.get("look_alikes"),
             "checksum": self.checksum,
             "bytes": sum(self.index["shards"]["bytes"]),
-            "feature_bytes": 0,  # of shards there is too much to keep any
+            "feature_bytes": 0,  # encoder maps of shards would be too large to cache
             "shards": len(self.photos),
         }
 
@@ -344,14 +344,13 @@ class Shards:
 
 
 def unpack(data: bytes, count: int, size: int) -> Shard:
-    """What a tar of `count` photos holds. Its members are all alike, so they are an array, and nothing has to be parsed.
+    """Unpack a tar of `count` photos as one array, without parsing: all its members have the same length.
 
     Raises ValueError or TarError if it holds something else.
     """
     header, length = ppm_header(size), 3 * size * size
-    member = (
-        BLOCK - (len(header) + length) // -BLOCK * BLOCK
-    )  # each begins a new block, after a block that names it
+    # A member is a block with its name, then its content, filled up to whole blocks.
+    member = BLOCK - (len(header) + length) // -BLOCK * BLOCK
     rows = np.frombuffer(data, np.uint8, count * member).reshape(count, member)[:, BLOCK:]
     start = np.frombuffer(header, np.uint8)
     if not (rows[:, : len(start)] == start).all():
@@ -373,22 +372,22 @@ def unpack(data: bytes, count: int, size: int) -> Shard:
 
 
 def ppm_header(size: int) -> bytes:
-    """What stands before the pixels of a square photo in PPM (Netpbm's P6)."""
+    """The header of a square photo in PPM (Netpbm's P6)."""
     return f"P6\n{size} {size}\n255\n".encode()
 
 
 def file_name(split: str, number: int) -> str:
-    """Of a shard, such as `train-000017.tar`."""
+    """The name of a shard's file, such as `train-000017.tar`."""
     return f"{split}-{number:06}.tar"
 
 
 def digest(data: bytes) -> str:
-    """BLAKE2b, 8 bytes in hexadecimal."""
+    """BLAKE2b of bytes, 8 bytes in hexadecimal."""
     return blake2b(data, digest_size=8).hexdigest()
 
 
 def checksum_of(table: dict[str, list[Any]]) -> str:
-    """Of all shards: their photos with order, split and label."""
+    """The checksum of all shards; it covers photos, order, splits and labels."""
     return digest(json.dumps([table[key] for key in ("split", "photos", "bytes", "checksum")]).encode())
 
 
@@ -397,32 +396,32 @@ def place_of(address: Path | str, file: str) -> Path | str:
     return address / file if isinstance(address, Path) else f"{address.rstrip('/')}/{file}"
 
 
-def torn(path: Path | str, found: int, length: int) -> str:
-    """What to say of a shard that was cut short."""
-    return f"{path} is torn, it has {found:,} bytes where {INDEX} says {length:,}: get it again"
+def wrong_length(path: Path | str, found: int, length: int) -> str:
+    """The error for a shard of the wrong length."""
+    return f"{path} is damaged: it has {found:,} bytes, but {INDEX} says {length:,}; get it again"
 
 
 def fetch(address: Path | str, file: str, most: int) -> bytes:
-    """The bytes of a file of `most` bytes or fewer, from a folder or an http(s) address.
+    """Read a file of at most `most` bytes from a folder or an http(s) address.
 
-    Raises PhotochromError if it cannot be read, or is longer: no server can fill the memory.
+    Raises PhotochromError if it cannot be read, or if it is longer, so that no server can fill the memory.
     """
     place = place_of(address, file)
     try:
         with place.open("rb") if isinstance(place, Path) else WEB.open(place, timeout=SECONDS) as stream:
             data = stream.read(most + 1)
-    except (OSError, ValueError, HTTPException) as error:  # the last two: of an address that is none
+    except (OSError, ValueError, HTTPException) as error:  # a wrong address raises the last two
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        if isinstance(error, HTTPError):  # it is the server's answer as well, and holds the connection
+        if isinstance(error, HTTPError):  # it is also the server's answer, and holds the connection
             error.close()
-        raise PhotochromError(f"{place} cannot be read ({reason}): look whether it is there") from error
+        raise PhotochromError(f"{place} cannot be read ({reason}): check that it is there") from error
     if len(data) > most:
         raise PhotochromError(f"{place} is longer than {most:,} bytes: get it again")
     return data
 
 
 def _web() -> OpenerDirector:
-    """Opens http and https, and nothing else, also where a server sends it on: urllib alone would take ftp and files."""
+    """An opener for http and https only, redirects included; urllib's own would also open ftp and files."""
     opener = OpenerDirector()
     for handler in (
         *(ProxyHandler, HTTPHandler, HTTPSHandler, UnknownHandler),

@@ -1,7 +1,7 @@
-"""Where photos come from: a folder of photos, or Tiny ImageNet (its zip, or that zip unpacked).
+"""The sources of photos: a folder, or Tiny ImageNet (its zip, or that zip unpacked).
 
-A source lists its photos without decoding any, and `read_photo` turns one of them into pixels. Nothing is
-extracted to disk, and an archive that could do harm is refused before any of it is used.
+A source lists its photos without decoding them, and `read_photo` turns one of them into pixels. Nothing is
+extracted to disk, and a dangerous archive is refused before any of it is used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_ENTRY_RATIO = 200
 
 
 class LeftOut(NamedTuple):
-    """A file that did not become part of a data set, and why."""
+    """A file that did not become a part of a data set, and why."""
 
     origin: str
     reason: str  # gray | duplicate | broken | too large | too small | not a photo
@@ -45,23 +45,23 @@ class Photo:
 
     origin: str  # path inside the source, with "/"
     category: str | None = None  # key into Source.categories
-    held_out: bool = False  # the source itself keeps it for validation
+    held_out: bool = False  # the source itself holds it out for validation
 
 
 @dataclass(frozen=True)
 class Source:
-    """All photos of one folder or archive, sorted by origin so that the order of files has no say."""
+    """All photos of one folder or archive, sorted by origin, so that the order of files does not matter."""
 
     name: str
     photos: list[Photo]
     categories: dict[str, str]  # key (wnid or folder name) -> name
-    left_out: list[LeftOut]  # files that are visibly not photos
+    left_out: list[LeftOut]  # files that are not photos by their name
     open: Callable[[str], BinaryIO]
 
     def only(self, wanted: Sequence[str]) -> Source:
-        """The part of the source in these categories, each given by key or by name, in any case.
+        """The part of the source in these categories, each given by key or name, in upper or lower case.
 
-        Raises UsageError for a category that the source does not have, with names that come close.
+        Raises UsageError for a category that the source does not have, and suggests similar ones.
         """
         chosen: set[str] = set()
         for word in wanted:
@@ -82,16 +82,16 @@ class Source:
 def open_source(path: Path) -> Iterator[Source]:
     """Open a folder of photos, or Tiny ImageNet as a zip or unpacked.
 
-    Folders are searched through; the first level of sub-folders are the categories; hidden files and folders
-    are passed over. Of Tiny ImageNet the part `test` is not used, as it has no labels.
+    A folder is searched with its sub-folders; those of the first level are the categories. Hidden files and
+    folders are skipped. Tiny ImageNet's part `test` is not used, since it has no labels.
 
-    Raises PhotochromError when there is nothing, nothing readable, or an archive that is not safe to read.
+    Raises PhotochromError if there is nothing, nothing readable, or an archive that is not safe to read.
     """
     name = path.resolve().name
     if path.is_dir():
 
         def open_file(entry: str) -> BinaryIO:
-            if not (path / entry).is_file():  # opening a named pipe would wait for ever
+            if not (path / entry).is_file():  # opening a named pipe would wait forever
                 raise OSError("not a regular file")
             return (path / entry).open("rb")
 
@@ -99,7 +99,7 @@ def open_source(path: Path) -> Iterator[Source]:
         yield _tiny_imagenet(name, names, open_file) or _folder(name, names, open_file)
     elif path.is_file():
         with _open_zip(path) as archive:
-            lock = threading.Lock()  # ZipFile itself counts its readers without one
+            lock = threading.Lock()  # ZipFile counts its readers without a lock
 
             def open_entry(entry: str) -> BinaryIO:
                 with lock:
@@ -130,14 +130,14 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, OSError) as error:
-        mend = "if it is an archive it may be cut short, so get it again; else name a folder of photos"
-        raise PhotochromError(f"{path} cannot be read as a zip ({error}): {mend}") from error
+        remedy = "if it is an archive, it may be cut short, so get it again; if not, name a folder of photos"
+        raise PhotochromError(f"{path} cannot be read as a zip ({error}): {remedy}") from error
     with archive:
         seen: set[str] = set()
         for info in archive.infolist():
             if fault := _danger(info) or ("is there twice" if info.filename in seen else None):
                 entry = f"its entry {info.orig_filename!r} {fault}"
-                raise PhotochromError(f"{path} is refused, as {entry}: get the archive from its maker")
+                raise PhotochromError(f"{path} is not safe: {entry}; get the archive from its maker")
             seen.add(info.filename)
         yield archive
 
@@ -173,10 +173,11 @@ def _folder(source: str, names: list[str], open_: Callable[[str], BinaryIO]) -> 
 
 
 def _tiny_imagenet(source: str, names: list[str], open_: Callable[[str], BinaryIO]) -> Source | None:
-    """The source in the layout of Stanford CS231n's tiny-imagenet-200.zip, or None when it has no wnids.txt.
+    """A source in the layout of Stanford CS231n's tiny-imagenet-200.zip, or None if it has no wnids.txt.
 
-    wnids.txt, words.txt, train/WNID/images/*.JPEG, val/images/*.JPEG and val/val_annotations.txt, all of it
-    in one folder or at the top.
+    The layout is wnids.txt, words.txt, train/WNID/images/*.JPEG, val/images/*.JPEG and
+    val/val_annotations.txt, at the top or in one folder. Raises PhotochromError if a part of it is missing or
+    broken.
     """
     root = next((n.removesuffix("wnids.txt") for n in names if re.fullmatch("([^/]+/)?wnids.txt", n)), None)
     if root is None:
@@ -203,7 +204,7 @@ def _tiny_imagenet(source: str, names: list[str], open_: Callable[[str], BinaryI
     if unknown := {*train.values(), *labels.values()} - set(categories):
         raise PhotochromError(f"{source} has photos of {min(unknown)}, which its wnids.txt does not list")
     photos = [Photo(name, train[name]) for name in sorted(train)]
-    # A photo that only the annotations know will be found broken; one that they do not know has no label.
+    # A photo that exists only in the annotations will count as broken; one that they lack has no label.
     held_out = {name for name in files if name.startswith("val/images/")} | set(labels)
     photos += [Photo(name, labels.get(name), held_out=True) for name in sorted(held_out)]
     return Source(source, photos, categories, [], lambda name: open_(root + name))
@@ -212,14 +213,14 @@ def _tiny_imagenet(source: str, names: list[str], open_: Callable[[str], BinaryI
 def read_photo(source: Source, photo: Photo, size: int) -> tuple[Pixels, str] | LeftOut:
     """Read one photo as pixels (size, size, 3) uint8 with their checksum, or say why it is left out.
 
-    The shorter side is resized to `size` and the centre square kept. One channel, or three that are less than
-    8 levels apart everywhere in the result, is gray.
+    The shorter side becomes `size`, and the centre square is kept. A photo is gray if it has one channel, or
+    three that differ by less than 8 levels at every pixel of the result.
     """
     try:
         with source.open(photo.origin) as stream, reading.undecoded(stream, reading.MAX_PIXELS) as image:
             if min(image.size) < size / 2:
                 return LeftOut(photo.origin, "too small", f"{image.width}x{image.height}")
-            image.draft(None, (2 * size, 2 * size))  # libjpeg can decode at 1/8 the side: far faster
+            image.draft(None, (2 * size, 2 * size))  # lets libjpeg decode at down to 1/8 size: much faster
             seen = reading.on_white(reading.develop(image).image)
             if seen.mode == "L":
                 return LeftOut(photo.origin, "gray")
@@ -227,12 +228,12 @@ def read_photo(source: Source, photo: Photo, size: int) -> tuple[Pixels, str] | 
                 seen = ImageOps.fit(seen, (size, size), Image.Resampling.LANCZOS)
     except Image.DecompressionBombError as error:
         return LeftOut(photo.origin, "too large", str(error))
-    except Exception as error:  # broken bytes make decoders raise a dozen types
+    except Exception as error:  # decoders raise a dozen types for broken files
         return LeftOut(photo.origin, "broken", reading.reason_of(error))
     pixels = np.asarray(seen)
     return LeftOut(photo.origin, "gray") if is_gray(pixels) else (pixels, checksum(pixels))
 
 
 def checksum(pixels: Pixels) -> str:
-    """BLAKE2b of the pixels, 8 bytes in hexadecimal: the same only for photos equal in every pixel."""
+    """BLAKE2b of the pixels, 8 bytes in hexadecimal: equal only for photos that are equal in every pixel."""
     return hashlib.blake2b(pixels.tobytes(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Stratified drawing: any number of items is a fair share of every group, and only hashes of the items decide."""
+"""Stratified drawing: the first N items are a fair share of every group. Hashes decide the order."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from hashlib import blake2b
 
 
 def stratified(groups: Sequence[str], keys: Sequence[str], salt: str) -> list[int]:
-    """The order in which to draw items so that any number of them is a fair share of every group.
+    """The order in which to draw items so that the first N are a fair share of every group, for any N.
 
-    Systematic sampling with a random start for each group: small groups get their share on average. All
-    chance comes from hashes of (salt, key) and (salt, group), so that the order of the items has no say.
+    It is systematic sampling with a random start in each group: small groups get their share on average. All
+    chance comes from hashes of (salt, key) and (salt, group), so the order of the items does not matter.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for i, group in enumerate(groups):
@@ -26,5 +26,6 @@ def stratified(groups: Sequence[str], keys: Sequence[str], salt: str) -> list[in
 
 
 def chance_of(salt: str, key: str) -> float:
+    """A number in [0,1) from a hash of (salt, key)."""
     digest = blake2b(f"{salt}/{key}".encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest) / 2**64

@@ -1,1 +1,1 @@
-"""The model itself: colour, network, noise, samplers, and the encoder that sees the gray photo."""
+"""The model: colour space, network, noise schedule, samplers, and the encoder that sees the gray photo."""

@@ -1,7 +1,7 @@
-"""Between RGB and what the network sees: luma `y` and chroma `c`.
+"""Converts between RGB and the network's luma `y` and chroma `c`.
 
-Source: ITU-R BT.601-7, section 2.5.1, as used by JPEG (ITU-T T.871) and by Pillow's mode "L". Everything here is
-linear in gamma-encoded RGB, which is what makes the gamut's edge a closed form and luma exact.
+Source: ITU-R BT.601-7, section 2.5.1, as used by JPEG (ITU-T T.871) and by Pillow's mode "L". Everything is
+linear in gamma-encoded RGB. So luma stays exact, and the gamut's edge has a closed form.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 CB_RANGE = 2 * (1 - LUMA_WEIGHTS[2])  # B - Y spans [-0.886, 0.886], Cb = (B - Y) / 1.772 spans [-0.5, 0.5]
 CR_RANGE = 2 * (1 - LUMA_WEIGHTS[0])
 CHROMA_UNIT = 0.144
-"""What (Cb, Cr) are divided by: twice their root mean square (0.072) over 3,000 photos of Tiny ImageNet."""
+"""The divisor of (Cb, Cr): twice their root mean square (0.072) over 3,000 photos of Tiny ImageNet."""
 LARGEST_CHROMA = 0.5 / CHROMA_UNIT
 
 
@@ -27,15 +27,16 @@ def luma(rgb: Tensor) -> Tensor:
 
 
 def in_levels(Y: Tensor) -> Tensor:
-    """Luma Y in [0,1] at the 256 levels that a gray photo holds, in [-1,1]."""
+    """Round luma Y in [0,1] to the 256 levels of a gray photo, in [-1,1]."""
     return (Y * 255).round() / 127.5 - 1
 
 
 def from_rgb(rgb: Tensor, scale: int = 1) -> tuple[Tensor, Tensor]:
-    """Split RGB into what is given and what is to be predicted.
+    """Split RGB into luma, which is given, and chroma, which the network predicts.
 
     rgb: (B,3,H,W) in [0,1]; H and W divisible by `scale`. Returns luma y (B,1,H,W) in [-1,1] and chroma c
-    (B,2,H/scale,W/scale), (Cb,Cr) / CHROMA_UNIT averaged over scale x scale pixels, about 0.5 in spread.
+    (B,2,H/scale,W/scale): (Cb,Cr) / CHROMA_UNIT averaged over scale x scale pixels, with a spread of about
+    0.5.
     """
     y = luma(rgb)
     c = torch.cat([(rgb[:, 2:] - y) / CB_RANGE, (rgb[:, :1] - y) / CR_RANGE], dim=1) / CHROMA_UNIT
@@ -45,10 +46,10 @@ def from_rgb(rgb: Tensor, scale: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def to_rgb(y: Tensor, c: Tensor) -> Tensor:
-    """RGB of luma y (B,1,H,W) in [-1,1] and chroma c (B,2,h,w), enlarged to H x W: (B,3,H,W).
+    """RGB (B,3,H,W) of luma y (B,1,H,W) in [-1,1] and chroma c (B,2,h,w), which is enlarged to H x W.
 
-    Linear and not clamped, so that it has a gradient at black and white as well: this is what losses compare.
-    What a person sees goes through `into_gamut` afterwards.
+    The result is not clamped, so that it has a gradient at black and white too; losses compare it. For
+    display, apply `into_gamut` to it.
     """
     if c.shape[-2:] != y.shape[-2:]:
         c = F.interpolate(c, size=y.shape[-2:], mode="bilinear", align_corners=False)
@@ -61,18 +62,18 @@ def to_rgb(y: Tensor, c: Tensor) -> Tensor:
 
 
 def into_gamut(rgb: Tensor, y: Tensor) -> Tensor:
-    """Compress colours towards the gray of the same luma until they are legal, per pixel, in closed form.
+    """Move each pixel towards the gray of its luma until it is legal, in closed form.
 
-    rgb: (B,3,H,W) of any range whose luma is y, (B,1,H,W) in [-1,1]. Returns (B,3,H,W) in [0,1] with the same
-    luma: with d = rgb - Y the result is Y + k d, where k <= 1 is the largest factor for which every channel
-    stays in [0,1]: k = min over channels of (1-Y)/d if d > 0, Y/(-d) if d < 0. At black and at white k = 0.
+    rgb: (B,3,H,W) of any range, with luma y (B,1,H,W) in [-1,1]. Returns (B,3,H,W) in [0,1] with the same
+    luma Y (in [0,1]): Y + k d, with d = rgb - Y and the largest k <= 1 that keeps every channel
+    in [0,1]. So k = min over channels of (1-Y)/d if d > 0, Y/(-d) if d < 0. At black and at white, k = 0.
     """
     Y = ((y + 1) / 2).clamp(0, 1)
     d = rgb - Y
     room = torch.where(d > 0, 1 - Y, Y)
-    # Dividing by at least `room` gives exactly 1 for legal channels, and never 0/0 (with its NaN gradient).
+    # Dividing by at least `room` gives exactly 1 for legal channels, and avoids 0/0 with its NaN gradient.
     k = (room / torch.maximum(d.abs(), room).clamp_min(1e-12)).amin(dim=1, keepdim=True)
-    return (Y + k * d).clamp(0, 1)  # the clamp takes off rounding errors only
+    return (Y + k * d).clamp(0, 1)  # removes only rounding errors
 
 
 def luma_tensor(photo: Image.Image) -> Tensor:
@@ -88,7 +89,7 @@ def rgb_tensor(photo: Image.Image) -> Tensor:
 def to_images(y: Tensor, c: Tensor) -> list[Image.Image]:
     """Pillow RGB images of luma y (B,1,H,W) in [-1,1] and chroma c (B,2,h,w), compressed into the gamut.
 
-    Pillow's `convert("L")` of the result equals y's level within one at every pixel.
+    Pillow's `convert("L")` of the result gives y's level, within one, at every pixel.
     """
     rgb = into_gamut(to_rgb(y, c), y)
     pixels = (rgb * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()  # (B, H, W, 3)

@@ -1,6 +1,6 @@
-"""The noise: its schedule, adding it to chroma, reading x0 from a prediction, and drawing chroma by a sampler.
+"""The diffusion process: noise schedules, adding noise to chroma, predicting x0, and drawing chroma.
 
-Notation of Ho et al. 2020 (DDPM): xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps, t in 0..T-1.
+Notation of Ho et al. 2020 (DDPM): xt = sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) eps, with t in 0..T-1.
 """
 
 from __future__ import annotations
@@ -21,27 +21,33 @@ from photochrom.errors import UsageError
 
 
 def linear_betas(timesteps: int) -> Tensor:
-    """beta from 1e-4 to 0.02 over 1000 steps, the same total noise over others. Source: Ho et al. 2020, section 4."""
+    """Betas (T,) from 1e-4 to 0.02 for T = 1000, scaled to the same total noise for other T.
+
+    Source: Ho et al. 2020, section 4.
+    """
     scale = 1000 / timesteps
     return torch.linspace(1e-4 * scale, 0.02 * scale, timesteps, dtype=torch.float64).clamp(max=0.999)
 
 
 def cosine_betas(timesteps: int) -> Tensor:
-    """alpha_bar = cos^2(pi/2 (t/T + 0.008) / 1.008), beta at most 0.999. Source: Nichol & Dhariwal 2021, equation 17."""
+    """Betas (T,) of alpha_bar = cos^2(pi/2 (t/T + 0.008) / 1.008), at most 0.999.
+
+    Source: Nichol & Dhariwal 2021, equation 17.
+    """
     u = torch.linspace(0, 1, timesteps + 1, dtype=torch.float64)
     f = torch.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
     return (1 - f[1:] / f[:-1]).clamp(max=0.999)
 
 
 def with_zero_terminal_snr(betas: Tensor) -> Tensor:
-    """Shift and scale sqrt(alpha_bar) so that the last step is pure noise. Source: Lin et al. 2024, algorithm 1."""
+    """Rescale sqrt(alpha_bar) so that the last step is pure noise. Source: Lin et al. 2024, algorithm 1."""
     root = (1 - betas).cumprod(0).sqrt()
     alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
     return 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])
 
 
 class Diffusion:
-    """A schedule and the formulas that belong to it; holds no weights and no state."""
+    """A noise schedule and its formulas, without weights or state."""
 
     def __init__(self, config: DiffusionConfig) -> None:
         self.config = config
@@ -51,9 +57,9 @@ class Diffusion:
         self._tables: dict[torch.device, Tensor] = {}
 
     def _table(self, device: torch.device) -> Tensor:
-        """alpha_bar, sqrt(alpha_bar) and sqrt(1 - alpha_bar), (3,T) float32, once on each device.
+        """alpha_bar, sqrt(alpha_bar) and sqrt(1 - alpha_bar), (3,T) float32, cached per device.
 
-        So no step has to wait for a GPU to tell its time steps.
+        With a table on the GPU, no step waits for the GPU to send its time steps to the CPU.
         """
         if device not in self._tables:
             rows = (self.alpha_bar, self.alpha_bar.sqrt(), (1 - self.alpha_bar).sqrt())
@@ -75,9 +81,9 @@ class Diffusion:
         return signal * x0 + noise * eps
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network should say: eps, or v = sqrt(alpha_bar) eps - sqrt(1-alpha_bar) x0.
+        """The target of the network (B,2,h,w): eps, or v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0.
 
-        Source for v: Salimans & Ho 2022, section 4 and appendix D.
+        Source of v: Salimans & Ho 2022, section 4 and appendix D.
         """
         if self.config.prediction == "epsilon":
             return eps
@@ -85,9 +91,10 @@ class Diffusion:
         return signal * eps - noise * x0
 
     def predict_x0(self, xt: Tensor, output: Tensor, t: Tensor) -> Tensor:
-        """The clean chroma that the network's output at step t stands for, (B,2,h,w).
+        """The clean chroma x0 (B,2,h,w) that the network's output at step t implies.
 
-        v: x0 = sqrt(alpha_bar) xt - sqrt(1-alpha_bar) v; eps: x0 = (xt - sqrt(1-alpha_bar) eps) / sqrt(alpha_bar).
+        For v: x0 = sqrt(alpha_bar) xt - sqrt(1 - alpha_bar) v. For eps: x0 = (xt - sqrt(1 - alpha_bar) eps) /
+        sqrt(alpha_bar).
         """
         signal, noise = self._roots(t)
         if self.config.prediction == "epsilon":
@@ -96,33 +103,34 @@ class Diffusion:
 
 
 def noise_like(y: Tensor, scale: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """One draw of x_T per photo: (B,2,H/scale,W/scale), each from its own generator, on y's device.
+    """Draw x_T (B,2,H/scale,W/scale) on y's device, with one generator per photo.
 
-    A photo's noise depends on its own generator only, not on the photos that share its batch.
+    So a photo's noise does not depend on the other photos of its batch.
     """
     shape = (CHROMA_CHANNELS, y.shape[-2] // scale, y.shape[-1] // scale)
     return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(y.device)
 
 
 class KnownChroma(NamedTuple):
-    """Chroma that is known at some places: c (1,2,h,w), and weight (1,1,h,w) from 0 (free) to 1 (held).
+    """Chroma that is known at some pixels: c (1,2,h,w), and weight (1,1,h,w) from 0 (free) to 1 (held).
 
-    Every step replaces the network's x0 there, so that xt at these places is the known chroma with noise; the network sees it
-    and fits the rest to it. RePaint (Lugmayr et al. 2022, equation 8) replaces with fresh noise; the sampler's own noise works
-    for samplers without any, and leaves colours far away as they are. RePaint's jumps back in time spread a hint farther, but
-    change the whole photo, at ten times the cost.
+    Every step replaces the network's x0 there, so that xt contains the known chroma with noise; the network
+    sees it and fits the rest to it. RePaint (Lugmayr et al. 2022, equation 8) adds fresh noise to the known
+    part. Keeping the sampler's own noise also works for deterministic samplers, and does not change colours
+    far away. RePaint's jumps back in time would spread a hint farther, but change the whole photo, at ten
+    times the cost.
     """
 
     c: Tensor
     weight: Tensor
 
     def over(self, x0: Tensor) -> Tensor:
-        """x0 (B,2,h,w) with what is known laid over it."""
+        """Blend the known chroma over x0 (B,2,h,w)."""
         return torch.lerp(x0, self.c.to(x0.device), self.weight.to(x0.device))
 
 
 class Network(Protocol):
-    """What predicts v or eps of the chroma; see `UNet.forward`. Another engine may run it."""
+    """A network that predicts v or eps, such as `UNet` (see its `forward`) or its ONNX version."""
 
     config: ModelConfig
 
@@ -138,10 +146,11 @@ def guided_x0(
     features: Sequence[Tensor] = (),
     guidance: float = 1.0,
 ) -> Tensor:
-    """The clean chroma that a `Network` expects, led away from what it expects without the encoder, (B,2,h,w).
+    """Predict clean chroma x0 (B,2,h,w) with classifier-free guidance on the encoder.
 
-    Classifier-free guidance: blind + guidance (seeing - blind). Source: Ho & Salimans 2022, equation 6, with
-    guidance = 1 + w; 1 is what the network expects.
+    x0 = blind + guidance (seeing - blind), where `blind` is the prediction without the encoder's features. 1
+    is plain prediction, without a second evaluation. Source: Ho & Salimans 2022, equation 6, with guidance =
+    1 + w.
     """
     x0 = diffusion.predict_x0(xt, network(xt, t, y, features).float(), t)
     if guidance != 1:
@@ -167,16 +176,16 @@ def sample(
 ) -> Tensor:
     """Draw chroma (B,2,H/s,W/s) for luma y (B,1,H,W) in [-1,1].
 
-    generators: one CPU generator per photo; nothing global is touched. callback(step, x0),
-    if given, is called after each of `steps` steps with the chroma predicted so far; what it raises ends the sampling.
-    temperature: what x_T is multiplied by; not for "ddpm", which draws more noise in every step. held: see
-    `KnownChroma`. features: what the network's encoder sees in y, if it has one. guidance: see `guided_x0`; two evaluations a step
-    where it is not 1. Raises UsageError for more steps than the schedule has.
+    s is the network's chroma scale. generators: one CPU generator per photo. callback(step, x0) is called
+    after each of the `steps` steps, with the predicted chroma; an exception in it ends the sampling.
+    temperature: factor on x_T; not for "ddpm", which draws more noise in every step. held: see `KnownChroma`.
+    features: the encoder's maps of y, if the network has an encoder. guidance: see `guided_x0`; any value but
+    1 takes two evaluations per step. Raises UsageError for more steps than the schedule has.
     """
     timesteps = diffusion.config.timesteps
     if not 1 <= steps <= timesteps:
         raise UsageError(
-            f"{steps} sampling steps: this model was trained with {timesteps}, take 1 to {timesteps}"
+            f"{steps} sampling steps: this model was trained with {timesteps}; take 1 to {timesteps}"
         )
     numbers = count()
 

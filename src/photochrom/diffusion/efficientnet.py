@@ -1,8 +1,8 @@
-"""EfficientNet-Lite0, which has learnt to name things, as an encoder: maps 8, 16 and 32 times smaller than the photo.
+"""EfficientNet-Lite0 as an encoder, with maps 8, 16 and 32 times smaller than the photo.
 
-Source: Tan & Le 2019 (EfficientNet), Sandler et al. 2018 (inverted residuals), and the Lite variants of the TensorFlow
-authors: no squeeze-and-excitation, ReLU6 for swish. Batch normalisation is folded into the convolutions, so a training
-that lets the encoder learn along keeps the batch statistics as they are.
+Source: Tan & Le 2019 (EfficientNet), Sandler et al. 2018 (inverted residuals), and the Lite variants of the
+TensorFlow authors: no squeeze-and-excitation, ReLU6 for swish. Batch normalisation is folded into the
+convolutions, so training the encoder does not change the batch statistics.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ STAGES = (  # expansion, kernel, stride, channels, repeats: Tan & Le 2019, table
 )
 STEM = 32
 TAPPED = {2: "stride8", 4: "stride16", 6: "stride32"}
-"""The last stage of each size, and what its map is called."""
+"""The last stage of each size, and the name of its map."""
 
 
 class Convolution(nn.Conv2d):
-    """A convolution that pads as TensorFlow's SAME does where height and width are even: with stride 2, more below and right."""
+    """A convolution with TensorFlow's SAME padding, for even sizes: stride 2 pads more below and right."""
 
     def __init__(
         self, channels_in: int, channels: int, kernel: int, stride: int = 1, groups: int = 1
@@ -51,14 +51,17 @@ class Convolution(nn.Conv2d):
         if self.stride[0] == 2:
             x = F.pad(x, (*self.before, *self.before))
         if self.groups > 1 and x.dtype == torch.bfloat16 and x.is_cpu and self.weight.requires_grad:
-            # Torch's bfloat16 gradient of a depthwise convolution takes four times as long as float32's.
+            # For a depthwise convolution, torch's bfloat16 gradient takes four times as long as float32's.
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float()).to(x.dtype)
         return super().forward(x)
 
 
 class InvertedResidual(nn.Module):
-    """Widen, look around within each channel, narrow; plus the input where the shape stays. Source: Sandler et al. 2018, figure 3."""
+    """Expand, convolve each channel, project; add the input if the shape stays.
+
+    Source: Sandler et al. 2018, figure 3.
+    """
 
     def __init__(self, channels_in: int, channels: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """All of EfficientNet-Lite0 but its head: luma -> maps of 40, 112 and 320 channels."""
+    """EfficientNet-Lite0 without its head; gives maps of 40, 112 and 320 channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +97,7 @@ class EfficientNetLite0(nn.Module):
 
     @classmethod
     def load(cls) -> Self:
-        """The weights that come with the package, frozen. Raises PhotochromError if they are missing or damaged."""
+        """Load the weights of the package, frozen. Raises PhotochromError if they are missing or damaged."""
         try:
             content = WEIGHTS.read_bytes()
             if hashlib.sha256(content).hexdigest() != SHA256:
@@ -104,16 +107,16 @@ class EfficientNetLite0(nn.Module):
             tensors = {key: value.float() for key, value in safetensors.torch.load(content).items()}
         except (OSError, SafetensorError) as error:
             raise PhotochromError(f"EfficientNet weights {WEIGHTS} cannot be read: {error}") from None
-        with torch.device("meta"):  # to draw random weights first would take longer than to load these
+        with torch.device("meta"):  # drawing random weights would take longer than loading these
             network = cls()
         check_tensors(network, tensors, WEIGHTS)
         network.load_state_dict(tensors, assign=True)
         return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, rgb: Tensor, last: str = "stride32") -> dict[str, Tensor]:
-        """rgb (B,3,H,W) in [0,1] -> the maps of `TAPPED` up to `last`, (B,C,H/stride,W/stride).
+        """rgb (B,3,H,W) in [0,1] -> {name: map (B,C,H/stride,W/stride)}, the maps of `TAPPED` up to `last`.
 
-        H and W: multiples of the last map's stride.
+        H and W must be multiples of the last map's stride.
         """
         x = (rgb * 255 - 127) / 128
         x = F.relu6(self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last)))

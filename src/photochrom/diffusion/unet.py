@@ -1,7 +1,8 @@
 """The network: a U-Net that sees luma and noisy chroma, and predicts v or eps of the chroma.
 
-After Ho et al. 2020 (appendix B) and Dhariwal & Nichol 2021 (scale and shift by time), slimmed for processors: chroma is
-smaller than luma by `chroma_scale`, so luma enters as `scale * scale` channels and everything runs at chroma's size.
+It follows Ho et al. 2020 (appendix B) and Dhariwal & Nichol 2021 (scale and shift by time), with less work
+for a CPU: chroma is `chroma_scale` times smaller than luma, luma enters as `chroma_scale**2` channels, and
+everything runs at chroma's size.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from photochrom.diffusion.encoder import Encoder
 from photochrom.model_folder import check_tensors
 
 CHROMA_CHANNELS = 2
-SMALL_MAP = 256  # places
+SMALL_MAP = 256  # pixels
 
 
 def time_features(t: Tensor, length: int) -> Tensor:
-    """Sines and cosines of the time step: (B,) in [0, T) -> (B, length). Source: Vaswani et al. 2017, section 3.5."""
+    """Sines and cosines of steps (B,) in [0, T) -> (B, length). Source: Vaswani et al. 2017, section 3.5."""
     frequencies = torch.exp(-math.log(10_000) * torch.arange(length // 2, device=t.device) / (length // 2))
     angles = t[:, None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class GroupNorm(nn.GroupNorm):
-    """norm(x) * (1 + scale) + shift in groups of at least 8 channels, at most 32 groups. Source: Wu & He 2018.
+    """norm(x) * (1 + scale) + shift, with at most 32 groups of at least 8 channels. Source: Wu & He 2018.
 
-    scale, shift: (B,C), or (1,C) for all photos.
+    scale, shift: (B,C), or (1,C) for all photos, or None.
     """
 
     def __init__(self, channels: int) -> None:
@@ -43,21 +44,21 @@ class GroupNorm(nn.GroupNorm):
         weight, bias = self.weight, self.bias
         if scale is None or shift is None:
             return self._normalized(x, weight, bias)
-        if len(scale) == 1:  # one step for all photos, as in sampling: spares a pass over x
+        if len(scale) == 1:  # one step for all photos, as in sampling; this saves a pass over x
             return self._normalized(x, weight * (1 + scale[0]), torch.addcmul(shift[0], bias, 1 + scale[0]))
         normalized = self._normalized(x, weight, bias)
         scale, shift = (each[:, :, None, None].to(normalized.dtype) for each in (scale, shift))
         return torch.addcmul(shift, normalized, 1 + scale)
 
     def _normalized(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        # Torch's bfloat16 kernel for maps smaller than this takes five times as long as going through float32.
+        # On smaller maps, torch's bfloat16 kernel takes five times as long as the way through float32.
         if x.dtype == torch.bfloat16 and x.is_cpu and x.shape[2] * x.shape[3] < 1024:
             return F.group_norm(x.float(), self.num_groups, weight, bias, self.eps).to(x.dtype)
         return F.group_norm(x, self.num_groups, weight, bias, self.eps)
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(dropout(silu(norm(conv(silu(norm(x)))) * (1 + scale) + shift))), scale and shift from the time."""
+    """x + conv(dropout(silu(norm(conv(silu(norm(x)))) * (1 + scale) + shift))); time gives scale, shift."""
 
     def __init__(self, channels_in: int, channels: int, time_length: int, dropout: float) -> None:
         super().__init__()
@@ -78,9 +79,9 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all places of a (small) map. Source: Vaswani et al. 2017, section 3.2.
+    """Self-attention over all pixels of a small map. Source: Vaswani et al. 2017, section 3.2.
 
-    Heads of 64 channels; one head where 64 does not divide them.
+    Each head has 64 channels. If 64 does not divide the channels, there is one head.
     """
 
     def __init__(self, channels: int) -> None:
@@ -96,7 +97,7 @@ class Attention(nn.Module):
         B, C, H, W = x.shape
         qkv = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(B, H * W, 3, self.heads, C // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, H*W, C/heads), without a copy
-        # Over a small map, torch's bfloat16 kernel takes twice as long as the formula on a processor.
+        # On a CPU, torch's bfloat16 kernel takes twice as long as the formula for a small map.
         if q.dtype == torch.bfloat16 and x.is_cpu and H * W <= SMALL_MAP:
             h = ((q * (C // self.heads) ** -0.5) @ k.transpose(-1, -2)).softmax(dim=-1) @ v
         else:
@@ -126,10 +127,10 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """v or eps of the chroma, from noisy chroma, time step and luma. Source: Ronneberger et al. 2015, and above.
+    """Predicts v or eps of the chroma from noisy chroma, step and luma. Source: Ronneberger et al. 2015.
 
-    An encoder that learns along is part of it (`encoder`), so that it is averaged, saved and shared with all else; who calls
-    the network asks it first for what it sees, once for all steps of a colouring.
+    A trainable encoder is a part of it (`encoder`), so that it is averaged, saved and shared with the other
+    weights. The caller runs the encoder once and passes its features to every step.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -143,7 +144,7 @@ class UNet(nn.Module):
         self.shrink = nn.ModuleList(nn.Conv2d(f, g, 3, stride=2, padding=1) for f, g in coarser)
         self.grow = nn.ModuleList(nn.Conv2d(g, f, 1) for f, g in coarser)
         self.up = nn.ModuleList(Level(config, i, 2 * f) for i, f in enumerate(features[:-1]))
-        self.meaning = nn.ModuleDict(
+        self.meaning = nn.ModuleDict(  # 1x1 convolutions of the encoder's maps
             {str(i): nn.Conv2d(channels, features[i], 1) for i, (_, channels) in config.encoded.items()}
         )
         self.encoder = Encoder(config).requires_grad_(True) if config.train_encoder else None
@@ -156,8 +157,10 @@ class UNet(nn.Module):
 
     @classmethod
     def load(cls, config: ModelConfig, weights: dict[str, Tensor], origin: Path) -> UNet:
-        """A network to colour with; raises PhotochromError, naming `origin`, if the weights belong to another."""
-        with torch.device("meta"):  # takes no memory, however large a network a stranger's file describes
+        """Build a network for colouring. Raises PhotochromError, naming `origin`, if weights do not fit."""
+        with torch.device(
+            "meta"
+        ):  # a stranger's file may describe a huge network; this takes no memory for it
             network = cls(config)
         check_tensors(network, weights, origin)
         network.load_state_dict(weights, assign=True)
@@ -165,21 +168,22 @@ class UNet(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weight at which losses are balanced against each other (VQGAN, Esser et al. 2021, equation 7)."""
+        """The weight at which the gradients of losses are balanced (VQGAN, Esser et al. 2021, equation 7)."""
         weight = self.head[-1].weight
         assert isinstance(weight, nn.Parameter)
         return weight
 
     def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
-        """xt: (B,2,h,w) noisy chroma; t: (B,) steps, or (1,) for all photos; y: (B,1,h*s,w*s) luma in [-1,1]. Returns (B,2,h,w).
+        """Predict v or eps (B,2,h,w).
 
-        h and w must be multiples of 2 ** (levels - 1). features: what the encoder sees in y (see `Encoder`), one map for
-        each level of `config.encoded`.
+        xt: noisy chroma (B,2,h,w), with h and w multiples of 2 ** (levels - 1). t: steps (B,), or (1,) for
+        all photos. y: luma (B,1,h*s,w*s) in [-1,1], with s the chroma scale. features: the encoder's maps of
+        y (see `Encoder`), one for each level of `config.encoded`.
         """
         return self.head(self.trunk(xt, t, y, features)).float()
 
     def trunk(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
-        """All but the head, (B,features[0],h,w): see `forward`."""
+        """`forward` without the head: (B,features[0],h,w)."""
         time = self.time(time_features(t, self.config.time_embedding))  # (B, L)
         x = torch.cat([xt, F.pixel_unshuffle(y, self.config.chroma_scale)], dim=1)  # (B, 2+s*s, h, w)
         dtype = self.stem.weight.dtype
@@ -191,7 +195,7 @@ class UNet(nn.Module):
                 x = self.shrink[i - 1](x)  # (B, next, H/2, W/2)
             x = level(x + meaning[str(i)] if str(i) in meaning else x, time)
             skips.append(x)
-        skips.pop()  # of the coarsest level, which is x itself
+        skips.pop()  # the coarsest level's, which is x itself
         for level, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             x = F.interpolate(grow(x), scale_factor=2.0, mode="nearest")  # (B, previous, 2H, 2W)
             x = level(torch.cat([x, skips.pop()], dim=1), time)

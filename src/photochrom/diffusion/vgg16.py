@@ -1,4 +1,4 @@
-"""VGG16, as it comes along: what losses and measures compare pictures by, and what tells the network what it sees."""
+"""VGG16 with weights from the package: losses and measures compare its features, and it can be an encoder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class VGG16(nn.Module):
             else:
                 layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        # As in the README beside the weights; torchvision's own training expects ImageNet's mean and spread instead.
+        # Pre-processing of the weights of the package, as their README says; torchvision's weights have
+        # another.
         mean, scale = (
             torch.tensor([123.68, 116.779, 103.939], device="cpu"),
             torch.tensor(255.0, device="cpu"),
@@ -46,10 +47,11 @@ class VGG16(nn.Module):
 
     @classmethod
     def load(cls, weights: str | Path | None = None) -> VGG16:
-        """The weights that come with the package, those of another file, or torchvision's (which it downloads).
+        """Load VGG16.
 
-        weights: None, the path of a safetensors file with the same keys and pre-processing, or "torchvision". Raises
-        PhotochromError for a file that is missing, damaged or of another network.
+        weights: None for the weights of the package, the path of a safetensors file with the same keys and
+        pre-processing, or "torchvision", which downloads its weights. Raises PhotochromError for a file that
+        is missing, damaged or of another network, and without torchvision.
         """
         if weights == "torchvision":
             return cls._from_torchvision()
@@ -63,7 +65,7 @@ class VGG16(nn.Module):
             tensors = {key: value.float() for key, value in safetensors.torch.load(content).items()}
         except (OSError, SafetensorError) as error:
             raise PhotochromError(f"VGG16 weights {path} cannot be read: {error}") from None
-        with torch.device("meta"):  # to draw random weights first would take longer than to load these
+        with torch.device("meta"):  # drawing random weights would take longer than loading these
             vgg = cls()
         check_tensors(vgg, tensors, path)
         vgg.load_state_dict(tensors, assign=True)
@@ -80,11 +82,11 @@ class VGG16(nn.Module):
         vgg = cls()
         vgg.features.load_state_dict(vgg16(weights=VGG16_Weights.IMAGENET1K_V1).features.state_dict())
         vgg.mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None] / 0.226
-        vgg.scale = torch.tensor(1 / 0.226)  # their three spreads are 0.229, 0.224, 0.225
+        vgg.scale = torch.tensor(1 / 0.226)  # the three standard deviations are 0.229, 0.224, 0.225
         return vgg
 
     def forward(self, rgb: Tensor, last: str = "relu5_3") -> dict[str, Tensor]:
-        """rgb (B,3,H,W), 0 to 1 -> relu1_2 (B,64,H,W), relu2_2 (B,128,H/2,W/2) ... up to the layer `last`."""
+        """rgb (B,3,H,W) in [0,1] -> {relu1_2: (B,64,H,W), relu2_2: (B,128,H/2,W/2), ...}, up to `last`."""
         dtype = next(self.features.parameters()).dtype
         x = (rgb * self.scale - self.mean).to(dtype, memory_format=torch.channels_last)
         found: dict[str, Tensor] = {}

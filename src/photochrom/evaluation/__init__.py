@@ -1,1 +1,1 @@
-"""How good a model is: measures, intervals, verdicts, the report and the model card."""
+"""Measures how good a model is: measures, intervals, verdicts, the report and the model card."""

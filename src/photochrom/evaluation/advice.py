@@ -1,8 +1,9 @@
-"""What a person should do next, by rules that stand here and nowhere else.
+"""Advises the user what to do next, by rules.
 
-A rule is a condition on a Case and the sentence that is said when it holds. COMPARED speaks of each model against the
-first, and the first rule that holds is said. NEXT speaks of the model to keep (among several that beat the first, the one of
-lowest CIEDE2000), and every rule that holds is said; OTHERWISE if none does. The bounds are judgement, not measurement: they say where a person looking at the pictures begins to mind.
+A rule is a condition on a Case and a sentence. COMPARED compares each model with the first; the first rule
+that holds gives the sentence. NEXT is about the model to keep (of several that beat the first, the one with
+the lowest CIEDE2000); every rule that holds gives a sentence, or OTHERWISE if none holds. The thresholds are
+judgement, not measurement: from there on, people looking at the pictures begin to mind.
 """
 
 from __future__ import annotations
@@ -17,29 +18,29 @@ from photochrom.evaluation.statistics import BETTER, GRAY, TRUTH, WORSE
 FEW_PHOTOS = 100
 PALE, GAUDY = 0.6, 1.3  # shares of the true photos' colourfulness
 MUCH_FALSE_COLOR = 4.0  # % of almost black pixels
-STILL_GRAY = 0.8  # of the gray photos' Frechet distance
+STILL_GRAY = 0.8  # share of the gray photos' Frechet distance
 MOST_PERCEPTUAL = 1.0
-STILL_FALLING = 0.01  # drop of the validation loss over the last quarter of the epochs, as a share of it
+STILL_FALLING = 0.01  # relative drop of the validation loss over the last quarter of the epochs
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the rules look at: a model, and what telling it from the first model gave."""
+    """The facts for the rules: a model, and its comparison with the first model."""
 
     name: str
-    against: str
+    against: str  # name of the first model
     photos: int
-    better: str  # titles of measures
+    better: str  # titles of the measures on which it is better
     worse: str
     color: float  # its colourfulness as a share of the true photos'
     false_color: float
     likeness: float  # its Frechet distance as a share of the gray photos'
-    falling: bool  # whether its validation loss still fell
-    perceptual: float
+    falling: bool  # whether its validation loss was still falling
+    perceptual: float  # weight of the perceptual loss
     gan: bool
-    trained_here: bool  # whether flags of `photochrom train` can be advised
-    distance: float  # CIEDE2000, minus the first model's, at 85 % of the true photos' colourfulness
-    continued: bool = False  # whether another of the models goes on from it
+    trained_here: bool  # a model, not another tool, so that advice can name flags of `photochrom train`
+    distance: float  # CIEDE2000 minus the first model's, at 85 % of the true photos' colourfulness
+    continued: bool = False  # whether another of the models was trained from it
 
     @property
     def half(self) -> float:
@@ -62,12 +63,13 @@ Rule = tuple[Callable[[Case], bool], str]
 COMPARED: tuple[Rule, ...] = (
     (
         lambda c: bool(c.better and not c.worse),
-        "{c.name} beats {c.against}: at equal colourfulness it is better on {c.better}, and worse on nothing.",
+        "{c.name} beats {c.against}: at equal colourfulness it is better on {c.better}, and worse on "
+        "nothing.",
     ),
     (
         lambda c: bool(c.worse and not c.better and c.perceptual),
-        "{c.name} is worse than {c.against} on {c.worse}, and better on nothing. Train it again with half the weight, "
-        "--perceptual {c.half:g}, or keep {c.against}.",
+        "{c.name} is worse than {c.against} on {c.worse}, and better on nothing. Train it again with half "
+        "the weight, --perceptual {c.half:g}, or keep {c.against}.",
     ),
     (
         lambda c: bool(c.worse and not c.better),
@@ -79,7 +81,8 @@ COMPARED: tuple[Rule, ...] = (
     ),
     (
         lambda c: True,
-        "{c.name} and {c.against} cannot be told apart with {c.photos} photos. Keep the cheaper one, or evaluate on more photos.",
+        "{c.name} and {c.against} cannot be told apart with {c.photos} photos. Keep the cheaper one, or "
+        "evaluate on more photos.",
     ),
 )
 NEXT: tuple[Rule, ...] = (
@@ -93,22 +96,23 @@ NEXT: tuple[Rule, ...] = (
     ),
     (
         lambda c: c.likeness > STILL_GRAY and not c.falling,
-        "As a set, the photos of {c.name} are hardly nearer to true ones than gray photos are: train longer, or with more photos.",
+        "As a set, the photos of {c.name} are hardly nearer to true photos than gray photos are: train "
+        "longer, or with more photos.",
     ),
     (
         lambda c: c.false_color > MUCH_FALSE_COLOR and not c.perceptual and not c.continued,
-        "{c.name} puts false colour on {c.false_color:.0f} % of the almost black pixels: go on with a second stage, "
-        "--from {c.name} --perceptual 0.1.",
+        "{c.name} puts false colour on {c.false_color:.0f} % of the almost black pixels: train a second "
+        "stage, --from {c.name} --perceptual 0.1.",
     ),
     (
         lambda c: c.false_color > MUCH_FALSE_COLOR and 0 < c.perceptual < MOST_PERCEPTUAL,
-        "{c.name} puts false colour on {c.false_color:.0f} % of the almost black pixels in spite of its perceptual loss: raise "
-        "it, --perceptual {c.double:g}.",
+        "{c.name} puts false colour on {c.false_color:.0f} % of the almost black pixels despite its "
+        "perceptual loss: raise the weight, --perceptual {c.double:g}.",
     ),
     (
         lambda c: c.color < PALE and c.perceptual > 0 and not c.gan,
-        "{c.name} is pale, {c.percent} as colourful as true photos: a discriminator gives colour back, --gan; or lower the "
-        "weight, --perceptual {c.half:g}.",
+        "{c.name} is pale, {c.percent} as colourful as true photos: add a discriminator, --gan, for more "
+        "colour; or lower the weight, --perceptual {c.half:g}.",
     ),
     (
         lambda c: c.color < PALE and not c.perceptual and not c.falling,
@@ -121,24 +125,24 @@ NEXT: tuple[Rule, ...] = (
 )
 KEEP = "Keep {c.name}."
 OTHERWISE = (
-    "No rule finds anything to mend in {c.name}: stop here, or try what the pictures call for (issues of colour: more "
-    "photos of such things; issues of shape: a wider network)."
+    "No rule finds a fault in {c.name}: stop here, or look at the pictures (wrong colours call for more "
+    "training photos of such things, wrong shapes for a wider network)."
 )
 
 
 def advise(report: dict[str, Any], models: Sequence[str]) -> list[str]:
-    """The sentences for a report whose numbers are complete."""
+    """The advice for a complete report, in sentences. The first of `models` is compared with the others."""
     first, *others = [_case(report, name, models[0]) for name in models]
-    said = [next(text.format(c=case) for holds, text in COMPARED if holds(case)) for case in others]
+    sentences = [next(text.format(c=case) for holds, text in COMPARED if holds(case)) for case in others]
     winners = [case for case in others if case.better and not case.worse]
     keep = min(winners, key=lambda case: case.distance, default=first)
     if winners:
-        said.append(KEEP.format(c=keep))
+        sentences.append(KEEP.format(c=keep))
     rules = NEXT if keep.trained_here else NEXT[:1]
     following = [text for holds, text in rules if holds(keep)]
-    if set(following) <= {NEXT[0][1]}:  # few photos are no reason to go on training
+    if set(following) <= {NEXT[0][1]}:  # having few photos is no reason to train on
         following.append(OTHERWISE)
-    return [*said, *(text.format(c=keep) for text in following)]
+    return [*sentences, *(text.format(c=keep) for text in following)]
 
 
 def _case(report: dict[str, Any], name: str, first: str) -> Case:
@@ -171,12 +175,12 @@ def _case(report: dict[str, Any], name: str, first: str) -> Case:
 
 
 def _value(row: dict[str, Any], name: str) -> float:
-    """A measure's value, 0 where it was not taken or never counted."""
+    """A measure's value, 0 if it was not measured or nothing counted."""
     return row.get(name, {"value": None})["value"] or 0.0
 
 
 def _last_stage(facts: dict[str, Any]) -> list[dict[str, Any]]:
-    """The epochs of the stage that a model has come to, which need not be the last one that its recipe plans."""
+    """The epochs of the latest stage of a model's history, which may not be the last of its recipe."""
     history = facts.get("history", [])
     return [record for record in history if record["epoch"] >= history[-1].get("stage_began", 1)]
 

@@ -1,8 +1,8 @@
-"""What is measured: models that colour photos, files that another tool has coloured, and rows to compare them with.
+"""The candidates of an evaluation: models, files that other tools have coloured, and references.
 
-A candidate colours a batch of photos. Photos of a data set have the size at which they are measured, so it gives luma and chroma
-of that size. Photos of a folder have any size: there a candidate gives whole pictures, which `of_pictures` brings to the
-size of measuring, the same way for models, for tools and for the rows beside them.
+A candidate colours a batch of photos. Photos of a data set already have the size of measuring, so a candidate
+gives luma and chroma of that size. Photos of a folder have any size, so a candidate gives whole pictures;
+`of_pictures` resizes them in the same way for models, tools and references.
 """
 
 from __future__ import annotations
@@ -37,20 +37,19 @@ from photochrom.model_folder import ModelFolder
 from photochrom.training_history import best_epoch
 
 MEAN_COLOR_PHOTOS = 2000
-APART = (
-    1_000_003  # between seeds of colourings that are to agree; the very next ones are those of `diversity`
-)
-GROUP_PIXELS = 64_000_000  # of the photos that a model colours together
-STRIP_PIXELS = 1 << 19  # of a large picture that is worked on at a time
+APART = 1_000_003  # step between the seeds of colourings to merge; `diversity` takes the seeds in between
+GROUP_PIXELS = 64_000_000  # pixels at most of the photos that a model colours together
+STRIP_PIXELS = 1 << 19  # pixels of a large picture in one strip
 MEAN_COLOR, CEILING, LUMA_BACK = "mean colour", "chroma ceiling", " (luma put back)"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of the photos.
+    """A batch of photos.
 
-    rgb: the truth (B,3,S,S) in [0,1], at the size at which it is measured. seeds: one for each photo. files: where the
-    photos lie that have a size of their own. apart: between seeds that share no noise. at_full: measure at their own size too.
+    rgb: the truth (B,3,S,S) in [0,1], at the size of measuring. seeds: one per photo. files: the photos'
+    files, if they come from a folder. apart: step between seeds that share no noise. at_full: measure at the
+    photos' own size too.
     """
 
     rgb: Tensor
@@ -60,13 +59,13 @@ class Batch:
     at_full: bool = False
 
     def again(self, count: int, number: int) -> Batch:
-        """The first `count` photos, to be coloured with other noise; `number` counts from 1."""
+        """The first `count` photos with other seeds; each `number`, from 1 on, gives others."""
         seeds = [seed + number * self.apart for seed in self.seeds[:count]]
         return replace(self, rgb=self.rgb[:count], seeds=seeds, files=self.files[:count], at_full=False)
 
 
 class Painted(NamedTuple):
-    """What a candidate made of a batch: luma y (B,1,S,S) in [-1,1], chroma c (B,2,h,w), and what `full_sums` found."""
+    """A coloured batch: luma y (B,1,S,S) in [-1,1], chroma c (B,2,h,w), and the result of `full_sums`."""
 
     y: Tensor
     c: Tensor
@@ -77,7 +76,10 @@ Pictures = Callable[[Batch], Iterable[Image.Image]]
 
 
 class Ceiling(NamedTuple):
-    """The best that a model can do with the chroma of its size. way: what it depends on; picture: of a photo's file."""
+    """The best that a model can reach at its chroma size.
+
+    way: everything that it depends on, so that models can share it. picture: makes it from a photo's file.
+    """
 
     way: tuple[Any, ...]
     picture: Callable[[Path], Image.Image]
@@ -87,9 +89,9 @@ class Ceiling(NamedTuple):
 class Candidate:
     """A row of the report.
 
-    paint: colours a batch. A model takes the luma of the photos and nothing else; y is that luma, unless the candidate makes
-    its own. facts: plain values for the report, by which an interrupted evaluation also knows its own. kind: a model and a
-    tool are compared with each other, at any strength; only a model's time and diversity are known.
+    paint: colours a batch. A model sees only the photos' luma and keeps it; a tool may change it. facts:
+    plain values for the report; a resumed evaluation must have the same. kind: models and tools are compared
+    with each other, at every strength; time and diversity are measured only for models.
     """
 
     name: str
@@ -100,22 +102,26 @@ class Candidate:
 
     @property
     def is_compared(self) -> bool:
-        """Whether this is more than a row to compare with."""
+        """Whether this is a model or a tool, not a reference."""
         return self.kind != "reference"
 
 
 def given_luma(rgb: Tensor) -> Tensor:
-    """What a gray photo holds, 256 levels: (B,3,H,W) in [0,1] -> (B,1,H,W) in [-1,1]."""
+    """The luma of a gray photo with 256 levels: (B,3,H,W) in [0,1] -> (B,1,H,W) in [-1,1]."""
     return color.in_levels(color.luma(rgb))
 
 
 def render(y: Tensor, c: Tensor, strength: float) -> Array:
-    """The pictures that a person gets, 256 levels: luma (B,1,H,W), chroma (B,2,h,w) -> (B,H,W,3) float32 in [0,1]."""
+    """Pictures as the user gets them, in 256 levels.
+
+    y: luma (B,1,H,W); c: chroma (B,2,h,w), multiplied by strength. Returns (B,H,W,3) float32 in [0,1].
+    """
     rgb = color.into_gamut(color.to_rgb(y, strength * c), y)
     return np.ascontiguousarray(((rgb * 255).round() / 255).permute(0, 2, 3, 1).numpy(), dtype=np.float32)
 
 
-# --- Photos of a data set ------------------------------------------------------------------------------------------------
+# --- Photos of a data set
+# ------------------------------------------------------------------------------------------------
 
 
 def model_at_size(
@@ -128,21 +134,24 @@ def model_at_size(
     compared: Collection[str] = (),
     **changes: Any,
 ) -> Candidate:
-    """A trained model, by name or path, or what so many of its colourings agree on; for photos of a data set.
+    """A trained model, by name or path, as a candidate for photos of a data set.
 
-    compared: checksums of other data sets whose photos are not among them (`Packed.compared`).
-    options, or their fields as keyword arguments: how it colours; `EVALUATED` count. Raises PhotochromError if it is unknown or was
-    trained at another size.
+    options, or its fields as keyword arguments: only those in `EVALUATED`. compared: checksums of data sets
+    that were compared with the photos (`Packed.compared`). Raises UsageError for other options, and
+    PhotochromError if the model is unknown or was trained at another size.
     """
     options = chosen(options, changes)
     if unused := sorted(options.model_fields_set - set(EVALUATED)):
-        raise UsageError(f"on a data set an evaluation colours without {', '.join(unused)}: take a folder")
+        raise UsageError(
+            f"an evaluation on a data set cannot use {', '.join(unused)}: leave it out, or take a folder"
+        )
     colorizer = Colorizer.load(model, models, device)
     config = colorizer.config
     if config.data.size not in (None, pack.size):
         raise PhotochromError(
-            f"model {str(model)!r} was trained at {config.data.size} pixels and these photos have {pack.size}: "
-            f"evaluate it on a data set imported with --size {config.data.size}, or on a folder with --photos"
+            f"model {str(model)!r} was trained at {config.data.size} pixels, but these photos have "
+            f"{pack.size}: evaluate it on a data set imported with --size {config.data.size}, or on a folder "
+            "with --photos"
         )
     name, known = model_facts(model, models, colorizer, options)
     average = options.average
@@ -155,7 +164,7 @@ def model_at_size(
     def paint(batch: Batch) -> Painted:
         y, parts = given_luma(batch.rgb), []
         for rows in torch.arange(len(y)).split(max(1, BATCH // average)):
-            # All colourings of a photo at once, so that the encoder looks at it once.
+            # All colourings of a photo together, so that the encoder sees it only once.
             several = [batch.seeds[row] + APART * k for k in range(average) for row in rows]
             again = y[rows].repeat(average, 1, 1, 1)
             c = colorizer.chroma(again, several, options)
@@ -166,7 +175,7 @@ def model_at_size(
 
 
 def _not_compared(config: Config, models: str | Path, compared: Collection[str]) -> list[str]:
-    """The data sets that a model learnt from and of which nobody can tell whether they show the photos that are measured on."""
+    """The data sets of a model's training that were not compared with the photos of the evaluation."""
     learnt_from = model_folder.learnt_from(config, Path(models))
     return [each.name for each in learnt_from if each.checksum not in compared]
 
@@ -174,7 +183,7 @@ def _not_compared(config: Config, models: str | Path, compared: Collection[str])
 def model_facts(
     model: str | Path, models: str | Path, colorizer: Colorizer, options: Options
 ) -> tuple[str, dict[str, Any]]:
-    """A model's name, and what a report says of its colouring, its weights and its training."""
+    """A model's name, and the facts that a report gives about its options, weights and training."""
     weights = model_folder.find_weights(model, Path(models))
     in_folder = weights != Path(model)
     history = ModelFolder(weights.parent).history if in_folder else []
@@ -195,7 +204,7 @@ def model_facts(
 
 
 def references(pack: DataSet, scales: Sequence[int]) -> list[Candidate]:
-    """The rows that are always there: the truth, true chroma at the models' scales, the mean colour, gray."""
+    """The references for a data set: the truth, true chroma at the models' scales, mean colour, gray."""
 
     def flat(c: Tensor) -> Callable[[Batch], Painted]:
         return lambda batch: Painted(
@@ -216,16 +225,17 @@ def references(pack: DataSet, scales: Sequence[int]) -> list[Candidate]:
     return [*rows, Candidate(GRAY, flat(torch.zeros(1, 2, 1, 1)), kind="reference")]
 
 
-# --- Photos of any size --------------------------------------------------------------------------------------------------
+# --- Photos of any size
+# --------------------------------------------------------------------------------------------------
 
 
 def shrunk(picture: Image.Image, size: int) -> Tensor:
-    """A picture at the size of measuring, squeezed into a square by Pillow's bicubic filter: (1,3,S,S) in [0,1]."""
+    """Squeeze a picture into a square of side `size` with Pillow's bicubic filter: (1,3,S,S) in [0,1]."""
     return _tensor(on_white(picture).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
 
 
 def of_pictures(pictures: Pictures) -> Callable[[Batch], Painted]:
-    """How a candidate paints that makes whole pictures, one for each photo of a batch."""
+    """Make a `Candidate.paint` from a function that gives one whole picture per photo of a batch."""
 
     def paint(batch: Batch) -> Painted:
         small, full = [], []
@@ -240,7 +250,7 @@ def of_pictures(pictures: Pictures) -> Callable[[Batch], Painted]:
 
 
 def full_sums(picture: Image.Image, true: Image.Image, strengths: Sequence[float]) -> dict[str, Array]:
-    """What `metrics.photo_columns` says of a picture at the photo's own size: each (K,), one value for each strength."""
+    """The columns of `metrics.photo_columns` at the photo's own size, each (K,), one value per strength."""
     if picture.size != true.size:
         picture = picture.resize(true.size, Image.Resampling.BICUBIC)
     totals: list[dict[str, Array]] = [{} for _ in strengths]
@@ -262,7 +272,7 @@ def _strips(picture: Image.Image) -> Iterator[tuple[int, int, int, int]]:
 
 
 def with_chroma(luma: Image.Image, chroma: Callable[[tuple[int, int, int, int]], Tensor]) -> Image.Image:
-    """The picture of a photo's luma (mode L) and of the chroma (1,2,h,w) that a function gives for each box of it."""
+    """Combine luma (mode L) with the chroma (1,2,h,w) that a function gives for each box of it."""
     made = Image.new("RGB", luma.size)
     for box in _strips(luma):
         made.paste(color.to_images(color.luma_tensor(luma.crop(box)), chroma(box))[0], box)
@@ -278,14 +288,17 @@ def model_at_full_size(
     compared: Collection[str] = (),
     **changes: Any,
 ) -> Candidate:
-    """A trained model, by name or path, that colours photos of any size as `photochrom colorize` does.
+    """A trained model, by name or path, as a candidate for photos of any size.
 
-    compared: checksums of data sets whose training photos are not among them (`Folder.compared`).
-    options, or their fields as keyword arguments: how it colours; `EVALUATED_WHOLE` count. Raises PhotochromError if it is unknown.
+    It colours as `photochrom colorize` does.
+
+    options, or its fields as keyword arguments: only those in `EVALUATED_WHOLE`. compared: checksums of data
+    sets that were compared with the photos (`Folder.compared`). Raises UsageError for other options, and
+    PhotochromError if the model is unknown.
     """
     options = chosen(options, changes)
     if unused := sorted(options.model_fields_set - set(EVALUATED_WHOLE)):
-        raise UsageError(f"an evaluation colours without {', '.join(unused)}")
+        raise UsageError(f"an evaluation cannot use {', '.join(unused)}: leave it out")
     colorizer = Colorizer.load(model, models, device)
     name, facts = model_facts(model, models, colorizer, options)
     more = options.model_fields_set - set(EVALUATED)
@@ -301,7 +314,7 @@ def model_at_full_size(
 
 
 def _groups(files: Iterable[Path]) -> Iterator[list[GrayPhoto]]:
-    """Opened photos, as many together as fit into memory."""
+    """Open photos in groups of about GROUP_PIXELS pixels."""
     group: list[GrayPhoto] = []
     pixels = 0
     for file in files:
@@ -315,7 +328,7 @@ def _groups(files: Iterable[Path]) -> Iterator[list[GrayPhoto]]:
 
 
 def tool(name: str, files: Mapping[Path, Path], facts: dict[str, Any], luma_back: bool) -> Candidate:
-    """What another tool has made of photos: {photo: coloured file}. luma_back: with the photo's own luma put back."""
+    """Another tool's coloured files, {photo: file}, as a candidate. luma_back: give them the photos' luma."""
 
     def paint(batch: Batch) -> Iterator[Image.Image]:
         for file in batch.files:
@@ -326,7 +339,7 @@ def tool(name: str, files: Mapping[Path, Path], facts: dict[str, Any], luma_back
 
 
 def put_luma_back(picture: Image.Image, luma: Image.Image) -> Image.Image:
-    """A picture with a photo's luma (mode L) in place of its own, at the photo's size; its chroma stays, as far as colours go."""
+    """Give a picture a photo's luma (mode L) and size. It keeps its chroma as far as the gamut allows."""
     if picture.size != luma.size:
         picture = picture.resize(luma.size, Image.Resampling.BICUBIC)
 
@@ -334,12 +347,12 @@ def put_luma_back(picture: Image.Image, luma: Image.Image) -> Image.Image:
 
 
 def true_picture(file: Path) -> Image.Image:
-    """A photo as it is, upright."""
+    """A photo in its true colours: upright, mode RGB."""
     return open_photo(file).convert("RGB")
 
 
 def ceiling_of(colorizer: Colorizer, detail: int | None) -> Ceiling:
-    """True chroma, made as small as the model's and enlarged as the model's is."""
+    """The ceiling of a model: true chroma, shrunk to the model's size and enlarged like the model's."""
 
     def picture(file: Path) -> Image.Image:
         luma = open_gray(file).luma
@@ -357,7 +370,10 @@ def ceiling_of(colorizer: Colorizer, detail: int | None) -> Ceiling:
 
 
 def full_size_references(mean: Sequence[float], candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The rows beside photos of any size: the truth, the models' ceilings, the photos' mean chroma (2,) everywhere, gray."""
+    """The references for photos of any size: the truth, the models' ceilings, mean colour, gray.
+
+    mean: the photos' mean chroma (2,).
+    """
 
     def row(name: str, picture: Callable[[Path], Image.Image]) -> Candidate:
         return Candidate(name, of_pictures(lambda batch: map(picture, batch.files)), kind="reference")
@@ -379,5 +395,5 @@ def full_size_references(mean: Sequence[float], candidates: Sequence[Candidate])
 
 
 def _tensor(picture: Image.Image) -> Tensor:
-    """A picture as (1,3,H,W) in [0,1]."""
+    """A picture as (1,3,H,W) in [0,1], on white where it is transparent."""
     return color.rgb_tensor(on_white(picture))

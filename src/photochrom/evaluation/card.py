@@ -1,4 +1,4 @@
-"""The model card: what a model is, how it was made and what it is worth, for the person who gets the folder."""
+"""Writes the model card, which tells a stranger what a model is, how it was made and how good it is."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHOWN = (
 
 
 class Interval(TypedDict):
-    """A measure, and its 95 % interval where it has one."""
+    """A measure's value, and its 95 % interval if it has one."""
 
     value: FiniteFloat | None
     low: FiniteFloat | None
@@ -43,7 +43,7 @@ class Interval(TypedDict):
 
 
 def _measures(row: Any) -> Any:
-    """The measures of a row: the time for a photo stands among them without an interval."""
+    """Keep only the measures of a row. It also holds the time per photo, which has no interval."""
     return {name: value for name, value in row.items() if name in ALL} if isinstance(row, dict) else row
 
 
@@ -57,7 +57,7 @@ Row = Annotated[dict[str, Interval], BeforeValidator(_measures), AfterValidator(
 
 
 class Rows(TypedDict):
-    """The model beside gray and the true photos."""
+    """The rows of the model, of gray and of the true photos."""
 
     model: Row
     gray: Row
@@ -76,7 +76,7 @@ class Photos(TypedDict):
 
 @with_config(ConfigDict(extra="allow", allow_inf_nan=False))
 class Evaluation(TypedDict):
-    """`evaluation.json`: how good a model was when `photochrom evaluate` last measured it."""
+    """`evaluation.json`: the last evaluation of a model by `photochrom evaluate`."""
 
     photochrom: str
     date: str
@@ -95,7 +95,7 @@ EVALUATION_FILE = TypeAdapter(Evaluation)
 
 
 def read_evaluation(folder: ModelFolder) -> Evaluation | None:
-    """What the model's last evaluation found, None if there was none; raises PhotochromError for a file that is none."""
+    """Read the model's last evaluation, None if there is none. Raises PhotochromError for a broken file."""
     try:
         return read_json(folder / EVALUATION, EVALUATION_FILE)
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def read_evaluation(folder: ModelFolder) -> Evaluation | None:
 
 
 def is_current(evaluation: Evaluation, history: Sequence[EpochRecord]) -> bool:
-    """Whether `model.safetensors` still is what was evaluated: training that went on may have found a better epoch."""
+    """Whether the evaluation measured the present `model.safetensors`, and not that of an earlier epoch."""
     if not history:
         return evaluation["epoch"] is None
     best = best_epoch(history)
@@ -113,40 +113,43 @@ def is_current(evaluation: Evaluation, history: Sequence[EpochRecord]) -> bool:
 
 
 def color_share(evaluation: Evaluation) -> float | None:
-    """Colourfulness as a share of the true photos'."""
+    """The model's colourfulness as a share of the true photos', None if unknown."""
     rows = evaluation["rows"]
     found, true = rows["model"]["colorfulness"]["value"], rows["true"]["colorfulness"]["value"]
     return found / true if found is not None and true else None
 
 
 def write_card(folder: ModelFolder) -> None:
-    """Write the folder's card anew from what is in the folder; before the first epoch there is nothing to tell."""
+    """Write the folder's card from its configuration, history and evaluation, once an epoch is finished."""
     if not folder.history:
         return
     try:
         evaluation = read_evaluation(folder)
-    except PhotochromError:  # `photochrom models` says so; no training shall fail for it
+    except PhotochromError:  # `photochrom models` reports it; training must not fail because of it
         evaluation = None
     files.write_bytes(folder / model_folder.CARD, model_card(folder, evaluation).encode())
 
 
 def model_card(folder: ModelFolder, evaluation: Evaluation | None) -> str:
-    """The folder's README.md, as Markdown; at least one epoch has to be done."""
+    """The folder's README.md as Markdown. Needs at least one finished epoch."""
     name, config, history, source = folder.name, folder.config, folder.history, None
-    with suppress(PhotochromError):  # the model that it went on from may be gone by now
+    with suppress(PhotochromError):  # the source may be gone by now
         source = model_folder.find_source(config, folder.path.parent).config if config.source else None
     best = best_epoch(history)
+    loss, epoch = best["val_loss"], best["epoch"]
     hours = sum(record["seconds"] for record in history) / 3600
     photos = sum(record["photos"] for record in history)
-    known = all("device" in record for record in history)  # earlier ones did not write it down
+    known = all("device" in record for record in history)  # earlier versions did not record it
     devices = ", ".join(dict.fromkeys(record["device"] for record in history)) if known else ""
-    stages = "\n".join(map(_stage, stages_of(history)))
+    diffusion, stages = config.diffusion, "\n".join(map(_stage, stages_of(history)))
     features = ", ".join(map(str, config.model.features))
     network = "EfficientNet-Lite0" if config.model.encoder.startswith("lite0") else "VGG16"
     larger = " at twice the size" if config.model.encoder.endswith("x2") else ""
     sight = f"sees with {network}{larger}; " if config.model.encoded else ""
-    own = f"Trained on top of {config.source}" if config.source else "Trained"
-    command = f"{own} by\n\n    {train_command(config, name, source)}\n\n" if len(config.stages) == 1 else ""
+    start = f"Trained from {config.source}" if config.source else "Trained"
+    command = (
+        f"{start} with\n\n    {train_command(config, name, source)}\n\n" if len(config.stages) == 1 else ""
+    )
     return f"""# {name}
 
 A diffusion model that colours grayscale photographs, trained with Photochrom.
@@ -158,10 +161,10 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 | | |
 |---|---|
 | network | U-Net, features {features}; {sight}chroma at 1/{config.model.chroma_scale} of luma's size |
-| diffusion | {config.diffusion.timesteps} steps, {config.diffusion.schedule} schedule, {config.diffusion.prediction}-prediction |
+| diffusion | {diffusion.timesteps} steps, {diffusion.schedule} schedule, {diffusion.prediction}-prediction |
 | data set | {config.data.title}, photos of {config.data.size} pixels, checksum {config.data.checksum} |
 | trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours{" on " * bool(devices)}{devices} |
-| validation loss | {best["val_loss"]:.4f} (epoch {best["epoch"]}, which `model.safetensors` holds; other stages have other losses) |
+| validation loss | {loss:.4f} at epoch {epoch}, the one in `model.safetensors`; stages do not compare |
 | seed | {config.training.seed} |
 
 | stage | epochs | photos | noise | perceptual | adversarial |
@@ -170,14 +173,14 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 
 {command}{_evaluation(name, history, evaluation)}## Use and limits
 
-Colours are plausible guesses, not the truth: do not take them for evidence of what something looked like. The model
-knows what its training photos showed and little else; faces, flags and uniforms come out as chance has it. The licence of
-those photos may limit how it may be used: Tiny ImageNet, for instance, is for research only.
+Colours are plausible guesses, not the truth: do not take them as evidence of what something looked like.
+The model knows little beyond its training photos; the colours of clothes, flags and uniforms are chance. The
+licence of those photos may limit the use of the model: Tiny ImageNet, for instance, is for research only.
 """
 
 
 def hub_card(folder: ModelFolder) -> str:
-    """The model card with the metadata that the Hugging Face Hub reads before it."""
+    """The model card with the metadata for the Hugging Face Hub at its beginning."""
     facts: dict[str, Any] = {
         "library_name": "photochrom",
         "license": "other",
@@ -185,7 +188,7 @@ def hub_card(folder: ModelFolder) -> str:
         "pipeline_tag": "image-to-image",
         "tags": ["image-colorization", "diffusion", "photochrom"],
     }
-    with suppress(PhotochromError):  # a torn evaluation keeps nobody from sharing
+    with suppress(PhotochromError):  # a broken evaluation must not prevent sharing
         if evaluation := read_evaluation(folder):
             facts["metrics"] = list(evaluation["rows"]["model"])
     card = folder / model_folder.CARD
@@ -196,21 +199,21 @@ def hub_card(folder: ModelFolder) -> str:
 
 
 def _stage(records: Sequence[Mapping[str, Any]]) -> str:
-    """A row of the table of stages: what was done in one."""
+    """One row of the table of stages."""
     photos, weights = sum(record["photos"] for record in records), records[-1]["weights"]
     numbers = [f"{weights[name]:g}" for name in ("noise", "perceptual", "adversarial")]
     return f"| {' | '.join((records[-1]['stage'], str(len(records)), f'{photos:,}', *numbers))} |"
 
 
 def _evaluation(name: str, history: Sequence[EpochRecord], evaluation: Evaluation | None) -> str:
-    """The card's section about an evaluation; nothing without one."""
+    """The card's section about an evaluation; empty without one."""
     if not evaluation:
         return ""
     data, rows, guidance = evaluation["data"], evaluation["rows"], evaluation.get("guidance", 1)
-    average = evaluation.get("average", 1)
+    average, size = evaluation.get("average", 1), data.get("size")
     stale = (
-        f"**Measured at epoch {evaluation['epoch']}; the weights have changed since: "
-        f"`photochrom evaluate {name}` tells how good they are now.**\n\n"
+        f"**Measured at epoch {evaluation['epoch']}, but the weights have changed since: "
+        f"run `photochrom evaluate {name}` to measure the present ones.**\n\n"
         if not is_current(evaluation, history)
         else ""
     )
@@ -220,18 +223,21 @@ def _evaluation(name: str, history: Sequence[EpochRecord], evaluation: Evaluatio
     where = (
         f"{data['split']} photos of {data['name']}"
         if "split" in data
-        else f"photos of the folder {data['name']}, coloured at their own size and measured at {data['size']}x{data['size']}"
+        else f"photos of the folder {data['name']}, coloured at their own size and measured at {size}x{size}"
     )
+    guided = f" with guidance {guidance:g}" if guidance != 1 else ""
+    merged = f"{average} colourings merged, " if average > 1 else ""
     return f"""## Evaluation
 
-{stale}Of {data["photos"]} {where} (checksum {data["checksum"]}), {evaluation["sampler"]} in
-{evaluation["steps"]} steps{f" with guidance {guidance:g}" if guidance != 1 else ""}, {f"what {average} colourings agree on, " if average > 1 else ""}seed {evaluation["seed"]}, {evaluation["date"]}, Photochrom {evaluation["photochrom"]}.
+{stale}On {data["photos"]} {where} (checksum {data["checksum"]}), {evaluation["sampler"]} in
+{evaluation["steps"]} steps{guided}, {merged}seed {evaluation["seed"]}. Photochrom {evaluation["photochrom"]},
+{evaluation["date"]}.
 
 | measure | this model | 95 % interval | gray | true photos |
 |---|---:|---:|---:|---:|
 {lines}
 
-Errors shrink as colours fade, so they mean something only beside colourfulness, here {colourful} of the true photos'.
+Errors shrink as colours fade, so read them beside colourfulness. Here it is {colourful} of the true photos'.
 
 """
 

@@ -1,8 +1,9 @@
-"""Evaluation: candidates against photos that they have not seen, and one candidate against another.
+"""Evaluates candidates on photos that they have not seen, and compares them with each other.
 
-Fading the colours lowers every error, so a candidate is a curve: its errors against its colourfulness while its chroma is
-multiplied by a strength. Every photo is coloured once, all strengths are made of that colouring, and candidates are compared where
-their colourfulness is equal. A batch's numbers are written down before the next one begins; the same command goes on there.
+Fading the colours lowers every error, so a candidate is a curve: its error against its colourfulness, as a
+strength multiplies its chroma. A candidate colours every photo once, and all strengths come from that
+colouring. Candidates are compared at equal colourfulness. The numbers of each batch are saved before the next
+begins, so that the same command can resume.
 """
 
 from __future__ import annotations
@@ -34,14 +35,17 @@ from photochrom.evaluation.photos import Photos
 from photochrom.evaluation.statistics import AS_MADE, FULL, GRAY, STRENGTHS, TRUTH, Results, summary
 from photochrom.model_folder import EVALUATION, ModelFolder
 
-# VGG16 costs as much as several steps of a small model, and twice as many photos say little more.
+# VGG16 costs as much as several steps of a small model, and twice as many photos would say little more.
 VGG_PHOTOS = 400
 DIVERSITY_PHOTOS, DIVERSITY_SAMPLES = 32, 3
 PARTIAL, SETTINGS, JSON, HTML = "partial", "settings.json", "report.json", "report.html"
 
 
 def measure(candidate: Candidate, batch: Batch, truth: Truth, extra: int) -> dict[str, Array]:
-    """All columns of one candidate for a batch. `extra`: how many of its photos are also sampled for diversity."""
+    """Measure one candidate on a batch: columns with one row per photo.
+
+    extra: of how many photos to draw further samples, for diversity.
+    """
     begun = time.perf_counter()
     y, c, full = candidate.paint(batch)
     seconds = time.perf_counter() - begun
@@ -49,9 +53,8 @@ def measure(candidate: Candidate, batch: Batch, truth: Truth, extra: int) -> dic
     pictures = [render(y, c, strength) for strength in (STRENGTHS if compared else (1.0,))]
     made = pictures[AS_MADE if compared else 0]
     with ThreadPoolExecutor() as pool:  # NumPy computes outside Python's lock
-        ssim = pool.submit(
-            metrics.ssim, made, truth.rgb
-        )  # dear, and with luma given it hardly changes with strength
+        # SSIM is slow, and hardly changes with strength, since luma is given.
+        ssim = pool.submit(metrics.ssim, made, truth.rgb)
         sums = list(pool.map(lambda picture: metrics.pixel_sums(picture, truth.rgb, truth.lab), pictures))
     found = [metrics.photo_columns(each) for each in sums]
     columns = {name: np.stack([each[name] for each in found], axis=1) for name in found[0]}  # (B, K)
@@ -74,7 +77,7 @@ def measure(candidate: Candidate, batch: Batch, truth: Truth, extra: int) -> dic
 
 
 class Truth:
-    """A batch of true photos, with what all candidates are compared to computed once."""
+    """A batch of true photos; computes once what every candidate is compared with."""
 
     def __init__(self, batch: Batch, few: int, nets: Nets) -> None:
         self.rgb = np.ascontiguousarray(batch.rgb.permute(0, 2, 3, 1).numpy())
@@ -83,7 +86,7 @@ class Truth:
         self.features = metrics.vgg_features(nets.vgg, self.rgb[:few]) if nets.vgg and few else {}
 
     def compare(self, pictures: Array) -> dict[str, Array]:
-        """Columns that need a network: of the first `few` photos."""
+        """The columns that need a network. VGG16 sees only the first `few` photos."""
         count, few = len(pictures), self.few
         columns = {
             "pd_vgg16": np.zeros((count, 1)),
@@ -103,7 +106,7 @@ class Truth:
 class Nets:
     """The networks that judge."""
 
-    vgg: VGG16 | None  # none where it looks at no photo
+    vgg: VGG16 | None  # None if it is to see no photo
     inception: Callable[[Array], Array] | None
     vgg_photos: int
 
@@ -119,13 +122,15 @@ def evaluate(
     overwrite: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> dict[str, Any]:
-    """Evaluate candidates on photos; write `report.json` and `report.html` into the folder `out`, return the former.
+    """Evaluate candidates on photos. Writes `report.json` and `report.html` into `out`; returns the former.
 
-    candidates: the others are compared with the first. vgg_photos: how many VGG16 looks at, which is what takes longest.
-    progress(done, total, text) counts photos times candidates; what it raises ends the evaluation, and the same call goes on
-    where it was.
+    candidates: the first is the one that the others are compared with. vgg_photos: how many photos VGG16
+    sees; it takes the most time. inception_weights: file for FID (default: no FID). progress(done, total,
+    text) counts photos times candidates; an exception in it ends the evaluation, and the same call resumes
+    it.
 
-    Raises PhotochromError for a folder `out` that holds something else, or a report and no `overwrite`.
+    Raises UsageError without candidates, or if two have one name. Raises PhotochromError if `out` holds other
+    files, or a report and `overwrite` is not set.
     """
     if not candidates:
         raise UsageError("give at least one model")
@@ -134,7 +139,7 @@ def evaluate(
     names = [row.name for row in rows]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(
-            f"two rows would be called {twice!r}: give each model once, in a folder of its own name"
+            f"two rows would have the name {twice!r}: give each model once, from a folder with its own name"
         )
     settings = {
         "photochrom": __version__,
@@ -153,14 +158,14 @@ def evaluate(
     )
     processes.from_first(lambda: prepare(out, settings, overwrite))
     run(rows, photos, nets, out / PARTIAL, progress)
-    processes.gather(None)  # until all have measured their share
+    processes.gather(None)  # waits until all processes have measured their share
     return processes.from_first(lambda: conclude(settings, rows, photos, out))
 
 
 def conclude(
     settings: dict[str, Any], rows: Sequence[Candidate], photos: Photos, out: Path
 ) -> dict[str, Any]:
-    """Write the report of what was measured, and return it."""
+    """Write the report from the measured batches, and return it."""
     compared = [row.name for row in rows if row.is_compared]
     results = load(out / PARTIAL, -(-len(photos) // photos.at_once))
     versions = {name: version(name) for name in ("torch", "numpy", "scikit-image")}
@@ -176,15 +181,15 @@ def conclude(
     wanted = report.places(result)
     pictures = {row.name: paint_again(row, photos, wanted[row.name]) for row in rows if row.name in wanted}
     files.write_bytes(out / HTML, report.html(result, pictures).encode())
-    files.write_json(out / JSON, result)  # last: where it is, the report is whole
+    files.write_json(out / JSON, result)  # last, so that its existence means a complete report
     remove(out / PARTIAL)
     return result
 
 
 def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
-    """Write the model's own row of a report into its folder (`evaluation.json`), and its card anew.
+    """Write the model's row of a report into its folder (`evaluation.json`), and update its card.
 
-    A model that comes along is left as it is.
+    The models of the package are left as they are.
     """
     if folder.shipped:
         return
@@ -206,12 +211,15 @@ def keep_in(folder: ModelFolder, result: dict[str, Any]) -> None:
 
 
 def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Make the report's folder, or take up the evaluation that was interrupted in it."""
+    """Make the report's folder, or resume the unfinished evaluation in it.
+
+    Raises PhotochromError if it holds something else, and `overwrite` does not allow to replace it.
+    """
     found = {path.name for path in out.iterdir() if path.name[0] != "."} if out.is_dir() else set()
     if found - {PARTIAL, JSON, HTML} or (out.exists() and not out.is_dir()):
-        raise PhotochromError(f"{out} holds other things than a report: choose another folder with --out")
+        raise PhotochromError(f"{out} holds files that are no report: choose another folder with --out")
     if JSON in found and not overwrite:
-        raise PhotochromError(f"{out} holds a report: choose another folder with --out, or --overwrite")
+        raise PhotochromError(f"{out} holds a report: choose another folder with --out, or --overwrite it")
     partial = out / PARTIAL
     if any(partial.glob("*.npz")):
         before = json.loads((partial / SETTINGS).read_text(encoding="utf-8"))
@@ -219,8 +227,8 @@ def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
             return
         if not overwrite:
             raise PhotochromError(
-                f"{out} holds an unfinished evaluation with other settings: repeat it with those, choose another "
-                f"folder with --out, or --overwrite"
+                f"{out} holds an unfinished evaluation with other settings: use those settings, choose "
+                "another folder with --out, or --overwrite it"
             )
         remove(partial)
     try:
@@ -231,7 +239,7 @@ def prepare(out: Path, settings: dict[str, Any], overwrite: bool) -> None:
 
 
 def remove(partial: Path) -> None:
-    """Delete what an evaluation keeps while it runs."""
+    """Delete the measured batches of an evaluation."""
     for path in partial.iterdir():
         path.unlink()
     partial.rmdir()
@@ -244,7 +252,7 @@ def run(
     partial: Path,
     progress: Callable[[int, int, str], None],
 ) -> None:
-    """Measure this process's share, batch after batch, each into a file of its own; those that are there are passed over."""
+    """Measure this process's share of the photos, one file per batch. Skips batches already measured."""
     compared, count, step = sum(row.is_compared for row in rows), len(photos), photos.at_once
     batches = {
         first: range(first, min(first + step, count)) for first in processes.mine(range(0, count, step))
@@ -272,12 +280,13 @@ def run(
 
 
 def load(partial: Path, count: int) -> Results:
-    """The columns of all batches together, of which there are to be `count`."""
+    """Read and join the columns of all batches. Raises PhotochromError if there are fewer than `count`."""
     parts: dict[str, dict[str, list[Array]]] = {}
     files = sorted(partial.glob("*.npz"))
     if len(files) < count:
         raise PhotochromError(
-            f"{partial} has {len(files)} of {count} measured batches: take a folder (--out) that all processes write to"
+            f"{partial} has {len(files)} of {count} measured batches: give a folder (--out) that all "
+            "processes share"
         )
     for file in files:
         with np.load(file, allow_pickle=False) as columns:
@@ -288,7 +297,7 @@ def load(partial: Path, count: int) -> Results:
 
 
 def paint_again(row: Candidate, photos: Photos, places: Sequence[int]) -> dict[int, Array]:
-    """The pictures to show, (S,S,3) uint8 by place among the photos: the same seed makes the same picture once more."""
+    """Colour the photos to show once more, with the same seeds: {place: picture (S,S,3) uint8}."""
     pictures: dict[int, Array] = {}
     for first in range(0, len(places), photos.at_once):
         batch = list(places[first : first + photos.at_once])

@@ -1,11 +1,11 @@
-"""Measures of coloured photos: pure functions of pictures, batch by batch.
+"""Measures of coloured photos, as pure functions of batches of pictures.
 
-Pictures are float32 arrays (B,H,W,3), RGB in [0,1]. "Lab" is CIELAB of sRGB under D65: L* in [0,100], a* and b* about
-[-110,110]; C* = sqrt(a*^2 + b*^2) is chroma. Functions return one number per photo, or sums and counts of one photo's
-pixels, so that a mean over pixels can be bootstrapped over photos.
+Pictures are float32 arrays (B,H,W,3), RGB in [0,1]. "Lab" is CIELAB of sRGB under D65: L* in [0,100], a* and
+b* in about [-110,110]; C* = sqrt(a*^2 + b*^2) is chroma. Functions return one number per photo, or sums and
+counts over the pixels of each photo, so that a mean over pixels can be bootstrapped over photos.
 
-Lab, CIEDE2000 and SSIM come from scikit-image. torchmetrics has PSNR and SSIM as well, but averages over photos where we
-need them one by one, and takes 5 s to import.
+Lab, CIEDE2000 and SSIM come from scikit-image. torchmetrics has PSNR and SSIM too, but it averages over
+photos, and takes 5 s to import.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from photochrom.errors import PhotochromError
 
 Array = npt.NDArray[Any]
 
-DARK, DIM = (0.0, 15.0), (15.0, 40.0)  # true L*: as good as black; shadows
-FALSE_COLOR, TRULY_GRAY = 15.0, 8.0  # C* that one sees at a glance; C* that passes for no colour
-MAX_PSNR = 60.0  # of equal pictures it would be infinite; 60 dB is a quarter of a level of 255
+DARK, DIM = (0.0, 15.0), (15.0, 40.0)  # true L*: almost black; shadows
+FALSE_COLOR, TRULY_GRAY = 15.0, 8.0  # C* that the eye sees at a glance; C* that looks gray
+MAX_PSNR = 60.0  # PSNR of equal pictures is infinite; 60 dB is a quarter of a level of 255
 FRECHET_LAYER = "relu3_3"
-INCEPTION_SHA256 = "6726825d"  # its beginning, which the file carries in its name
+INCEPTION_SHA256 = "6726825d"  # first digits, as in the file's name
 LUMA_BINS, CHROMA_BINS = np.arange(0, 101, 5.0), np.arange(0, 121, 4.0)
 
 
@@ -48,7 +48,7 @@ def ab_distance(lab1: Array, lab2: Array) -> Array:
 
 
 def ciede2000(lab1: Array, lab2: Array) -> Array:
-    """CIEDE2000 of each pixel: (...,3), (...,3) -> (...). Source: Sharma, Wu & Dalal 2005, as scikit-image has it."""
+    """CIEDE2000 of each pixel: (...,3), (...,3) -> (...). Source: Sharma, Wu & Dalal 2005 (scikit-image)."""
     return np.asarray(deltaE_ciede2000(lab1, lab2))  # type: ignore[no-untyped-call]
 
 
@@ -58,10 +58,10 @@ def chroma(lab: Array) -> Array:
 
 
 def colorfulness(rgb: Array) -> Array:
-    """sqrt(s_rg^2 + s_yb^2) + 0.3 sqrt(m_rg^2 + m_yb^2) on levels of 0 to 255: (B,H,W,3) -> (B,).
+    """sqrt(s_rg^2 + s_yb^2) + 0.3 sqrt(m_rg^2 + m_yb^2) with R, G, B from 0 to 255: (B,H,W,3) -> (B,).
 
-    rg = R - G and yb = (R + G) / 2 - B, with their sign; s is their standard deviation over the photo, m their mean.
-    Source: Hasler & Suesstrunk 2003, equations for M(3).
+    rg = R - G and yb = (R + G) / 2 - B are signed; s is their standard deviation over the photo, m their
+    mean. Source: Hasler & Suesstrunk 2003, equations for M(3).
     """
     return _colorfulness(_opponent_sums(rgb), rgb.shape[1] * rgb.shape[2])
 
@@ -90,11 +90,12 @@ def _psnr(error: Array) -> Array:
 
 
 def ssim(rgb: Array, true: Array) -> Array:
-    """Structural similarity, Gaussian window of 1.5 pixels, mean of the channels: (B,H,W,3) -> (B,).
+    """Structural similarity with a Gaussian window of 1.5 pixels, mean over the channels: (B,H,W,3) -> (B,).
 
-    Source: Wang et al. 2004, as scikit-image has it.
+    Source: Wang et al. 2004, in scikit-image.
     """
-    # scikit-image leaves out a border of half a window; of photos smaller than the window's 11 pixels something stays.
+    # scikit-image leaves out a border of half a window. A smaller window leaves something of photos under 11
+    # pixels.
     border = min(11, (min(rgb.shape[1:3]) - 1) // 2 * 2 + 1)
     options: dict[str, Any] = {
         "win_size": border, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False,
@@ -104,14 +105,14 @@ def ssim(rgb: Array, true: Array) -> Array:
 
 
 def false_color(lab: Array, true_lab: Array) -> Array:
-    """Which pixels have C* > FALSE_COLOR where the truth has C* < TRULY_GRAY: (...,3), (...,3) -> (...)."""
+    """Mask of pixels with C* > FALSE_COLOR where the truth has C* < TRULY_GRAY: (...,3), (...,3) -> (...)."""
     return np.asarray((chroma(lab) > FALSE_COLOR) & (chroma(true_lab) < TRULY_GRAY))
 
 
 def dark_sums(lab: Array, true_lab: Array, band: tuple[float, float]) -> dict[str, Array]:
-    """Sums over the pixels whose true L* is in [low, high): each (B,).
+    """Sums over the pixels whose true L* is in band = [low, high): each (B,).
 
-    pixels: how many; error: (a,b) distance; chroma: C*; false_color: how many have a false colour.
+    pixels: their number; error: (a,b) distance; chroma: C*; false_color: the number with a false colour.
     """
     inside = (true_lab[..., 0] >= band[0]) & (true_lab[..., 0] < band[1])
     c, false = chroma(lab), inside & false_color(lab, true_lab)
@@ -125,7 +126,7 @@ def dark_sums(lab: Array, true_lab: Array, band: tuple[float, float]) -> dict[st
 
 
 def pixel_sums(rgb: Array, true: Array, true_lab: Array) -> dict[str, Array]:
-    """What `photo_columns` needs: each (B,), sums over pixels, which may be added up over the parts of a large photo."""
+    """The sums over pixels for `photo_columns`, each (B,). Sums of the parts of a photo can be added."""
     found = lab(rgb)
     dark, dim = dark_sums(found, true_lab, DARK), dark_sums(found, true_lab, DIM)
     return {
@@ -141,7 +142,7 @@ def pixel_sums(rgb: Array, true: Array, true_lab: Array) -> dict[str, Array]:
 
 
 def photo_columns(sums: dict[str, Array]) -> dict[str, Array]:
-    """What is measured at every strength: each (B,), columns of `MEASURES` and their counts."""
+    """The columns of `MEASURES` that are measured at every strength, and their counts, each (B,)."""
     pixels = sums["all_pixels"]
     return {
         "colorfulness": _colorfulness(sums, pixels),
@@ -154,7 +155,7 @@ def photo_columns(sums: dict[str, Array]) -> dict[str, Array]:
 
 
 def chroma_by_luma(lab: Array) -> Array:
-    """How many pixels have which L* and C*: counts (20,30) over LUMA_BINS and CHROMA_BINS."""
+    """Histogram of L* and C*: numbers of pixels (20,30) in LUMA_BINS and CHROMA_BINS."""
     highest = CHROMA_BINS[-1] - 1e-3
     counts, _, _ = np.histogram2d(
         lab[..., 0].ravel().clip(0, 100), chroma(lab).ravel().clip(0, highest), (LUMA_BINS, CHROMA_BINS)
@@ -169,9 +170,9 @@ def diversity(labs: Array) -> Array:
 
 
 def perceptual_distance(features: dict[str, Tensor], true: dict[str, Tensor]) -> Array:
-    """sum over layers of the mean over places of |f/|f| - g/|g||^2, |.| over the channels: (B,).
+    """Sum over layers of the mean over pixels of |f/|f| - g/|g||^2, where |.| is over the channels: (B,).
 
-    Source: Zhang et al. 2018, equation 1, with every weight 1; on VGG16 (all layers given) it is `pd_vgg16`.
+    Source: Zhang et al. 2018, equation 1, with all weights 1. With all layers of VGG16 it is `pd_vgg16`.
     """
 
     def unit(map: Tensor) -> Tensor:
@@ -186,42 +187,45 @@ def perceptual_distance(features: dict[str, Tensor], true: dict[str, Tensor]) ->
 
 @torch.inference_mode()
 def vgg_features(vgg: VGG16, rgb: Array) -> dict[str, Tensor]:
-    """Features of all five layers of pictures (B,H,W,3)."""
+    """VGG16's features of pictures (B,H,W,3): {layer: (B,C,h,w)} for all five layers."""
     device = next(vgg.parameters()).device
     found: dict[str, Tensor] = vgg(torch.from_numpy(rgb).permute(0, 3, 1, 2).to(device))
     return found
 
 
 def frechet_features(features: dict[str, Tensor]) -> Array:
-    """What `fd_vgg16` compares: relu3_3, averaged over places, (B,256) float64.
+    """The features of `fd_vgg16`: relu3_3 averaged over pixels, (B,256) float64.
 
-    Of the five layers it tells best: 512 true photos against the gray ones are 10 times as far apart as against 512 other
-    true ones (relu4_3: 2 times; relu5_3: not at all), and with 256 channels 500 photos make a covariance of full rank.
+    This layer separates best: 512 true photos are 10 times as far from gray ones as from 512 other true ones
+    (relu4_3: 2 times; relu5_3: no farther). With 256 channels, 500 photos give a covariance of full rank.
     """
     return features[FRECHET_LAYER].mean(dim=(2, 3)).cpu().double().numpy()
 
 
 class Moments:
-    """Count, sum and sum of products of features (N,D), which can be added and taken off again."""
+    """Count, sum and sum of products of features (N,D). Those of a part can be subtracted again."""
 
     def __init__(self, features: Array) -> None:
         self.count, self.total, self.products = len(features), features.sum(axis=0), features.T @ features
 
     def without(self, part: Moments) -> Moments:
-        """The moments of all features but a part's."""
+        """The moments of all features except a part's."""
         rest = Moments(np.empty((0, len(self.total))))
         rest.count, rest.total = self.count - part.count, self.total - part.total
         rest.products = self.products - part.products
         return rest
 
     def mean_and_covariance(self) -> tuple[Array, Array]:
-        """(D,) and the unbiased (D,D); needs two photos."""
+        """Mean (D,) and unbiased covariance (D,D); they need two photos."""
         mean = self.total / self.count
         return mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1)
 
 
 def frechet_distance(first: Moments, second: Moments) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2). Source: Dowson & Landau 1982; Heusel et al. 2017, equation 6."""
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2).
+
+    Source: Dowson & Landau 1982; Heusel et al. 2017, equation 6.
+    """
     (m1, s1), (m2, s2) = first.mean_and_covariance(), second.mean_and_covariance()
     values, vectors = np.linalg.eigh(s1)
     root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
@@ -230,9 +234,10 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 
 
 def load_inception(weights: Path) -> Callable[[Array], Array]:
-    """The features of FID: pictures (B,H,W,3) -> (B,2048) float64, by torch-fidelity.
+    """Load torch-fidelity's network for FID: a function from pictures (B,H,W,3) to features (B,2048) float64.
 
-    weights: its `weights-inception-2015-12-05-6726825d.pth`. Raises PhotochromError for another file, or without the library.
+    weights: its `weights-inception-2015-12-05-6726825d.pth`. Raises PhotochromError for any other file, and
+    without the library.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
@@ -246,13 +251,13 @@ def load_inception(weights: Path) -> Callable[[Array], Array]:
         content = weights.read_bytes()
     except OSError as error:
         raise PhotochromError(
-            f"Inception weights {weights} cannot be read: {error.strerror}; FID needs them"
+            f"Inception weights {weights} cannot be read: {error.strerror}; give that file, or leave FID out"
         ) from None
     if not hashlib.sha256(content).hexdigest().startswith(INCEPTION_SHA256):
         raise PhotochromError(
-            f"{weights} is not torch-fidelity's weights-inception-2015-12-05-6726825d.pth: FID needs that"
+            f"{weights} is not torch-fidelity's weights-inception-2015-12-05-6726825d.pth, which FID needs"
         )
-    # torch-fidelity would unpickle the file without restraint; it gets a copy of what plain tensors were in it.
+    # torch-fidelity would unpickle anything in the file, so it gets a copy with nothing but plain tensors.
     copy = BytesIO()
     torch.save(torch.load(BytesIO(content), map_location="cpu", weights_only=True), copy)
     copy.seek(0)
@@ -268,9 +273,10 @@ def load_inception(weights: Path) -> Callable[[Array], Array]:
 
 @dataclass(frozen=True)
 class Measure:
-    """How a measure is called and read.
+    """A measure: its name, how to read it, and how to compute it from columns.
 
-    It is scale * (sum of the column of its own name) / (sum of the column `count`, or the number of photos).
+    Its value is scale * (sum of the column of its name) / (sum of the column `count`, or the number of
+    photos).
     """
 
     title: str
@@ -280,9 +286,7 @@ class Measure:
     meaning: str
     count: str | None = None
     scale: float = 1.0
-    resolution: float = (
-        0.005  # share of a value below which differences say nothing: strengths are read off no finer
-    )
+    resolution: float = 0.005  # smallest difference, as a share of the value, that means anything
 
 
 MEASURES: dict[str, Measure] = {
@@ -291,22 +295,23 @@ MEASURES: dict[str, Measure] = {
         "",
         0,
         1,
-        "How colourful the photos look to people: 0 is gray, true photos have about 40. Compare it with the truth's.",
+        "How colourful the photos look to people: 0 is gray, true photos have about 40. Compare it with "
+        "the truth's.",
     ),
     "ab": Measure(
         "colour distance",
         "ΔE",
         -1,
         2,
-        "How far colours are from the true ones, lightness left aside. 2 is just visible. Gray is not far from anything, "
-        "so a low value alone proves nothing.",
+        "How far colours are from the true ones, without lightness. 2 is just visible. Gray is never far "
+        "from the truth, so a low value alone proves nothing.",
     ),
     "ciede2000": Measure(
         "CIEDE2000",
         "ΔE00",
         -1,
         2,
-        "The same distance, weighted as the eye sees it, lightness included. 1 is just visible.",
+        "The same distance with lightness, weighted as the eye sees it. 1 is just visible.",
     ),
     "dark_error": Measure(
         "dark error",
@@ -321,7 +326,8 @@ MEASURES: dict[str, Measure] = {
         "%",
         -1,
         1,
-        "Share of almost black pixels that got a visible colour (C* over 15) though they truly have none (C* under 8).",
+        "Share of almost black pixels with a visible colour (C* over 15) where the truth has none (C* "
+        "under 8).",
         "dark_pixels",
         scale=100.0,
         resolution=0.05,
@@ -331,7 +337,7 @@ MEASURES: dict[str, Measure] = {
         "C*",
         0,
         1,
-        "How much colour the almost black pixels got. Compare it with the truth's.",
+        "How much colour the almost black pixels have. Compare it with the truth's.",
         "dark_pixels",
     ),
     "dim_error": Measure(
@@ -347,7 +353,7 @@ MEASURES: dict[str, Measure] = {
         "C*",
         0,
         1,
-        "How much colour the shadows got. Compare it with the truth's.",
+        "How much colour the shadows have. Compare it with the truth's.",
         "dim_pixels",
     ),
     "psnr": Measure(
@@ -355,7 +361,7 @@ MEASURES: dict[str, Measure] = {
         "dB",
         1,
         2,
-        "Likeness pixel by pixel, mean over photos. Favours pale colours, as every error does.",
+        "Similarity pixel by pixel, averaged over photos. Like every error, it favours pale colours.",
         resolution=0.001,
     ),
     "ssim": Measure(
@@ -363,7 +369,7 @@ MEASURES: dict[str, Measure] = {
         "",
         1,
         3,
-        "Likeness of fine structure, 1 is equal. Luma is given, so all models are high here.",
+        "Similarity of fine structure; 1 means equal. Luma is given, so every model scores high.",
         resolution=0.001,
     ),
     "pd_vgg16": Measure(
@@ -371,8 +377,8 @@ MEASURES: dict[str, Measure] = {
         "",
         -1,
         3,
-        "How different the photos look to VGG16, a network that recognises objects (unweighted kin of LPIPS). Models "
-        "trained with the perceptual loss are flattered by it.",
+        "How different the photos look to VGG16, a network that recognises objects (LPIPS without "
+        "weights). It flatters models that were trained with the perceptual loss.",
         "vgg_photos",
     ),
     "diversity": Measure(
@@ -380,7 +386,7 @@ MEASURES: dict[str, Measure] = {
         "ΔE",
         0,
         1,
-        "How far apart several colourings of one photo are. 0: always the same answer.",
+        "How far apart several colourings of one photo are. 0 means that they are all the same.",
         "diversity_photos",
     ),
 }
@@ -390,8 +396,8 @@ SET_MEASURES: dict[str, Measure] = {
         "thousands",
         -1,
         0,
-        "How unlike true photos the photos are as a set, in textures and colours that VGG16 sees (Frechet distance). It "
-        "depends on the number of photos: compare within one report only.",
+        "How much the photos, as a set, differ from true ones in the textures and colours that VGG16 sees "
+        "(Frechet distance). It depends on the number of photos: compare only within one report.",
         scale=1e-3,
     ),
     "fid": Measure(
@@ -399,6 +405,6 @@ SET_MEASURES: dict[str, Measure] = {
         "",
         -1,
         1,
-        "The same with Inception's features, as in papers. It depends on the number of photos, too.",
+        "The same with Inception's features, as in papers. It depends on the number of photos too.",
     ),
 }

@@ -1,7 +1,7 @@
-"""The photos that are measured on: the held-out ones of a data set, or a folder of photos of any size.
+"""The photos of an evaluation: held-out photos of a data set, or a folder of photos of any size.
 
-A folder is looked through once before anything is coloured: gray and broken photos are left out, and other tools' files are found
-and held beside their photos, so that all candidates are measured on the same photos.
+A folder is searched once before colouring. It leaves out gray and broken photos, and photos that do not match
+the files of every other tool, so that all candidates are measured on the same photos.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from photochrom.evaluation.candidates import (
 )
 from photochrom.evaluation.seen import learnt, still_here
 
-SIZE = 256  # pixels, the square in which the field measures
-SMALLEST = 16  # pixels that are left one after the four halvings of VGG16
-SAME_LUMA = 2.0  # levels of 255, mean over pixels: what JPEG and rounding change at most
-LOOKED_AT = 32  # photos from which it is known whether a tool changed luma
-ALIKE = 0.7  # correlation of fine luma below which a file does not show the photo as it is
-SHAPE = 0.02  # by which the ratio of the sides may differ without a word
+SIZE = 256  # pixels; the field measures in squares of this side
+SMALLEST = 16  # pixels, of which VGG16's four halvings leave one
+SAME_LUMA = 2.0  # largest mean change, in levels of 255, that JPEG and rounding explain
+LOOKED_AT = 32  # photos that show whether a tool changed luma
+ALIKE = 0.7  # correlation of fine luma below which a file shows something else than its photo
+SHAPE = 0.02  # relative difference of aspect ratios that needs no note
 EXAMPLES = 3  # names that a message lists
-LEARNT_AT = 64  # pixels at which look-alikes of training photos are sought
-LONG = 1.1  # times the shorter side: less than look-alikes differ in anyway
+LEARNT_AT = 64  # side in pixels for the comparison with training photos
+LONG = 1.1  # longer side over shorter side; up to this, the crop does not matter for look-alikes
 TOGETHER = 512  # photos that are compared with training photos at a time
 
 
 class Photos(Protocol):
-    """What an evaluation asks of its photos, which have an order: any first part of them is a fair one."""
+    """The photos of an evaluation, in random order, so that the first N are a fair sample."""
 
     seed: int
-    facts: dict[str, Any]  # plain values: name, checksum, size, how many photos
-    at_once: int  # how many make a batch, after which an evaluation can be stopped
+    facts: dict[str, Any]  # plain values: name, checksum, size, number of photos
+    at_once: int  # photos in a batch; an evaluation can stop between batches
 
     def __len__(self) -> int: ...
 
@@ -62,20 +62,21 @@ class Photos(Protocol):
         """The photos at these places of the order."""
 
     def origins(self) -> list[str]:
-        """What each photo is called."""
+        """The name of each photo."""
 
     def shapes(self) -> list[float]:
-        """Width over height of each photo, as it is to be looked at."""
+        """Width over height of each photo, for display."""
 
     def references(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The rows to compare with: the truth, ..., gray."""
 
 
-# --- A data set ----------------------------------------------------------------------------------------------------------
+# --- A data set
+# ----------------------------------------------------------------------------------------------------------
 
 
 def photo_seeds(indices: npt.NDArray[np.int64], seed: int) -> list[int]:
-    """A seed of its own for each photo, so that one lucky noise cannot favour them all."""
+    """One seed per photo, so that no single lucky noise favours all of them."""
     return [int(np.random.SeedSequence((seed, int(i))).generate_state(1)[0]) for i in indices]
 
 
@@ -93,10 +94,13 @@ class Packed:
         learnt_from: Iterable[LearntFrom] = (),
         data_dir: Path = Path("data"),
     ) -> None:
-        """count: how many, in a fixed order (None: all). learnt_from: data sets whose training photos, and what looks like
-        them, are left out, as far as they are in `data_dir`.
+        """Select photos.
 
-        Raises PhotochromError for a split without photos, or of which none is left, and for tiny photos.
+        count: the first so many of a fixed random order (None: all). learnt_from: data sets of training;
+        photos that look like their training photos are left out, if the data set is in `data_dir`.
+
+        Raises PhotochromError if the split has no photos, if none is left, or if they are too small for
+        VGG16.
         """
         _check(count, seed)
         if pack.size < SMALLEST:
@@ -105,21 +109,23 @@ class Packed:
             )
         if not pack.count(split):
             raise PhotochromError(
-                f"data set {pack.name!r} has no {split} photos: import it again with more photos, or a larger --{split}"
+                f"data set {pack.name!r} has no {split} photos: import it again with more photos or a larger "
+                f"--{split}"
             )
         self.pack, self.seed = pack, seed
         self.indices = pack.drawn(split, None if learnt_from else count, 0)
         others: list[Pack] = []
         seen = np.zeros(len(self.indices), bool)
         if isinstance(pack, Pack):
-            others = still_here(learnt_from, data_dir, {pack.checksum})  # its own parts share no photo
+            others = still_here(learnt_from, data_dir, {pack.checksum})  # its own splits share no photo
             for each in others:
                 seen |= learnt(pack.photos[self.indices], each)
         self.compared = frozenset({pack.checksum, *(each.checksum for each in others)})
         self.indices = self.indices[~seen][:count]
         if not len(self.indices):
             raise PhotochromError(
-                f"a model, or one before it, has learnt from all {split} photos of {pack.name!r}: take another --data"
+                f"a model or its ancestor was trained on all {split} photos of {pack.name!r}: take another "
+                "--data"
             )
         self.facts: dict[str, Any] = {"name": pack.name, "checksum": pack.checksum, "split": split}
         self.facts |= {"size": pack.size, "photos": len(self.indices)}
@@ -143,7 +149,7 @@ class Packed:
         return [1.0] * len(self)
 
     def references(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """See `Photos`; true chroma at the candidates' scales is the best that they can do."""
+        """See `Photos`. True chroma at the candidates' scales shows the best that they can reach."""
         return references(self.pack, sorted({each.facts.get("chroma_scale", 1) for each in candidates}))
 
 
@@ -154,11 +160,12 @@ def _check(count: int | None, seed: int) -> None:
         raise UsageError(f"seed = {seed}: give 0 or more")
 
 
-# --- A folder ------------------------------------------------------------------------------------------------------------
+# --- A folder
+# ------------------------------------------------------------------------------------------------------------
 
 
 class LeftOut(NamedTuple):
-    """A photo that is measured for nobody, and why."""
+    """A photo that no candidate is measured on, and why."""
 
     photo: str
     reason: str
@@ -166,22 +173,22 @@ class LeftOut(NamedTuple):
 
 @dataclass
 class Tool:
-    """What is known of another tool's files."""
+    """Another tool's coloured files, and the facts about them."""
 
     name: str
     folder: Path
-    found: dict[Path, Path]  # photo -> file
+    found: dict[Path, Path]  # {photo: file}
     sizes: Counter[str] = field(default_factory=Counter)  # equal | other size | other shape
-    luma_changes: list[float] = field(default_factory=list)  # levels of 255, of the first photos
+    luma_changes: list[float] = field(default_factory=list)  # of the first photos, in levels of 255
     digest: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
 
     @property
     def luma_change(self) -> float:
-        """Mean distance between its luma and the photos' own, levels of 255."""
+        """Mean absolute difference between its luma and the photos', in levels of 255."""
         return round(float(np.mean(self.luma_changes)), 2)
 
     def candidates(self, used: Mapping[Path, Path]) -> list[Candidate]:
-        """Its files as they are and, where they changed luma, with the photos' own luma put back."""
+        """The tool as a candidate; if it changed luma, also a candidate with the photos' luma put back."""
         facts = {
             "folder": self.folder.name,
             "checksum": self.digest.hexdigest(),
@@ -195,9 +202,10 @@ class Tool:
 
 
 class Looked(NamedTuple):
-    """A photo that can be measured on, before it is known whether a model has learnt from it.
+    """A photo that can be measured on, unless a model was trained on it.
 
-    mean_chroma: (2,). squares: (N,64,64,3), see `squares`. beside: how each tool's file fits, see `Folder._look_at_tool`.
+    mean_chroma: (2,). squares: (N,64,64,3), see `squares`. beside: how each tool's file fits it, see
+    `Folder._look_at_tool`.
     """
 
     file: Path
@@ -208,7 +216,7 @@ class Looked(NamedTuple):
 
 
 class Folder:
-    """Photos of any size, measured when squeezed into a square; and what other tools have made of them."""
+    """Photos of any size in a folder, with other tools' colourings; all are measured as squares."""
 
     at_once = 8
 
@@ -223,10 +231,15 @@ class Folder:
         learnt_from: Iterable[LearntFrom] = (),
         data_dir: Path = Path("data"),
     ) -> None:
-        """tools: folders of coloured files by the name of who made them. count: how many photos, in a fixed order (None: all).
-        learnt_from: data sets whose training photos, and what looks like them, are left out, as far as they are in `data_dir`.
+        """Select photos, and match the files of other tools with them.
 
-        Raises PhotochromError for a folder without colour photos, and for a tool's folder that fits none of them.
+        tools: {name of the tool: folder of its files}. count: the first so many photos of a fixed random
+        order (None: all). at_full: measure at the photos' own size too. progress(done, total, text) counts
+        files. learnt_from: data sets of training; photos that look like their training photos are left out,
+        if the data set is in `data_dir`.
+
+        Raises PhotochromError for a folder without colour photos, and for a tool's folder without a matching
+        file.
         """
         _check(count, seed)
         files = photos_below(folder)
@@ -246,7 +259,7 @@ class Folder:
         while part := list(islice(looked, min(missing, TOGETHER))):
             for photo, name in zip(part, self._sets_that_show(part, training_sets, progress), strict=True):
                 if name:
-                    reason = f"it looks like a training photo of {name}, from which a model learnt: take photos that none has seen"
+                    reason = f"it looks like a training photo of {name}: take photos that no model has seen"
                     self.left_out.append(LeftOut(self._name(photo.file), reason))
                     continue
                 for each, (kind, change, content) in zip(self.tools, photo.beside, strict=True):
@@ -261,7 +274,7 @@ class Folder:
                 missing -= 1
         if not self.files:
             raise PhotochromError(
-                f"{folder} has no photo to measure on, of {len(files)} files. {self.left_out[0].photo}: "
+                f"none of the {len(files)} files in {folder} can be measured on. {self.left_out[0].photo}: "
                 f"{self.left_out[0].reason}"
             )
         self.mean_chroma = (chroma / len(self.files)).tolist()
@@ -281,7 +294,7 @@ class Folder:
         return file.relative_to(self.folder).as_posix()
 
     def _looked(self, files: Sequence[Path], progress: Callable[[int, int, str], None]) -> Iterator[Looked]:
-        """The files that are colour photos with a file of each tool, in a fixed order; the others are left out."""
+        """The colour photos with a file of each tool, in a fixed random order. Others go to `left_out`."""
         for done, place in enumerate(np.random.default_rng(0).permutation(len(files))):
             progress(done, len(files), f"looking at {done + 1:,} of {len(files):,} photos")
             file = files[place]
@@ -297,7 +310,7 @@ class Folder:
     def _sets_that_show(
         self, photos: Sequence[Looked], sets: Sequence[Pack], progress: Callable[[int, int, str], None]
     ) -> list[str | None]:
-        """The first of the data sets that has each photo in its training part."""
+        """The name of the first data set that has a look-alike of each photo for training, or None."""
         found: list[str | None] = [None] * len(photos)
         if not sets:
             return found
@@ -315,7 +328,10 @@ class Folder:
     def _look_at_tool(
         self, other: Tool, file: Path, small: torch.Tensor, size: tuple[int, int]
     ) -> tuple[str, float, bytes]:
-        """How a tool's file fits its photo: its size, how far luma has changed, a digest. Raises PhotochromError if it does not."""
+        """Compare a tool's file with its photo: kind of size, change of luma, digest of the file.
+
+        Raises PhotochromError if there is no file, or if it does not show the photo.
+        """
         if file not in other.found:
             raise PhotochromError(f"{other.name} has no file of this name")
         found = other.found[file]
@@ -325,15 +341,16 @@ class Folder:
         change = float(np.abs(made_luma - luma).mean())
         if change > SAME_LUMA and alike(luma, made_luma) < ALIKE:
             raise PhotochromError(
-                f"the file of {other.name} ({made_size[0]}x{made_size[1]}, the photo has {size[0]}x{size[1]}) shows something "
-                "else: cropped, turned, with borders, or of another photo"
+                f"the file of {other.name} ({made_size[0]}x{made_size[1]}, the photo has "
+                f"{size[0]}x{size[1]}) does not show this photo: it is cropped, turned, has borders, or "
+                "belongs to another photo"
             )
         shape = made_size[0] / made_size[1] / (size[0] / size[1])
         kind = "equal" if made_size == size else "other size" if abs(shape - 1) <= SHAPE else "other shape"
         return kind, change, _digest(found)
 
     def batch(self, places: Sequence[int]) -> Batch:
-        """See `Photos`. Each photo's noise is that of `photochrom colorize`, a function of the photo and of the seed."""
+        """See `Photos`. As in `photochrom colorize`, a photo's noise depends on the photo and the seed."""
         files = [self.files[place] for place in places]
         rgb = torch.cat([shrunk(open_photo(file), SIZE) for file in files])
         return Batch(rgb, [self.seed] * len(files), files, APART, self.at_full)
@@ -347,11 +364,11 @@ class Folder:
         return [self._name(file) for file in self.files]
 
     def references(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """See `Photos`; the mean colour is that of these very photos, and a ceiling what a model's size of chroma lets through."""
+        """See `Photos`. The mean colour is that of these photos; a ceiling is the truth at a chroma scale."""
         return full_size_references(self.mean_chroma, candidates)
 
     def tool_candidates(self) -> list[Candidate]:
-        """The other tools, each as it is and, where it changed luma, with the photos' own luma put back."""
+        """The candidates of all other tools. See `Tool.candidates`."""
         return [
             candidate
             for each in self.tools
@@ -359,28 +376,28 @@ class Folder:
         ]
 
     def notes(self) -> list[str]:
-        """What a person should know of the photos and of the tools' files, a line each."""
-        said = []
+        """Notes for the user about photos and the tools' files, one line each."""
+        notes = []
         for reason, count in Counter(each.reason for each in self.left_out).items():
             names = [each.photo for each in self.left_out if each.reason == reason]
             more = f" and {count - EXAMPLES} more" if count > EXAMPLES else ""
-            said.append(f"left out: {', '.join(names[:EXAMPLES])}{more}: {reason}")
+            notes.append(f"left out: {', '.join(names[:EXAMPLES])}{more}: {reason}")
         for each in self.tools:
             for kind, how in (("size", "resized"), ("shape", "squeezed back")):
                 if count := each.sizes[f"other {kind}"]:
-                    said.append(
+                    notes.append(
                         f"{each.name}: {count} of {len(self)} files have another {kind} than the photo: {how}"
                     )
             if each.luma_change > SAME_LUMA:
-                said.append(
-                    f"{each.name} changed luma, by {each.luma_change:g} levels of 255 on average: measured as it is, and as "
-                    f"{each.name + LUMA_BACK!r}"
+                notes.append(
+                    f"{each.name} changed luma by {each.luma_change:g} of 255 levels on average: it is "
+                    f"measured as it is and as {each.name + LUMA_BACK!r}"
                 )
-        return said
+        return notes
 
 
 def photos_below(folder: Path) -> list[Path]:
-    """Every photo below a folder, sorted, but for hidden ones; raises PhotochromError if there is none."""
+    """Every photo below a folder, sorted, without hidden ones. Raises PhotochromError if there is none."""
     if not folder.is_dir():
         raise PhotochromError(f"there is no folder {folder}: name a folder of photos")
     files = [
@@ -396,20 +413,19 @@ def photos_below(folder: Path) -> list[Path]:
 
 
 def no_doubles(keys: Mapping[Path, str]) -> None:
-    """Raise PhotochromError if two files have one name, suffix aside."""
+    """Raise PhotochromError if two files have the same name without suffix."""
     seen: dict[str, Path] = {}
     for file, key in keys.items():
         if key in seen:
-            raise PhotochromError(
-                f"{seen[key]} and {file} have one name, suffix aside: rename or remove one, since files are matched by it"
-            )
+            raise PhotochromError(f"{seen[key]} and {file} differ only in their suffix: rename or remove one")
         seen[key] = file
 
 
 def match(photos: Mapping[Path, str], name: str, folder: Path) -> dict[Path, Path]:
-    """The files of a tool by photo: of the same path below the folder, suffix aside, or else of the same name alone.
+    """Match the files of a tool with photos by path without suffix, or else by name, if that is unique.
 
-    photos: their paths below their folder without suffix. Raises PhotochromError if there is none at all.
+    photos: {photo: its path below its folder, without suffix}. Returns {photo: file}. Raises PhotochromError
+    if nothing matches.
     """
     files = photos_below(folder)
     keys = {file: file.relative_to(folder).with_suffix("").as_posix() for file in files}
@@ -429,14 +445,17 @@ def match(photos: Mapping[Path, str], name: str, folder: Path) -> dict[Path, Pat
     if not found:
         example = next(iter(photos)).name
         raise PhotochromError(
-            f"no file of {name} ({folder}, such as {files[0].name}) is called as a photo is (such as {example}): give each the "
-            "name of its photo; the suffix does not matter"
+            f"no file of {name} ({folder}, such as {files[0].name}) has the name of a photo (such as "
+            f"{example}): give each file the name of its photo; the suffix does not matter"
         )
     return found
 
 
 def _look(file: Path, gray: bool = False) -> tuple[Image.Image, torch.Tensor]:
-    """A file, and the same at the size of measuring (1,3,S,S) in [0,1]. Raises PhotochromError if it is gray, unless it may be."""
+    """Read a file. Returns it, and the same at the size of measuring (1,3,S,S) in [0,1].
+
+    Raises PhotochromError if it is gray, unless `gray` allows that.
+    """
     picture = open_photo(file)
     small = shrunk(picture, SIZE)
     if not gray and is_gray((small[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()):
@@ -445,7 +464,10 @@ def _look(file: Path, gray: bool = False) -> tuple[Image.Image, torch.Tensor]:
 
 
 def squares(picture: Image.Image) -> Pixels:
-    """Squares that a data set may have cut from a photo: its middle and, of a long one, both ends; (N,64,64,3)."""
+    """The squares that a data set may have cut from a photo: the middle and, if it is long, both ends.
+
+    Returns (N,64,64,3).
+    """
     size = (LEARNT_AT, LEARNT_AT)
     places = (0.5,) if max(picture.size) <= LONG * min(picture.size) else (0.5, 0.0, 1.0)
     fitted = [ImageOps.fit(picture, size, Image.Resampling.LANCZOS, centering=(at, at)) for at in places]
@@ -458,9 +480,10 @@ def _digest(file: Path) -> bytes:
 
 
 def alike(luma: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
-    """Correlation (-1 to 1) of the fine structure of two luma pictures (S,S).
+    """Correlation (-1 to 1) of the fine structure of two luma pictures (S,S), from 0 to 255.
 
-    What is left after a blur is taken off moves with every shift and every border, and hardly with another tone curve.
+    Fine structure is the picture minus a blur of it. Every shift or border changes it; another tone curve
+    hardly does.
     """
     fine = []
     for picture in (luma, other):

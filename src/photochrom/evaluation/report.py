@@ -1,6 +1,6 @@
-"""The report that people read: one HTML file that opens anywhere, and tables for the terminal.
+"""Shows the report: as one HTML file that opens anywhere, and as tables in a terminal.
 
-Both are made of what is in `report.json` (see `evaluate`); the pictures alone come on top.
+Both need only the content of `report.json` (see `evaluate`); the page also needs the pictures.
 """
 
 from __future__ import annotations
@@ -26,19 +26,12 @@ from photochrom.evaluation import metrics
 from photochrom.evaluation.metrics import MEASURES, SET_MEASURES, Array, Measure
 from photochrom.evaluation.statistics import EXTRAPOLATED, GRAY, TARGETS, TRUTH
 
-GALLERY = 24  # photos that chance has drawn
-ENDS = 4  # photos that are shown of the best and of the worst by a measure
+GALLERY = 24  # random photos
+ENDS = 4  # best and worst photos by a measure, so many each
 SORTED_BY = ("ciede2000", "ab", "dark_error", "false_color")
-SMALL = 128  # pixels; what is larger is embedded as WebP
-COLORS = (
-    "#2f8fd0",
-    "#e07b00",
-    "#009e73",
-    "#cc6fa0",
-    "#8a7be0",
-    "#b0a000",
-    "#d6453d",
-)  # told apart on white and on black
+SMALL = 128  # pixels; larger pictures are embedded as WebP
+# These differ clearly on white and on black.
+COLORS = ("#2f8fd0", "#e07b00", "#009e73", "#cc6fa0", "#8a7be0", "#b0a000", "#d6453d")
 INK = "#010203"  # stands for the page's own text colour
 FALSE_MARK = np.array([255, 0, 200], dtype=np.uint8)
 CURVES = ("ab", "ciede2000", "dark_error", "false_color", "dim_error", "psnr")
@@ -46,7 +39,7 @@ ALL = MEASURES | SET_MEASURES
 
 
 def places(result: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Which photos of which rows are shown: the first of the random order, and both ends of every `order`."""
+    """The photos to show of each row: the first GALLERY, and both ends of each of the `orders`."""
     shown = set(range(min(GALLERY, result["data"]["photos"])))
     for found in orders(result).values():
         shown |= {*found[:ENDS], *found[-ENDS:]}
@@ -54,7 +47,10 @@ def places(result: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 def orders(result: Mapping[str, Any]) -> dict[tuple[str, str, str | None], list[int]]:
-    """Photos from best to worst by (measure, candidate, None), and by how much a candidate wins by (measure, candidate, other)."""
+    """Places of photos from best to worst, for each (measure, candidate, None).
+
+    For (measure, candidate, other), the order is by how much the candidate wins against the other.
+    """
     found: dict[tuple[str, str, str | None], list[int]] = {}
     candidates = list(result["subjects"])
     for measure in SORTED_BY:
@@ -73,10 +69,10 @@ def orders(result: Mapping[str, Any]) -> dict[tuple[str, str, str | None], list[
 
 
 def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -> str:
-    """The page. photos: pictures (S,S,3) uint8 by row and place, those that `places` asks for."""
+    """The page. photos: {row: {place: picture (S,S,3) uint8}}, as `places` asks for."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("photochrom.evaluation", ""), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("photochrom.evaluation", ""), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
         "number": number, "interval": interval, "signed": signed, "uri": _uri, "flags": _flags,
@@ -96,7 +92,7 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
         curves=[
             (ALL[name], curve_plot(result, name))
             for name in CURVES
-            if result["rows"][GRAY][name]["value"] is not None  # there may be no dark pixel at all
+            if result["rows"][GRAY][name]["value"] is not None  # there may be no dark pixel
         ],
         histograms=[(name, histogram(result, name)) for name in (TRUTH, *models)],
         shown=sorted(photos[TRUTH]),
@@ -114,27 +110,26 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
 
 
 def number(value: float | None, name: str, sign: str = "") -> str:
-    """A value of the measure `name`; a dash for what is not known."""
+    """Format a value of the measure `name`; an unknown value becomes a dash."""
     digits = ALL[name].digits if name in ALL else 2
     return "-" if value is None else f"{value + 0.0:{sign}.{digits}f}"
 
 
 def signed(value: float | None, name: str) -> str:
-    """A difference, with its sign."""
+    """Format a difference, with its sign."""
     return number(value, name, "+")
 
 
 def interval(entry: Mapping[str, Any], name: str) -> str:
-    """low…high; nothing where both are the value."""
+    """Format an interval as low…high; empty if low equals high."""
     if entry["low"] is None:
         return "no interval" if entry["value"] is not None else ""
-    return (
-        "" if entry["low"] == entry["high"] else f"{number(entry['low'], name)}…{number(entry['high'], name)}"
-    )
+    low, high = entry["low"], entry["high"]
+    return "" if low == high else f"{number(low, name)}…{number(high, name)}"
 
 
 def _flags(sentence: str) -> Markup:
-    """HTML in which the options of a command look like that, and are not broken into two lines."""
+    """HTML that shows command options as code, so that a browser does not break them across lines."""
     return Markup(re.sub(r"(?<!\S)--[a-z-]+(?: [\w.]*\w)?", r"<code>\g<0></code>", str(escape(sentence))))
 
 
@@ -145,7 +140,7 @@ def _uri(photo: Array) -> str:
 
 
 def mark_false_color(photo: Array, true: Array) -> Array:
-    """A map (S,S,3) uint8: the true photo in faint gray, its almost black pixels darker, false colour among them marked."""
+    """A map (S,S,3) uint8: the true photo in faint gray, almost black pixels dark, false colour marked."""
     lab, true_lab = (metrics.lab(p[None].astype(np.float32) / 255)[0] for p in (photo, true))
     dark = true_lab[..., 0] < metrics.DARK[1]
     marked = np.repeat((170 + true_lab[..., :1] * 0.8).astype(np.uint8), 3, axis=-1)
@@ -164,9 +159,9 @@ def _svg(figure: Figure, label: str) -> Markup:
 
 def _figure() -> tuple[Figure, Any]:
     style = {
-        "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "text.color": INK, "axes.edgecolor": INK,
-        "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False,
-        "axes.spines.right": False, "svg.hashsalt": "photochrom",
+        "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10, "text.color": INK,
+        "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+        "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "photochrom",
     }  # fmt: skip
     with context(style):
         figure = Figure(figsize=(4.4, 3.1), layout="constrained", facecolor="none")
@@ -175,18 +170,16 @@ def _figure() -> tuple[Figure, Any]:
 
 
 def curve_plot(result: Mapping[str, Any], measure: str) -> Markup:
-    """SVG: the measure against colourfulness for every model, with intervals; gray and the truth for orientation."""
+    """SVG: a measure against colourfulness. Models are curves with intervals; gray is a square."""
     figure, axes = _figure()
     gray, true = result["rows"][GRAY][measure]["value"], result["rows"][TRUTH]["colorfulness"]["value"]
-    right = 1.3 * true  # or further, where a model as made is more colourful than that
+    right = 1.3 * true  # or farther, if a model at strength 1 is more colourful
     for share in TARGETS:
         axes.axvline(share * true, color="#999999", linewidth=0.8, linestyle=":" if share < 1 else "-")
     for number, curve in enumerate(result["curves"].values()):
         color = COLORS[number % len(COLORS)]
         colorful = np.array([entry["value"] for entry in curve["colorfulness"]])
-        near = np.append(
-            True, colorful[:-1] < 1.2 * true
-        )  # what lies further right would only flatten the rest
+        near = np.append(True, colorful[:-1] < 1.2 * true)  # points farther right would flatten the rest
         x, entries = (
             colorful[near],
             [entry for entry, shown in zip(curve[measure], near, strict=True) if shown],
@@ -210,7 +203,7 @@ def _label(measure: Measure) -> str:
 
 
 def histogram(result: Mapping[str, Any], name: str) -> Markup:
-    """SVG: for each lightness, how often which chroma occurs; lines for the mean of this row and of the truth."""
+    """SVG: how often each chroma occurs at each lightness; lines show the means of this row and the truth."""
     luma, chroma = (np.array(result[edges]) for edges in ("luma_edges", "chroma_edges"))
     figure, axes = _figure()
     counts = np.array(result["chroma_by_luma"][name])  # (lightness, chroma)
@@ -232,7 +225,7 @@ def histogram(result: Mapping[str, Any], name: str) -> Markup:
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:
-    """The report for a terminal of 80 columns: values over intervals, then models at equal colourfulness, then verdicts."""
+    """The report as tables for 80 columns: values with intervals, values at equal colourfulness, verdicts."""
     rows, models = result["rows"], list(result["subjects"])
     judged = min(result["data"]["photos"], result["vgg_photos"])
     seen = f", and what VGG16 sees in {judged:,} photos" if judged else ""

@@ -1,4 +1,4 @@
-"""Which photos a model may have learnt from: those that look like a training photo of its data set, or of one before it."""
+"""Finds photos that look like training photos of a model, or of one of its ancestors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from photochrom.errors import PhotochromError
 
 
 def still_here(learnt_from: Iterable[LearntFrom], data_dir: Path, known: Collection[str] = ()) -> list[Pack]:
-    """Those of the data sets that are under `data_dir` and in which look-alikes can be sought, each once.
+    """The data sets that are still under `data_dir` and small enough to search for look-alikes, each once.
 
-    A data set is the same if its checksum is, whatever its name. known: checksums of those that need not be looked through.
+    A data set is recognised by its checksum, whatever its name. known: checksums of data sets to skip.
     """
     found: dict[str, Pack] = {}
     for each in learnt_from:
@@ -31,8 +31,8 @@ def still_here(learnt_from: Iterable[LearntFrom], data_dir: Path, known: Collect
 
 
 def learnt(photos: Photos, pack: Pack, progress: Progress = lambda done, total: None) -> Flags:
-    """Which photos (N,S,S,3) look like a training photo of a data set: (N,). progress: see `Pack.patterns`."""
-    if pack.size < photos.shape[1]:  # detail that the data set has not kept would tell them apart
+    """Which photos (N,S,S,3) look like a training photo of a data set. progress: see `Pack.patterns`."""
+    if pack.size < photos.shape[1]:  # finer detail, which the data set lacks, would make them differ
         smaller = (Image.fromarray(photo).resize((pack.size, pack.size)) for photo in photos)
         photos = np.stack([np.asarray(each) for each in smaller])
     return seen_in(photos, pack.photos, pack.split == "train", pack.patterns(progress))
@@ -40,7 +40,7 @@ def learnt(photos: Photos, pack: Pack, progress: Progress = lambda done, total: 
 
 def _with_checksum(checksum: str, name: str, data_dir: Path) -> Pack | None:
     there = names(data_dir)
-    for place in sorted(there, key=lambda place: place != name):  # most often it still has its name
+    for place in sorted(there, key=lambda place: place != name):  # usually it still has its name
         try:
             found = find(place, data_dir)
         except PhotochromError:

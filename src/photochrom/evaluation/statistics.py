@@ -1,8 +1,9 @@
-"""From per-photo sums to numbers with intervals, and from those to verdicts.
+"""Turns sums per photo into numbers with intervals, and numbers into verdicts.
 
-Every quantity is a column of rows: row 0 is its value, the other rows are what it would have been with other photos
-(bootstrap: photos drawn anew; jackknife: a group of photos left out). Sums, ratios, interpolation along a curve and
-differences of models are done to all rows alike, so that each interval holds everything that depends on the photos.
+Every quantity has rows. Row 0 is its value; each other row is its value with other photos (bootstrap: photos
+drawn again with replacement; jackknife: without one group of photos). Sums, ratios, interpolation along a
+curve and differences of models treat all rows alike, so that an interval covers everything that depends on
+the photos.
 """
 
 from __future__ import annotations
@@ -26,29 +27,29 @@ STRENGTHS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5)
 NODES = np.array([0.0, *STRENGTHS])  # 0 is gray
 AS_MADE = STRENGTHS.index(1.0)
 TARGETS = (0.70, 0.85, 1.00)  # shares of the truth's colourfulness at which models are compared
-EXTRAPOLATED = 1.5  # a strength that nobody would use; what is read beyond it is marked
+EXTRAPOLATED = 1.5  # largest strength that anybody would use; values beyond it are marked
 RESAMPLES = 1000
-GROUPS = 20  # of photos, for the jackknife
+GROUPS = 20  # groups of photos for the jackknife
 STUDENT = 2.093  # 97.5 % quantile of Student's t with GROUPS - 1 degrees of freedom
 TRUTH, GRAY = "true photos", "gray"
-FULL = "full_"  # before the names of columns that were measured at the photos' own size
+FULL = "full_"  # prefix of columns that were measured at the photos' own size
 BETTER, WORSE, EQUAL = "better", "worse", "cannot be told apart"
 
 Columns = dict[
     str, Array
-]  # name -> (N,K), one row for each photo, one column for each strength (K = 1: as made)
+]  # {name: (N,K)}, a row per photo and a column per strength (K = 1: only strength 1)
 Results = dict[str, Columns]
 Interval = dict[str, float | None]
 
 
 def resampling(photos: int, resamples: int = RESAMPLES, seed: int = 0) -> Array:
-    """How often each photo is drawn: (1 + resamples, N), row 0 all ones. Source: Efron 1979."""
+    """How often each bootstrap resample draws each photo: (1+R,N), row 0 all ones. Source: Efron 1979."""
     drawn = np.random.default_rng(seed).multinomial(photos, np.full(photos, 1 / photos), size=resamples)
     return np.concatenate([np.ones((1, photos)), drawn])
 
 
 def ratio(columns: Columns, name: str, weights: Array) -> Array:
-    """A measure over the whole set, by row and strength: (1+R,N) weights -> (1+R,K); NaN where nothing was counted."""
+    """A measure over all photos, by row and strength: weights (1+R,N) -> (1+R,K). NaN if the count is 0."""
     measure = MEASURES[name]
     total = weights @ columns[name]
     count = weights @ columns[measure.count] if measure.count else weights.sum(axis=1, keepdims=True)
@@ -57,9 +58,10 @@ def ratio(columns: Columns, name: str, weights: Array) -> Array:
 
 
 def strength_at(colorfulness: Array, target: Array) -> Array:
-    """The strength at which colourfulness first reaches a target, NaN if it never does.
+    """The strength (1+R,) at which colourfulness first reaches a target, NaN if it never does.
 
-    colorfulness: (1+R,K) at NODES, 0 at the first; target: (1+R,). Between nodes it is the parabola of `at_strength`.
+    colorfulness: (1+R,K) at NODES, 0 at the first; between nodes, the parabola of `at_strength`. target:
+    (1+R,).
     """
     reached = colorfulness >= target[:, None]
     right = np.maximum(reached.argmax(axis=1), 1)
@@ -67,21 +69,21 @@ def strength_at(colorfulness: Array, target: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         per_colorfulness = (NODES[right] - NODES[right - 1]) / (high - low)
         found = NODES[right - 1] + (target - low) * per_colorfulness
-        for _ in range(3):  # the secant's slope is nearly the parabola's
+        for _ in range(3):  # converges fast, since the secant's slope is nearly the parabola's
             found = found + (target - at_strength(colorfulness, found)) * per_colorfulness
             found = np.clip(found, NODES[right - 1], NODES[right])
     return np.where(reached.any(axis=1), found, np.nan)
 
 
 def at_strength(values: Array, strength: Array) -> Array:
-    """Values (1+R,K), known at NODES, at strengths (1+R,): the parabola through the three nearest nodes.
+    """Interpolate values (1+R,K) at strengths (1+R,), by the parabola through the three nearest NODES.
 
-    Errors bend with strength; straight lines between nodes would add a bias of the size of what is to be told apart.
+    Errors are curved in strength: linear interpolation would add a bias as large as the differences between
+    models.
     """
     middles = (NODES[1:] + NODES[:-1]) / 2
-    first = np.clip(
-        np.searchsorted(middles, strength) - 1, 0, len(NODES) - 3
-    )  # NaN goes last, and stays NaN below
+    # NaN sorts last here, and stays NaN below.
+    first = np.clip(np.searchsorted(middles, strength) - 1, 0, len(NODES) - 3)
     x = [NODES[first + i] for i in range(3)]
     y = [np.take_along_axis(values, (first + i)[:, None], axis=1)[:, 0] for i in range(3)]
     found = np.zeros_like(strength)
@@ -91,7 +93,7 @@ def at_strength(values: Array, strength: Array) -> Array:
 
 
 def bootstrap_interval(rows: Array) -> Interval:
-    """Value and 95 % percentile interval; none without a value, with one photo only, or if resamples often lack one."""
+    """Value and 95 % percentile interval, which needs a value in at least 95 % of the resamples."""
     others = rows[1:]
     if not np.isfinite(rows[0]):
         return {"value": None, "low": None, "high": None}
@@ -103,10 +105,10 @@ def bootstrap_interval(rows: Array) -> Interval:
 
 
 def jackknife_interval(rows: Array) -> Interval:
-    """Value and 95 % interval of Student's t, from values with one of G groups left out.
+    """Value and 95 % interval of Student's t, from the values without each of G groups.
 
-    For Frechet distances, which a bootstrap would overstate: they grow when photos are drawn twice. Source: Efron & Tibshirani
-    1993, chapter 11, with groups of photos instead of single ones.
+    It serves Frechet distances. A bootstrap would overstate them, since they grow when photos are drawn
+    twice. Source: Efron & Tibshirani 1993, chapter 11, with groups of photos instead of single photos.
     """
     others = rows[1:]
     value = float(rows[0]) if np.isfinite(rows[0]) else None
@@ -118,12 +120,12 @@ def jackknife_interval(rows: Array) -> Interval:
 
 
 def frechet_rows(features: Array, true: Array, scale: float) -> Array:
-    """Frechet distance of features (N,D) to the true photos', and with each group left out: (1+G,)."""
+    """Frechet distance between features (N,D) and the true photos', then without each group: (1+G,)."""
     if len(features) < 2:
         return np.array([np.nan])
     all_found, all_true = Moments(features), Moments(true)
     rows = [frechet_distance(all_true, all_found)]
-    # Of 2048 channels (FID) a single distance takes seconds, and with few photos groups would be single photos.
+    # One distance of 2048 channels (FID) takes seconds, and groups of few photos would be single photos.
     if features.shape[1] <= 512 and len(features) >= 2 * GROUPS:
         for group in range(GROUPS):
             found, truth = Moments(features[group::GROUPS]), Moments(true[group::GROUPS])
@@ -132,7 +134,7 @@ def frechet_rows(features: Array, true: Array, scale: float) -> Array:
 
 
 def verdict(difference: Interval, better: int, least: float) -> str | None:
-    """What a difference (this model minus the other) says; None if there is no interval. Less than `least` says nothing."""
+    """Judge a difference (this model minus the other): None without an interval, EQUAL if below `least`."""
     value, low, high = difference["value"], difference["low"], difference["high"]
     if value is None or low is None or high is None:
         return None
@@ -142,13 +144,13 @@ def verdict(difference: Interval, better: int, least: float) -> str | None:
 
 
 def overall(verdicts: list[str | None]) -> str:
-    """One word for several colourfulnesses: better or worse only if so at each that both models reach."""
+    """One verdict for several colourfulnesses: better or worse only if all known verdicts agree."""
     known = {v for v in verdicts if v is not None}
     return known.pop() if len(known) == 1 else EQUAL
 
 
 class Evaluated:
-    """One row of the table: each of its measures in rows of resamples."""
+    """A candidate's measures, each with a row per resample."""
 
     def __init__(self, columns: Columns, true: Columns, gray: Columns, weights: Array) -> None:
         self.weights = weights
@@ -164,20 +166,20 @@ class Evaluated:
         self.made = AS_MADE if columns["ab"].shape[1] > 1 else 0
 
     def as_made(self, name: str) -> Array:
-        """(1+R,) or (1+G,) rows of a measure at strength 1."""
+        """Rows (1+R,) or (1+G,) of a measure at strength 1."""
         if name in self.sets:
             return self.sets[name]
         curve = self.curves[name]
         return np.asarray(curve[:, self.made if curve.shape[1] > 1 else 0])
 
     def interval(self, name: str, rows: Array) -> Interval:
-        """The interval that suits the measure; of one photo there is none."""
+        """The jackknife interval of a set measure, else the bootstrap interval; none for a single photo."""
         if self.photos == 1:
             return bootstrap_interval(rows[:1])
         return jackknife_interval(rows) if name in self.sets else bootstrap_interval(rows)
 
     def at(self, name: str, target: Array) -> Array:
-        """Rows of a measure (or of the "strength") where colourfulness is `target`."""
+        """Rows of a measure, or of "strength", where colourfulness is `target` (1+R,)."""
         strength = strength_at(np.pad(self.curves["colorfulness"], ((0, 0), (1, 0))), target)
         if name == "strength":
             return strength
@@ -185,14 +187,14 @@ class Evaluated:
 
     @property
     def on_curve(self) -> list[str]:
-        """The measures that are known at every strength."""
+        """The measures with a value at every strength."""
         return [name for name, curve in self.curves.items() if curve.shape[1] > 1]
 
 
 def summary(results: Results, compared: list[str], models: list[str]) -> dict[str, Any]:
-    """All numbers of a report: those of `numbers`, at the photos' own size too if they were taken, and what the page draws.
+    """All numbers of a report: `numbers` (also at full size, if measured), histograms, values by photo.
 
-    compared: the rows that are more than references; models: those of them whose time and diversity are known.
+    compared: the models and tools. models: the models alone, which have a time and a diversity.
     """
     found: dict[str, Any] = {
         "luma_edges": LUMA_BINS.tolist(),
@@ -220,7 +222,7 @@ def summary(results: Results, compared: list[str], models: list[str]) -> dict[st
 
 
 def numbers(results: Results, compared: list[str]) -> dict[str, Any]:
-    """Every row as made, curves, values at equal colourfulness, and differences to the first of the compared rows."""
+    """Rows at strength 1, curves, values at equal colourfulness, differences from the first of `compared`."""
     true, gray = results[TRUTH], results[GRAY]
     weights = resampling(len(true["ab"]))
     rows = {name: Evaluated(columns, true, gray, weights) for name, columns in results.items()}
@@ -243,9 +245,9 @@ def numbers(results: Results, compared: list[str]) -> dict[str, Any]:
 
 
 def by_photo(columns: Columns) -> dict[str, list[float | None]]:
-    """Each measure that has a better and a worse, photo by photo, as made.
+    """Each measure that has a better and a worse, photo by photo, at strength 1.
 
-    None for photos with hardly a pixel of the kind (under 1 % of what the fullest photo has).
+    None for a photo with hardly any pixel that counts (less than 1 % of the photo with the most).
     """
     found = {}
     for name, measure in MEASURES.items():
@@ -261,7 +263,7 @@ def by_photo(columns: Columns) -> dict[str, list[float | None]]:
 
 
 def table_row(row: Evaluated) -> dict[str, Any]:
-    """A row's measures as made."""
+    """A row's measures at strength 1."""
     return {name: row.interval(name, row.as_made(name)) for name in (*row.curves, *row.sets)}
 
 
@@ -289,9 +291,9 @@ def at_equal(row: Evaluated, target: Array) -> dict[str, Any]:
 def difference(
     name: str, row: Evaluated, other: Evaluated, truth: Evaluated, targets: Mapping[str, Array]
 ) -> dict[str, Any]:
-    """One measure of `row` minus that of `other`, with verdicts: as made, and at equal colourfulness where that is known.
+    """A measure of `row` minus that of `other`, at strength 1 and at equal colourfulness, with verdicts.
 
-    Of measures that are best when near the truth's (colourfulness, chroma) it is the distance to it that is compared.
+    A measure that should be near the truth's (colourfulness, chroma) is compared by its distance to it.
     """
     measure = (MEASURES | SET_MEASURES)[name]
 
