@@ -103,10 +103,11 @@ def training_rows(preset: str, steps: int, data: Path) -> list[str]:
     return [
         *rows,
         "",
-        f"One process takes {1000 * start:.0f} ms for each step and {1000 * slope:.1f} ms for each photo in it "
-        f"(a straight line through {len(BATCHES)} batch sizes). A second process makes the batch of 32 "
+        f"One process takes {1000 * start:.0f} ms for each step and {1000 * slope:.1f} ms for each photo "
+        f"in it (a straight line through {len(BATCHES)} batch sizes). A second process makes the batch of 32 "
         f"{alone[2] / same:.2f} times as fast. Two processes take {double / alone[2]:.2f} times as long for "
-        f"64 photos as one process for 32. They exchange {4 * weights / 1e6:.0f} MB of gradients in each step.",
+        f"64 photos as one process for 32. They exchange {4 * weights / 1e6:.0f} MB of gradients in each "
+        "step.",
     ]
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/sheet.py data/real-test models/before photochrom-fast
 
-The photos are those of `recipes/photos.py` that we may show: CC0 (clothing), MIT (grocery) and CC BY 4.0 (Caltech
-101). Nobody chose them, so the sheet shows failures too.
+The photos are those of `recipes/photos.py` that we may show: CC0 (clothing), MIT (grocery) and CC BY 4.0
+(Caltech 101). Nobody chose them, so the sheet shows failures too.
 """
 
 from __future__ import annotations

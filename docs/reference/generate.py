@@ -1,4 +1,4 @@
-"""The pages that are made from the code when the site is built: every command, and every setting of a recipe."""
+"""Makes pages from the code when the site is built: every command, and every setting of a recipe."""
 
 from __future__ import annotations
 
