@@ -36,7 +36,7 @@ def told(error: Exception, status: int) -> dict[str, Any]:
         (HTTPException(405, "Method Not Allowed"), 405, "Method Not Allowed"),
         (PhotochromError("the disk is full"), 500, "the disk is full"),
         (UsageError("steps = 0"), 500, "steps = 0"),
-        (ClientDisconnect(), 400, "the client went away"),
+        (ClientDisconnect(), 400, "the client disconnected"),
     ],
 )
 def test_a_known_error_says_what_is_wrong(error: Exception, status: int, detail: str) -> None:
