@@ -1,4 +1,4 @@
-"""What the tests share: one thread, two tiny data sets, the configuration of a tiny training, and the table of faults."""
+"""What all tests share: one thread, two tiny data sets, a tiny configuration, the table of faults."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def only_own_models(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]
 
 @pytest.fixture(autouse=True, scope="session")
 def in_float32() -> Generator[None]:
-    """Trainings are in float32, whatever this machine is faster with, so that their numbers can be compared closely."""
+    """Train in float32, whatever is faster on this machine, so that numbers compare closely."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(state, "for_training", lambda wanted: "fp32" if wanted == "auto" else wanted)
         yield
 
 
-# --- The table of faults: `make reliability` ---------------------------------------------------------------------------
+# --- The table of faults: `make reliability` ----------------------------------------------------------------
 
 FAULTS: dict[tuple[str, str], int] = {}  # (fault, outcome) -> tries
 MARK = "<!-- From here on written by `make reliability`. -->\n"
 HEAD = """
-Every row is a test that passed, with the number of times that the fault was tried. The same tests run in `make test`,
-with fewer tries; `make fuzz` tries the broken files alone.
+Every row is a test that passed, with the number of times it tried the fault. The same tests run in
+`make test`, with fewer tries; `make fuzz` tries the broken files alone.
 
 | fault | tries | outcome |
 |---|---|---|
@@ -154,7 +154,7 @@ def models(pack: Pack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result, Result]:
-    """A folder with two models, without and with an encoder, and what `export` said of them: it takes a while."""
+    """A folder with two models, without and with an encoder, and the output of `export`, which is slow."""
     folder = tmp_path_factory.mktemp("exported")
     first, second = (
         make_model(ModelFolder(folder / encoder), {"model": {**SMALL, "encoder": encoder}})

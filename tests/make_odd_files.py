@@ -1,4 +1,4 @@
-"""Odd files that people have: each with the luma that it must come to, known by how it was made, or why it is refused.
+"""Odd files that people have: each with the luma to expect, known from how it was made, or why it is refused.
 
 `python tests/make_odd_files.py FOLDER` writes them all, to look at or to give to another program.
 """
@@ -29,7 +29,7 @@ GRAY[-1, -1] = 255
 RGB = np.stack([COLUMNS * 10, ROWS * 14, 255 - COLUMNS * 5 - ROWS * 7], axis=-1).astype(np.uint8)
 ALPHA = (60 + COLUMNS * 8).astype(np.uint8)
 
-# What the first row and the first column of the stored pixels are of the photo: EXIF 2.32, 4.6.4 (A) Orientation.
+# What the stored pixels' first row and column are in the photo: EXIF 2.32, 4.6.4 (A) Orientation.
 UPRIGHT: dict[int, Callable[[Any], Any]] = {
     1: lambda stored: stored,  # top, left
     2: lambda stored: stored[:, ::-1],  # top, right
@@ -73,7 +73,7 @@ def saved(image: Image.Image, format: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
-# --- PNG (W3C, third edition) -------------------------------------------------------------------------------------------
+# --- PNG (W3C, third edition) -------------------------------------------------------------------------------
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
@@ -114,7 +114,7 @@ def png(samples: npt.NDArray[Any], bits: int, kind: int, adam7: bool, *chunks: b
 
 
 def header_only(width: int, height: int) -> bytes:
-    """A PNG of this size as its header says, with nothing in it: decoding it would fail otherwise than its size does."""
+    """A PNG with a header of this size and no pixels: decoding it fails in another way than its size does."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
@@ -184,14 +184,15 @@ def pngs() -> Iterator[Odd]:
     )
 
 
-# --- JPEG ---------------------------------------------------------------------------------------------------------------
+# --- JPEG ---------------------------------------------------------------------------------------------------
 
 
 def jpegs() -> Iterator[Odd]:
     gray, rgb = Image.fromarray(GRAY), Image.fromarray(RGB)
     fine: dict[str, Any] = {"quality": 100, "subsampling": 0}
     variants: dict[str, dict[str, Any]] = {
-        "plain": {}, "progressive": {"progressive": True}, "optimized": {"optimize": True}, "restarts": {"restart_marker_rows": 1},
+        "plain": {}, "progressive": {"progressive": True}, "optimized": {"optimize": True},
+        "restarts": {"restart_marker_rows": 1},
         "420": {"subsampling": 2}, "422": {"subsampling": 1}, "comment": {"comment": "for grandmother"},
     }  # fmt: skip
     for name, options in variants.items():
@@ -233,7 +234,7 @@ def jpegs() -> Iterator[Odd]:
     yield Odd("jpeg-no-density.jpg", plain[:2] + density + plain[20:], GRAY.astype(float), within=2)
 
 
-# --- TIFF ---------------------------------------------------------------------------------------------------------------
+# --- TIFF ---------------------------------------------------------------------------------------------------
 
 
 def tiff(data: npt.NDArray[Any], **options: Any) -> bytes:
@@ -378,7 +379,7 @@ def encoded(light: Levels) -> Levels:
     return np.asarray(255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055))
 
 
-# --- Other formats ------------------------------------------------------------------------------------------------------
+# --- Other formats ------------------------------------------------------------------------------------------
 
 
 def other_formats() -> Iterator[Odd]:
@@ -461,7 +462,7 @@ def with_resolution(jp2: bytes) -> bytes:
     return jp2[:place] + header + jp2[place + length :]
 
 
-# --- Colour profiles (ICC.1:2022) ---------------------------------------------------------------------------------------
+# --- Colour profiles (ICC.1:2022) ---------------------------------------------------------------------------
 
 
 def profile(space: bytes, tags: dict[bytes, bytes], name: str) -> bytes:
@@ -539,16 +540,18 @@ def profiled() -> Iterator[Odd]:
         yield Odd(f"icc-{name}.png", saved(gray.convert("RGB"), "PNG", icc_profile=icc), GRAY.astype(float))
 
 
-# --- What cannot be read ------------------------------------------------------------------------------------------------
+# --- What cannot be read ------------------------------------------------------------------------------------
 
 
 def refused() -> Iterator[Odd]:
     gray = Image.fromarray(np.asarray(Image.fromarray(GRAY).resize((200, 200))))
     unknown = "of an unknown kind"
     for name, content in {
-        "empty.jpg": b"", "text.jpg": b"dear diary", "zeros.tif": bytes(2000), "archive.png": b"PK\3\4" + bytes(100),
+        "empty.jpg": b"", "text.jpg": b"dear diary", "zeros.tif": bytes(2000),
+        "archive.png": b"PK\3\4" + bytes(100),
         "postscript.jpg": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "vector.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        "photoshop.jpg": b"8BPS\0\1" + bytes(6) + b"\0\3" + bytes(100), "film.jpg": b"\0\0\0\x18ftypmp42" + bytes(100),
+        "photoshop.jpg": b"8BPS\0\1" + bytes(6) + b"\0\3" + bytes(100),
+        "film.jpg": b"\0\0\0\x18ftypmp42" + bytes(100),
         "riff.webp": b"RIFF\x10\0\0\0WEBPVP8 ", "bitmap.bmp": b"BM" + bytes(60),
     }.items():  # fmt: skip
         yield Odd(f"no-{name}", content, refused=rf"{unknown}|damaged|\w+ \w+")
@@ -601,7 +604,8 @@ def tiff_of_twelve_bits() -> bytes:
     """RGB of 12 bits a sample, packed, as scanners write it."""
     rows = b"".join(packed(np.round(row.reshape(-1) / 255 * 4095), 12) for row in RGB)
     entries = [
-        (256, 3, 1, WIDTH), (257, 3, 1, HEIGHT), (258, 3, 3, 8 + 2 + 9 * 12 + 4), (259, 3, 1, 1), (262, 3, 1, 2),
+        (256, 3, 1, WIDTH), (257, 3, 1, HEIGHT), (258, 3, 3, 8 + 2 + 9 * 12 + 4), (259, 3, 1, 1),
+        (262, 3, 1, 2),
         (273, 4, 1, 8 + 2 + 9 * 12 + 4 + 6), (277, 3, 1, 3), (278, 3, 1, HEIGHT), (279, 4, 1, len(rows)),
     ]  # fmt: skip
     table = struct.pack("<H", len(entries))

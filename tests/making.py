@@ -43,7 +43,7 @@ def epoch(number: int, val_loss: float, **more: Any) -> dict[str, Any]:
 
 
 def make_model(folder: ModelFolder, values: dict[str, Any], seed: int = 0) -> ModelFolder:
-    """A model that has learnt nothing, but whose colours depend on all that it is given; `values` are for `build`."""
+    """An untrained model whose colours depend on all of its inputs. `values` are for `build`."""
     config = build({**values, "data": {"size": 16} | values.get("data", {})})
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The baselines that benchmarks/baselines.py compares with: what each learns from, its budget, and the whole command once."""
+"""The baselines of benchmarks/baselines.py: what each learns from, its budget, and the whole command once."""
 
 from __future__ import annotations
 
@@ -149,7 +149,8 @@ def test_the_command_trains_evaluates_and_writes_the_page(
     recipe.write_text(RECIPE)
     common: list[str] = [
         *("--data", str(pack.folder), "--recipe", str(recipe), "--models", str(model.path)),
-        *("--photos", "6", "--steps", "2", "--threads", "1", "--out", str(tmp_path / "out"), "--doc", str(page)),
+        *("--photos", "6", "--steps", "2", "--threads", "1"),
+        *("--out", str(tmp_path / "out"), "--doc", str(page)),
     ]  # fmt: skip
     compare.main([*common, "--minutes", "0.002"])
     text = page.read_text(encoding="utf-8")

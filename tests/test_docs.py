@@ -68,7 +68,8 @@ def test_the_site_keeps_intervals_whole_and_gives_wide_tables_room() -> None:
         "1 to 2 (3 to 4)\n\n| V2 ([a](../../src/b.py)) | **-0.4** (-1.0 to +0.2) | 5.0 (**-4.9 ± 4.7**) |\n"
     )
     assert on_page_markdown(text, narrow) == (
-        "1 to 2 (3 to 4)\n\n| V2 (a) | **-0.4** <small>(-1.0 to +0.2)</small> | 5.0 <small>(**-4.9 ± 4.7**)</small> |"
+        "1 to 2 (3 to 4)\n\n"
+        "| V2 (a) | **-0.4** <small>(-1.0 to +0.2)</small> | 5.0 <small>(**-4.9 ± 4.7**)</small> |"
     )
     on_page_markdown("| " * 7 + "|", wide)
     assert (narrow.meta, wide.meta) == ({}, {"hide": ["toc"]})

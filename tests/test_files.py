@@ -1,4 +1,4 @@
-"""Files are written whole or not at all; their names, their rights, and what is told where they cannot be written."""
+"""Files are written whole or not at all; their names, their rights, and errors if nothing can be written."""
 
 from __future__ import annotations
 

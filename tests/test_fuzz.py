@@ -1,4 +1,4 @@
-"""Files that were broken by chance: each is read, or refused in one line, and never crashes, hangs or fills the memory.
+"""Files broken at random: each is read, or refused in one line, and none crashes, hangs or fills the memory.
 
 `make test` tries each a hundred times, `make fuzz` ten thousand times, and says how many inputs there were.
 """
@@ -72,7 +72,7 @@ def one_line(error: PhotochromError) -> str:
 
 @st.composite
 def broken(draw: st.DrawFn, wholes: tuple[bytes, ...]) -> bytes:
-    """A whole file in which some bytes were changed, now and then also cut out or put in; and now and then cut short."""
+    """A file with some bytes changed; now and then with some cut out, put in, or missing at the end."""
     content = bytearray(draw(st.sampled_from(wholes)))
     for _ in range(draw(st.integers(1, 4))):
         end = draw(st.sampled_from([min(64, len(content)), len(content)]))  # its beginning says what it is
@@ -85,7 +85,7 @@ def broken(draw: st.DrawFn, wholes: tuple[bytes, ...]) -> bytes:
     return bytes(content)
 
 
-# --- Photos -----------------------------------------------------------------------------------------------------------
+# --- Photos -------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -148,7 +148,7 @@ def test_photos_to_be_coloured(tmp_path: Path, record_property: Record) -> None:
     fuzz(broken(photos()), check, record_property)
 
 
-# --- Hints ------------------------------------------------------------------------------------------------------------
+# --- Hints --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("broken hint", "")
@@ -167,7 +167,7 @@ def test_hints(record_property: Record) -> None:
     fuzz(typed | st.text(max_size=30), check, record_property)
 
 
-# --- Recipes ----------------------------------------------------------------------------------------------------------
+# --- Recipes ------------------------------------------------------------------------------------------------
 
 WORDS = (
     "model",
@@ -230,7 +230,7 @@ def test_deep_and_long_recipes(content: str, tmp_path: Path) -> None:
     one_line(caught.value)
 
 
-# --- Weights ----------------------------------------------------------------------------------------------------------
+# --- Weights ------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -254,7 +254,7 @@ def header() -> dict[str, Any]:
 
 @st.composite
 def headers(draw: st.DrawFn) -> bytes:
-    """A header that is JSON still, but says something else of one tensor, or carries another configuration."""
+    """A header that is still JSON, but describes one tensor wrongly or carries another configuration."""
     said = header()
     key = draw(st.sampled_from(sorted(said)))
     if key == "__metadata__":
@@ -321,7 +321,7 @@ def test_weights_that_ask_for_too_much(content: bytes, tmp_path: Path) -> None:
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < MEMORY_MB
 
 
-# --- Checkpoints ------------------------------------------------------------------------------------------------------
+# --- Checkpoints --------------------------------------------------------------------------------------------
 
 
 @cache
@@ -369,7 +369,7 @@ def test_model_folders(tmp_path: Path, record_property: Record) -> None:
     fuzz(broken(wholes), check, record_property)
 
 
-# --- Records: JSON that anybody may have written ----------------------------------------------------------------------
+# --- Records: JSON that anybody may have written ------------------------------------------------------------
 
 LEAVES = st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats() | st.text(max_size=5)
 KEYS = st.sampled_from(

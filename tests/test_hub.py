@@ -1,4 +1,4 @@
-"""Sharing models through the Hugging Face Hub, against a small server on this machine that speaks its protocol."""
+"""Sharing models on the Hugging Face Hub, against a small local server that speaks its protocol."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-# --- Writing ----------------------------------------------------------------------------------------------------------
+# --- Writing ------------------------------------------------------------------------------------------------
 
 
 LIMITED = """
@@ -58,7 +58,8 @@ from photochrom.errors import PhotochromError
 from photochrom.model_folder import ModelFolder
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    ModelFolder(Path(sys.argv[1])).save_checkpoint("last_model.pth", {"config": {}, "model_state_dict": torch.zeros(10**6)})
+    state = {"config": {}, "model_state_dict": torch.zeros(10**6)}
+    ModelFolder(Path(sys.argv[1])).save_checkpoint("last_model.pth", state)
 except PhotochromError as error:
     print(error)
 """
@@ -75,7 +76,7 @@ def test_a_checkpoint_that_finds_no_room_keeps_the_old_one(folder: ModelFolder) 
     assert names(folder.path) == {model_folder.LAST}
 
 
-# --- The lock ---------------------------------------------------------------------------------------------------------
+# --- The lock -----------------------------------------------------------------------------------------------
 
 HOLDER = """
 import sys, time
@@ -184,7 +185,7 @@ def test_a_place_that_cannot_be_a_folder_is_told(tmp_path: Path) -> None:
         ModelFolder(tmp_path / "models" / "model_v1").locked().__enter__()
 
 
-# --- Names ------------------------------------------------------------------------------------------------------------
+# --- Names --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["model_v1", "a", "2024.best-one", "x" * 64])
@@ -265,7 +266,7 @@ def test_remove_takes_the_whole_folder(tmp_path: Path) -> None:
     assert not folder.path.exists()
 
 
-# --- Checkpoints ------------------------------------------------------------------------------------------------------
+# --- Checkpoints --------------------------------------------------------------------------------------------
 
 
 def checkpoint_bytes(value: Any, **options: Any) -> bytes:
@@ -406,7 +407,7 @@ def test_weights_of_another_network_are_named_by_key_and_shape() -> None:
     assert torch.equal(module.weight, good["weight"])  # a refusal changes nothing
 
 
-# --- Weights to share -------------------------------------------------------------------------------------------------
+# --- Weights to share ---------------------------------------------------------------------------------------
 
 
 def test_weights_travel_with_their_configuration(folder: ModelFolder, values: dict[str, Any]) -> None:

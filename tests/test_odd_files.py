@@ -1,6 +1,6 @@
 """Every odd file is coloured right, or refused in one line: by `Colorizer`, in an album, and by the API.
 
-What is right is known from how a file was made (`make_odd_files`); ImageMagick, where it is installed, is asked as well.
+How a file was made (`make_odd_files`) says what is right; ImageMagick, if installed, has a second opinion.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, new_values: Callable[[], di
 
 
 def check(picture: Image.Image, odd: Odd, more: float = 1.0) -> None:
-    """The luma of a picture is that of the odd file, where it is not wholly transparent; and so is its alpha."""
+    """The picture has the odd file's luma, where it is not fully transparent, and its alpha."""
     assert odd.luma is not None
     assert picture.size == odd.luma.shape[::-1]
     seen = np.ones(odd.luma.shape, bool) if odd.alpha is None else odd.alpha > 0
@@ -105,7 +105,7 @@ def test_an_album_of_them_is_coloured_to_its_end(
 
 
 def test_imagemagick_sees_the_same(tmp_path: Path) -> None:
-    """So what these files are was not only thought up here. Left out is what ImageMagick 6 and 7 read otherwise."""
+    """A second opinion on what these files are. Leaves out what ImageMagick 6 and 7 read differently."""
     convert = shutil.which("magick") or shutil.which("convert")
     if not convert:
         pytest.skip("ImageMagick is not installed")

@@ -1,5 +1,7 @@
-"""Several processes of a launcher: two of them do what one does, whatever happens to either. Run by a launcher, this file
-is what both of them do."""
+"""Several processes of a launcher: two do what one does, whatever happens to either.
+
+Run by a launcher, this file is what both of them do.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,7 @@ GAN = {**V2, "gan": True, "gan_delay": 1, "adversarial": 0.1}
 
 
 def config(*stages: Values, **training: Any) -> Config:
-    """Three steps of eight photos an epoch, if nothing else is said; chroma of 16 pixels, for the discriminator's sake."""
+    """By default three steps of eight photos an epoch; chroma of 16 pixels, as the discriminator needs."""
     model = {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 1, "chroma_scale": 1}
     usual = {
         "precision": "fp32",
@@ -79,8 +81,9 @@ IN_PARTS = config(V2, batch_size=5, accumulate=2)
 POISONED = config(V1)
 LONG = config({**V1, "epochs": 12})
 AS_FLAGS = (
-    "--features 8,16 --time-embedding 16 --blocks 1 --attention 1 --chroma-scale 1 --timesteps 50 --precision fp32 "
-    "--batch-size 8 --learning-rate 1e-3 --warmup-steps 2 --ema-decay 0.9 --sample-every 0 --perceptual 0 --epochs 12"
+    "--features 8,16 --time-embedding 16 --blocks 1 --attention 1 --chroma-scale 1 --timesteps 50 "
+    "--precision fp32 --batch-size 8 --learning-rate 1e-3 --warmup-steps 2 --ema-decay 0.9 --sample-every 0 "
+    "--perceptual 0 --epochs 12"
 )
 
 
@@ -117,11 +120,11 @@ def evaluated(model: ModelFolder, pack: Pack, out: Path) -> dict[str, Any]:
         return evaluate.evaluate([tiny], Packed(pack), out)
 
 
-# --- What both processes do -------------------------------------------------------------------------------------------
+# --- What both processes do ---------------------------------------------------------------------------------
 
 
 def run_both(place: Path) -> None:
-    """Every case in a model folder of its name; what each process was told, or what ended it, goes into a file."""
+    """Run every case in a model folder of its name. A file holds what each process was told, or its error."""
     pack = Pack.open(place / "data" / "tiny")
     told: dict[str, Any] = {}
 
@@ -161,7 +164,7 @@ def no_disk(self: ModelFolder, *arguments: Any) -> None:
     raise PhotochromError("the disk is full")
 
 
-# --- Trainings and evaluations ----------------------------------------------------------------------------------------
+# --- Trainings and evaluations ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +212,7 @@ def environment() -> dict[str, str]:
 def assert_equal_training(
     found: ModelFolder, expected: ModelFolder, tolerance: float, parts: bool = False
 ) -> None:
-    """The same losses, and the same weights but for what Adam makes of rounding where a gradient should be 0."""
+    """Equal losses, and equal weights, but for what Adam makes of rounding where a gradient should be 0."""
     for ours, theirs in zip(losses(found), losses(expected), strict=True):
         assert ours.keys() == theirs.keys()
         if parts:  # it is the mean over parts
@@ -295,7 +298,7 @@ def test_two_processes_measure_what_one_does(told: list[dict[str, Any]], place: 
     assert sorted(path.name for path in (place / "report").iterdir()) == ["report.html", "report.json"]
 
 
-# --- The commands -----------------------------------------------------------------------------------------------------
+# --- The commands -------------------------------------------------------------------------------------------
 
 
 def launched(launcher: tuple[Any, ...], *arguments: Any, at: Path) -> subprocess.CompletedProcess[str]:
@@ -357,12 +360,12 @@ def test_a_launcher_that_is_stopped_leaves_a_training_to_go_on_with(pack: Pack, 
     assert not (folder / ".trainer").exists()
 
 
-# --- Two machines -----------------------------------------------------------------------------------------------------
+# --- Two machines -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where one of two launchers runs: how to start a command there, and its address on the network of both."""
+    """One of two launchers' machines: how to start a command there, and its address on their network."""
 
     inside: tuple[str, ...]
     interface: str
@@ -378,7 +381,10 @@ def ip(*arguments: str) -> bool:
 
 @pytest.fixture
 def machines() -> Iterator[list[Machine]]:
-    """Two network namespaces and a cable between them; two addresses of this machine where namespaces are not permitted."""
+    """Two network namespaces and a cable.
+
+    Two addresses of this machine where namespaces are not permitted.
+    """
     names = [f"photochrom-{os.getpid()}-{number}" for number in (1, 2)]
     addresses = [f"10.77.0.{number}" for number in (1, 2)]
     try:
@@ -447,7 +453,7 @@ def test_a_training_on_two_machines_survives_the_death_of_a_process(
             assert torch.equal(one[part][name], weights), name
 
 
-# --- Without a launcher -----------------------------------------------------------------------------------------------
+# --- Without a launcher -------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -143,7 +143,10 @@ def test_another_source_changes_nothing_in_what_the_others_gave(
 
 
 def test_parts_for_a_machine_with_a_gpu_hold_the_same_photos(made: tuple[Pack, Path], tmp_path: Path) -> None:
-    """All validation photos, training photos as far as they fit, no test photo; unpacked they are the photos, but for WebP."""
+    """All validation photos, training photos that fit, no test photo.
+
+    Unpacked they are the same, up to WebP.
+    """
     pack, _ = made
     run("quarter_hour.py", "parts", pack.folder, tmp_path / "parts", "--megabytes", 1)
     code = (

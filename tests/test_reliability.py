@@ -1,6 +1,6 @@
-"""Everything is broken here on purpose: trainings killed and stopped at random, disks full, files torn, numbers bad.
+"""Breaks everything on purpose: kills trainings at random, fills disks, tears files, spoils numbers.
 
-What forks and kills runs in a process of its own, which is this file as a program: `test_reliability.py EXPERIMENT ...`.
+Experiments that fork and kill run in their own process, as `test_reliability.py EXPERIMENT ...`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Values = dict[str, Any]
 Tries = Callable[[int, int], int]
 SOURCES = sorted(Path(model_folder.__file__).parent.rglob("*.py"))
 
-# --- Experiments, in a process of their own ---------------------------------------------------------------------------
+# --- Experiments, in a process of their own -----------------------------------------------------------------
 
 CONFIG: Values = {
     "model": {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 1, "chroma_scale": 1},
@@ -56,7 +56,10 @@ CONFIG: Values = {
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Let a copy of this process do it; returns its id. It exits with 0, 1 for an error that is told, 143 when stopped."""
+    """Run it in a copy of this process, and return its id.
+
+    It exits with 0, 1 for a reported error, 143 if stopped.
+    """
     if pid := os.fork():
         return pid
     code = 70
@@ -78,7 +81,7 @@ def ended(pid: int) -> int:
 
 
 class Trials:
-    """Trainings of two stages with a discriminator that are broken off again and again, beside one that is not."""
+    """Trainings of two stages with a discriminator, interrupted often, beside an undisturbed one."""
 
     def __init__(self, pack: str, work: str) -> None:
         self.pack, self.work = Pack.open(Path(pack)), Path(work)
@@ -100,7 +103,7 @@ class Trials:
             loop.train(build(CONFIG), folder, self.pack, report, stop)
 
     def run(self, tries: int, break_off: Callable[[ModelFolder], int]) -> Values:
-        """Break trainings off so many times, check each time, and let each training come to its end at last."""
+        """Interrupt trainings this many times, check each time, and finish each training in the end."""
         codes: dict[int, int] = {}
         before = self.trainings
         while tries > 0:
@@ -139,7 +142,10 @@ class Trials:
         return ended(fork(train_limited))
 
     def on_a_small_disk(self) -> list[int]:
-        """Train twice on a disk that is full after an epoch or two, then make room; [] where no disk may be mounted."""
+        """Train twice on a disk that fills after an epoch or two, then make room.
+
+        [] if nothing can be mounted.
+        """
         disk = self.work / "disk"
         disk.mkdir()
         size = sum(path.stat().st_size for path in self.straight.path.rglob("*") if path.is_file())
@@ -172,7 +178,10 @@ STEPS = ("open", "write", "fsync of the file", "rename", "fsync of the folder")
 
 
 def points(work: str) -> Values:
-    """Kill a process before and after each step of writing a checkpoint; what is there then, and after the next start."""
+    """Kill a process before and after each step of writing a checkpoint.
+
+    Returns what is there, then and after the next start.
+    """
     found = {}
     for step in STEPS:
         for when in ("before", "after", "half-way") if step == "write" else ("before", "after"):
@@ -231,7 +240,7 @@ def killed_at(step: str, when: str, folder: ModelFolder) -> None:
 
 
 def growth(pack: str, work: str, steps: str, photos: str) -> Values:
-    """MB that the process grows by, between the first quarter and the end, in training, colouring and serving."""
+    """MB of growth between the first quarter and the end, in training, colouring and serving."""
     from fastapi.testclient import TestClient
 
     from photochrom.server.app import create_app
@@ -280,7 +289,7 @@ def experiment(what: Callable[..., Values], *arguments: object) -> Any:
     return json.loads(done.stdout)
 
 
-# --- Trainings broken off ---------------------------------------------------------------------------------------------
+# --- Trainings broken off -----------------------------------------------------------------------------------
 
 
 @pytest.mark.fault("kill -9 before, within and after each step of writing a checkpoint", "")
@@ -328,7 +337,8 @@ def test_a_training_that_is_stopped_again_and_again_too(
     record_property("tries", codes["143"])
     record_property(
         "outcome",
-        f"exit 143; all {trials['stopped']['trainings']} trainings ended bit for bit like the undisturbed one",
+        f"exit 143; all {trials['stopped']['trainings']} trainings ended bit for bit like the "
+        "undisturbed one",
     )
 
 
@@ -429,7 +439,7 @@ def test_a_training_killed_between_its_last_two_files_is_completed(
     assert_same_training(killed, straight)
 
 
-# --- Memory -----------------------------------------------------------------------------------------------------------
+# --- Memory -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from Linux's /proc")
@@ -445,12 +455,13 @@ def test_memory_does_not_grow(
     record_property("tries", steps + 2 * photos)
     record_property(
         "outcome",
-        f"{steps:,} training steps grew by {found['training']:.1f} MB after the first quarter, {photos} colourings by "
-        f"{found['colouring']:.1f} MB, {photos} requests to the server by {found['serving']:.1f} MB",
+        f"{steps:,} training steps grew by {found['training']:.1f} MB after the first quarter, "
+        f"{photos} colourings by {found['colouring']:.1f} MB, "
+        f"{photos} requests to the server by {found['serving']:.1f} MB",
     )
 
 
-# --- Numbers that are none --------------------------------------------------------------------------------------------
+# --- Numbers that are none ----------------------------------------------------------------------------------
 
 BAD = {"nan": math.nan, "infinity": math.inf}
 
@@ -507,7 +518,7 @@ def test_a_bad_number_changes_nothing(
     assert_equal(frozen(training), before)
 
 
-# --- Files that would do harm -----------------------------------------------------------------------------------------
+# --- Files that would do harm -------------------------------------------------------------------------------
 
 
 def calls(path: Path) -> list[ast.Call]:

@@ -1,4 +1,4 @@
-"""The rooms of the package: a room knows only those below it, no files import each other in a circle, each has its tests."""
+"""The package's rooms: each knows only rooms below it, imports make no circle, each module has its tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that come along: whole, small, found by everyone, never written to, and something to go on from."""
+"""The shipped models: whole, small, found everywhere, never written to, and good to start from."""
 
 from __future__ import annotations
 

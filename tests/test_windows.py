@@ -1,4 +1,4 @@
-"""What of Windows can be tried elsewhere: nothing of ours needs a module, a function or a signal that it lacks."""
+"""What of Windows can be tested elsewhere: we need no module, function or signal that it lacks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from tests.making import smooth
 
 LACKING = """
 import os, shutil, signal, sys
-import fastapi, filelock, matplotlib.pyplot, numpy, PIL.Image, safetensors.torch, scipy, skimage, torch, uvicorn  # they know Windows
+# These know Windows.
+import fastapi, filelock, matplotlib.pyplot, numpy, PIL.Image, safetensors.torch, scipy, skimage, torch
+import uvicorn
 import torch.optim.swa_utils, multiprocessing.popen_spawn_posix
 for name in ("resource", "fcntl", "pwd", "grp", "termios", "tty", "pty", "readline", "syslog"):
     sys.modules[name] = None
-for name in ("fork", "getuid", "geteuid", "getgid", "getpgid", "setsid", "killpg", "fchmod", "fchown", "chown", "mkfifo",
-             "uname", "getloadavg", "sched_getaffinity", "O_DIRECTORY", "O_NOFOLLOW"):
+for name in ("fork", "getuid", "geteuid", "getgid", "getpgid", "setsid", "killpg", "fchmod", "fchown",
+             "chown", "mkfifo", "uname", "getloadavg", "sched_getaffinity", "O_DIRECTORY", "O_NOFOLLOW"):
     if hasattr(os, name):
         delattr(os, name)
-for name in ("SIGKILL", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE", "pthread_sigmask", "sigwait"):
+for name in ("SIGKILL", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE",
+             "pthread_sigmask", "sigwait"):
     if hasattr(signal, name):
         delattr(signal, name)
 def held(path):  # open or mapped, itself or a file below it
@@ -65,12 +68,14 @@ WORK = """
 run("data", "import", "photos", "--name", "mine", "--size", "32", "--validation", "0.25")
 run("data", "import", "photos", "--name", "mine", "--size", "32", "--validation", "0.25", "--overwrite")
 run("data", "import", "photos", "--name", "shards", "--size", "32", "--validation", "0.25", "--shards")
-run("data", "import", "photos", "--name", "shards", "--size", "32", "--validation", "0.25", "--shards", "--overwrite")
-run("train", "--data", "mine", "--features", "8,16", "--blocks", "1", "--perceptual", "0", "--epochs", "1", "--batch-size", "8")
-run("train", "--name", "my_model", "--data", "mine", "--features", "8,16", "--blocks", "1", "--perceptual", "0", "--epochs", "2",
+run("data", "import", "photos", "--name", "shards", "--size", "32", "--validation", "0.25", "--shards",
+    "--overwrite")
+run("train", "--data", "mine", "--features", "8,16", "--blocks", "1", "--perceptual", "0", "--epochs", "1",
     "--batch-size", "8")
-run("train", "--name", "my_model", "--data", "mine", "--features", "8,16,16", "--blocks", "1", "--perceptual", "0", "--epochs", "1",
-    "--batch-size", "8", "--encoder", "lite0", "--overwrite")
+run("train", "--name", "my_model", "--data", "mine", "--features", "8,16", "--blocks", "1",
+    "--perceptual", "0", "--epochs", "2", "--batch-size", "8")
+run("train", "--name", "my_model", "--data", "mine", "--features", "8,16,16", "--blocks", "1",
+    "--perceptual", "0", "--epochs", "1", "--batch-size", "8", "--encoder", "lite0", "--overwrite")
 run("colorize", "photos", "-o", "out", "--model", "my_model", "--steps", "2")
 run("models")
 run("data", "list")
@@ -83,7 +88,8 @@ from photochrom.server import Settings, create_app
 import photochrom.commands.serve
 with TestClient(create_app(Settings(models=Path("models")))) as client:
     assert client.get("/api/health").status_code == 200
-    assert [model["training"] for model in client.get("/api/models").json() if model["name"] == "my_model"] == [False]
+    listed = client.get("/api/models").json()
+    assert [model["training"] for model in listed if model["name"] == "my_model"] == [False]
     with Path("photos/00.png").open("rb") as photo:
         done = client.post("/api/colorize", files={"photo": photo}, data={"model": "my_model", "steps": "2"})
     assert done.status_code == 200, done.text

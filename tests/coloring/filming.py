@@ -16,7 +16,7 @@ av = pytest.importorskip("av")
 
 
 def unlearned(size: int, last: float = 0.0) -> Colorizer:
-    """Of a network for photos of this size. last: spread of the weights of its last layer; with 0 it colours nothing."""
+    """A model for photos of this size. last: spread of its last layer's weights; at 0 it colours nothing."""
     model = {"features": (8, 16), "time_embedding": 16, "blocks": 1, "attention": 0}
     config = build({"model": model, "data": {"size": size}})
     with torch.random.fork_rng():

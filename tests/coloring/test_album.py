@@ -1,4 +1,4 @@
-"""Albums: only what is new or changed, one bad file stops nothing, nothing that a person owns is replaced unasked."""
+"""Albums: only what is new or changed is coloured, one bad file stops nothing, a user's files stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one door to a trained model: any photo keeps its size and its luma, and gets the colours that were learned."""
+"""The door to a trained model: any photo keeps its size and luma, and gets the learned colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Films of all kinds go through: upright, with their shape, times, sound, subtitles and titles; what is lost is said.
+"""Films of all kinds: upright, with their shape, times, sound, subtitles and titles; losses are reported.
 
 What a film shows is known from how it was made; ffprobe, where it is installed, is asked as well.
 """
@@ -43,7 +43,7 @@ def colorizer() -> Colorizer:
 
 
 def level(number: int) -> npt.NDArray[np.uint8]:
-    """A frame whose corners differ: 40, 90, 140, 190 from the upper left, to the lower right; a little more each time."""
+    """A frame with corners 40, 90, 140, 190 from upper left to lower right, and a bit more each time."""
     corners = np.array([[40, 90], [140, 190]]) + 4 * number
     return corners.repeat(SIZE[1] // 2, 0).repeat(SIZE[0] // 2, 1).astype(np.uint8)
 
@@ -360,8 +360,10 @@ def test_an_mp4_whose_index_comes_first_and_that_ends_early(colorizer: Colorizer
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"no film", bytes(5000), b"#EXTM3U\n#EXTINF:9,\nsecret.mp4\n", b"ffconcat version 1.0\nfile secret.mp4\n",
-        b"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        b"", b"no film", bytes(5000), b"#EXTM3U\n#EXTINF:9,\nsecret.mp4\n",
+        b"ffconcat version 1.0\nfile secret.mp4\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\n"
+        b"m=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
         b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\xff\xff\xff\x7fAVI LIST",
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A hint gives its place the colour, spreads over what is alike, and leaves the rest; so do masks and references."""
+"""A hint colours its place, spreads over similar places, and leaves the rest; so do masks and references."""
 
 from __future__ import annotations
 

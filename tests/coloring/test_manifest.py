@@ -1,4 +1,4 @@
-"""What a folder of coloured photos remembers: only what is new or changed is coloured again, and what a person has changed is kept."""
+"""What a folder of coloured photos remembers, so that it colours only new photos and keeps a user's edits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every format comes in with the luma that Pillow sees, and goes out with what it had: transparency, EXIF, profile."""
+"""Every format is read with Pillow's luma, and written with what it had: transparency, EXIF, profile."""
 
 from __future__ import annotations
 

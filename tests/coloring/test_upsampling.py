@@ -1,4 +1,4 @@
-"""Chroma comes to full size with the photo's own luma, follows its edges, and costs no more memory for a large photo."""
+"""Enlarged chroma keeps the photo's luma, follows its edges, and needs no more memory for a large photo."""
 
 from __future__ import annotations
 

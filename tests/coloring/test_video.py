@@ -1,4 +1,4 @@
-"""A film keeps its size, length, times and sound, and flickers less than frames that are coloured each on its own."""
+"""A film keeps its size, length, times and sound, and flickers less than frames coloured one by one."""
 
 from __future__ import annotations
 

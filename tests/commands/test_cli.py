@@ -42,7 +42,8 @@ for command in {COMMANDS!r}:
         main([*command.split(), "--help"])
     except SystemExit as end:
         assert not end.code
-print("HEAVY", sorted(sys.modules.keys() & {{"torch", "numpy", "PIL", "matplotlib", "diffusers", "accelerate"}}))
+heavy = {{"torch", "numpy", "PIL", "matplotlib", "diffusers", "accelerate"}}
+print("HEAVY", sorted(sys.modules.keys() & heavy))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "HEAVY []" in out

@@ -21,7 +21,7 @@ pexpect = pytest.importorskip(
     "pexpect", reason="pexpect is not installed, or there are no pseudo-terminals here"
 )
 
-# One process for all tests, since importing torch takes seconds: it is told a folder and names of data sets, and asks.
+# One process for all tests, since importing torch takes seconds. It reads a folder and names of data sets.
 SCRIPT = """
 from pathlib import Path
 from rich.console import Console
@@ -31,7 +31,8 @@ while True:
     try:
         models, *data_sets = input("ready> ").split()
         model_folder.SHIPPED = Path(models).parent / "shipped"
-        print("the command:", as_command(ask_for_flags(Path(models), data_sets, Console(width=500, height=50))))
+        flags = ask_for_flags(Path(models), data_sets, Console(width=500, height=50))
+        print("the command:", as_command(flags))
     except KeyboardInterrupt:
         print("stopped")
 """
@@ -60,7 +61,7 @@ class Terminal:
         return default
 
     def interrupt(self) -> None:
-        """Ctrl-C, again if it came before Python listened: between writing a question and waiting it is lost."""
+        """Press Ctrl-C, again if Python was not yet listening: between question and waiting it is lost."""
         for _ in range(20):
             self.child.sendintr()
             if self.child.expect(["stopped\r\nready> ", pexpect.TIMEOUT], timeout=1) == 0:

@@ -63,7 +63,7 @@ def visits() -> Iterator[tuple[str, list[str]]]:
 
 
 class TestAddresses:
-    """A stranger's model folder, checkpoint, weights or recipe names an address. Nobody typed it, so nobody opens it."""
+    """An address in a stranger's model folder, checkpoint, weights or recipe: nobody opens it."""
 
     @pytest.mark.fault(
         "address that holds a command, in a file or typed", "no command runs; refused in one line"

@@ -341,7 +341,8 @@ class TestWriting:
         """A real refusal of the system to write more: at most 200 kB a file, in a process of its own."""
         code = (
             "import resource, sys; from pathlib import Path\n"
-            "from photochrom.data.importing import import_photos; from photochrom.errors import PhotochromError\n"
+            "from photochrom.data.importing import import_photos\n"
+            "from photochrom.errors import PhotochromError\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
             "try: import_photos(Path(sys.argv[1]), Path(sys.argv[2]))\n"
             "except PhotochromError as error: print(error)"
@@ -386,7 +387,8 @@ class TestWriting:
     def test_interrupted_by_a_person(self, folder: Path, tmp_path: Path) -> None:
         """Ctrl-C in a process of its own."""
         code = (
-            "import signal, sys, time; from pathlib import Path; from photochrom.data.importing import import_photos\n"
+            "import signal, sys, time; from pathlib import Path\n"
+            "from photochrom.data.importing import import_photos\n"
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which is ignored in the background
             "def progress(done, total, what): print(done, flush=True); time.sleep(0.5)\n"
             "import_photos(Path(sys.argv[1]), Path(sys.argv[2]), progress=progress)"

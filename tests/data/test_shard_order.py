@@ -1,4 +1,4 @@
-"""The order of photos that lie in shards: each comes once in a pass, few shards are open, and all of it is a function of the seed."""
+"""The order of photos in shards: each once a pass, from few open shards, as a function of the seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets in shards: as they are written and read, the order of photos, training on them, and what is torn or missing."""
+"""Data sets in shards: writing and reading, the order of photos, training, torn and missing files."""
 
 from __future__ import annotations
 
@@ -282,7 +282,10 @@ class TestBadInput:
             Fault(lambda d: edit(d, shards={"photos": lambda s: [0, *s[1:]]}), "do not fit together"),
             Fault(lambda d: edit(d, shards={"photos": lambda s: s[1:]}), "do not fit together"),
             Fault(lambda d: (d / SHARD).unlink(), f"{SHARD} is missing: copy it there again"),
-            Fault(lambda d: (d / SHARD).write_bytes((d / SHARD).read_bytes()[:-99]), f"{SHARD} is damaged: it has"),
+            Fault(
+                lambda d: (d / SHARD).write_bytes((d / SHARD).read_bytes()[:-99]),
+                f"{SHARD} is damaged: it has",
+            ),
         ],
     )  # fmt: skip
     def test_seen_when_opened(self, fault: Fault, copy: Path) -> None:

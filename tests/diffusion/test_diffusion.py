@@ -1,4 +1,4 @@
-"""The noise against diffusers and against the papers' formulas, and sampling with a network that knows the answer."""
+"""The noise against diffusers and the papers' formulas; sampling with a network that knows the answer."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def network() -> UNet:
     return network.eval()
 
 
-# --- The schedule -----------------------------------------------------------------------------------------------------
+# --- The schedule -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zero", [True, False])
@@ -122,7 +122,7 @@ def test_epsilon_cannot_end_in_pure_noise() -> None:
         build({"diffusion": {"prediction": "epsilon", "zero_terminal_snr": True}})
 
 
-# --- Adding noise and taking it away ----------------------------------------------------------------------------------
+# --- Adding noise and taking it away ------------------------------------------------------------------------
 
 
 @every_kind
@@ -140,7 +140,7 @@ def test_adding_noise_and_velocity_are_diffusers(kind: DiffusionConfig) -> None:
 @every_kind
 def test_predict_x0_inverts(kind: DiffusionConfig) -> None:
     diffusion = Diffusion(kind)
-    # Float32 noise of 1e-7, enlarged by 1 / sqrt(alpha_bar): noise prediction has little to say near pure noise.
+    # Float32 noise of 1e-7, enlarged by 1 / sqrt(alpha_bar): near pure noise, noise prediction says little.
     t = torch.arange(50) if kind.prediction == "v" else torch.arange(45)
     x0, eps = normal(len(t), 2, 4, 4), normal(len(t), 2, 4, 4, seed=1)
     xt = diffusion.add_noise(x0, eps, t)
@@ -155,7 +155,7 @@ def test_pure_noise_holds_nothing_of_the_photo() -> None:
     assert torch.equal(diffusion.target(x0, eps, t), -x0)  # so the network can still say all of it
 
 
-# --- Sampling ---------------------------------------------------------------------------------------------------------
+# --- Sampling -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [1, 7, 20, 50])

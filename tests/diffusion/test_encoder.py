@@ -79,14 +79,16 @@ def test_features_are_those_of_vgg16_about_one_in_size(pack: Pack) -> None:
 
 
 def test_the_larger_view_is_vgg16_of_the_photo_enlarged_by_pillow_or_nearly(pack: Pack) -> None:
-    """Bicubic, to twice the size; Pillow's own differs in its constant (a = -0.5, not -0.75) and its rounding."""
+    """Bicubic, to twice the size. Pillow's kernel has another constant (a = -0.5, not -0.75) and rounding."""
     config = build({"model": {"features": (8, 8, 8, 8), "encoder": "vgg16x2"}}).model
     assert {level: layer for level, (layer, _) in config.encoded.items()} == {1: "relu4_3", 2: "relu5_3"}
     gray = color.luma(pack.rgb(np.arange(8)))
     seen = Encoder(config)(2 * gray - 1)
     assert [each.shape for each in seen] == [each.shape for each in features_of(config, 16, 8)]
     large = torch.stack([
-        torch.from_numpy(np.asarray(Image.fromarray(each[0].numpy()).resize((32, 32), Image.Resampling.BICUBIC)).copy())
+        torch.from_numpy(
+            np.asarray(Image.fromarray(each[0].numpy()).resize((32, 32), Image.Resampling.BICUBIC)).copy()
+        )
         for each in gray
     ])[:, None]  # fmt: skip
     true = VGG16.load()(large.expand(-1, 3, -1, -1))

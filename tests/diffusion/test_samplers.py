@@ -109,7 +109,7 @@ def test_the_path_is_that_of_diffusers(steps: int) -> None:
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++", "unipc"])
 @every_schedule
 def test_who_knows_the_answer_goes_straight_to_it(schedule: str, zero: bool, sampler: SamplerName) -> None:
-    """With x0 known, xt is alpha x0 + sigma eps all the way, with the same eps, also where steps are uneven."""
+    """With x0 known, xt is alpha x0 + sigma eps on the whole path, with one eps, even if steps are uneven."""
     x0, eps, seen = normal(1, 2, 4, 4), normal(1, 2, 4, 4, seed=1), {}
     path = levels(diffusion_of(schedule, zero).alpha_bar.tolist(), 7)
 
@@ -126,7 +126,7 @@ def test_who_knows_the_answer_goes_straight_to_it(schedule: str, zero: bool, sam
 
 @every_schedule
 def test_ddpm_draws_from_the_papers_posterior(schedule: str, zero: bool) -> None:
-    """Ho et al. 2020, equation 7, by completing the square: precisions add, and means are weighted by them."""
+    """Ho et al. 2020, equation 7, by completing the square: precisions add up, and weight the means."""
     now, then = levels(diffusion_of(schedule, zero).alpha_bar.tolist(), 10)[3:5]
     xt, x0, z = normal(1, 2, 4, 4), normal(1, 2, 4, 4, seed=1), normal(1, 2, 4, 4, seed=2)
     seen = []
@@ -144,7 +144,10 @@ def test_ddpm_draws_from_the_papers_posterior(schedule: str, zero: bool) -> None
 
 @pytest.mark.parametrize("zero", [True, False])
 def test_dpm_solver_is_of_second_order(zero: bool) -> None:
-    """For chroma of normal distribution the way is known: its spread at each level. Twice the steps, a quarter of the error."""
+    """For normally distributed chroma the path is known: its spread at each level.
+
+    Twice the steps leave a quarter of the error.
+    """
     alpha_bar = diffusion_of("cosine", zero, 10_000).alpha_bar.tolist()
     variance = 0.25
 

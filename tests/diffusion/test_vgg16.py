@@ -24,7 +24,7 @@ from photochrom.randomness import random_for
 
 
 def torchvision_features() -> torch.nn.Sequential:
-    """The convolutions of `torchvision.models.vgg16()`, without making the 120 million weights of its classifier."""
+    """The convolutions of `torchvision.models.vgg16()`, without its classifier's 120 million weights."""
     vgg = pytest.importorskip("torchvision.models.vgg", reason="torchvision is not installed")
     layers: torch.nn.Sequential = vgg.make_layers(vgg.cfgs["D"], batch_norm=False)
     return layers.eval()
@@ -120,7 +120,7 @@ def right_neighbours(known: Tensor, asked: Tensor, of_known: Tensor, of_asked: T
 
 
 def test_the_features_mean_something(vgg: VGG16) -> None:
-    """Crops of the right half of five photographs find crops of the left half of the same one, by gray features."""
+    """By gray features, crops of five photos' right halves find crops of the same photo's left half."""
     data = pytest.importorskip("skimage.data")
     sides: list[list[Tensor]] = [[], []]
     label = []

@@ -1,4 +1,4 @@
-"""Candidates whose quality is known beforehand, and evaluations without the page, whose plots take longer than all the rest."""
+"""Candidates of known quality, and evaluations without the page, whose plots take longest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation: intervals against closed forms, verdicts on cases made for them, and whole runs with tiny models."""
+"""Evaluation: intervals against closed forms, verdicts on made-up cases, whole runs with tiny models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from photochrom.evaluation.photos import Packed
 from photochrom.evaluation.statistics import BETTER, EQUAL, WORSE
 from tests.evaluation.making import blotchy, run, verdicts
 
-# --- Verdicts --------------------------------------------------------------------------------------------------------
+# --- Verdicts -----------------------------------------------------------------------------------------------
 
 
 def test_a_model_with_fewer_blotches_is_better_and_its_mirror_image_worse(pack: Pack, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_strengths_beyond_reach_are_said_to_be_so(pack: Pack, tmp_path: Path) ->
     assert "not reached" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
-# --- Whole runs ------------------------------------------------------------------------------------------------------
+# --- Whole runs ---------------------------------------------------------------------------------------------
 
 
 def test_a_report_holds_all_numbers(whole: tuple[dict[str, Any], Path], pack: Pack) -> None:
@@ -156,7 +156,7 @@ def test_progress_counts_photos_times_models(pack: Pack, tmp_path: Path) -> None
     assert seen == [(0, 16), (8, 16), (16, 16)]
 
 
-# --- Bad input -------------------------------------------------------------------------------------------------------
+# --- Bad input ----------------------------------------------------------------------------------------------
 
 
 def test_one_photo_has_values_but_no_intervals(pack: Pack, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The measures: values worked out by hand or published, independent formulas, and what must hold for any photo."""
+"""The measures: values by hand or from papers, independent formulas, properties of any photo."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_dark_sums_by_hand() -> None:
     true = labs([(5, 0, 0), (14.9, 6, 0), (14.9, 9, 0), (15, 0, 0), (60, 0, 0)])
     found = labs([(5, 12, 16), (14.9, 6, 8), (14.9, 30, 0), (15, 40, 0), (60, 40, 0)])
     dark = {name: value.tolist() for name, value in metrics.dark_sums(found, true, metrics.DARK).items()}
-    # C* is 20, 10 and 30. The first is false; the second is no more than 15; of the third the truth has colour itself.
+    # C* is 20, 10 and 30. The first is false; the second is under 15; the third's truth has colour itself.
     assert dark == {"pixels": [3], "error": [20 + 8 + 21], "chroma": [20 + 10 + 30], "false_color": [1]}
     dim = metrics.dark_sums(found, true, metrics.DIM)
     assert (dim["pixels"].tolist(), dim["error"].tolist(), dim["chroma"].tolist()) == ([1], [40], [40])

@@ -1,4 +1,4 @@
-"""Photos of any size beside other tools' colourings of them: tools whose figures have a closed form, and all that can be wrong."""
+"""Photos of any size beside other tools' colourings: figures in closed form, and what can be wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Pixels = npt.NDArray[Any]
 
 
 def photo(seed: int) -> Pixels:
-    """Soft shapes and grain, (60,90,3); colours so weak that any of them, turned round or doubled, can be shown."""
+    """Soft shapes and grain, (60,90,3), in colours so weak that rotated or doubled they stay in gamut."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(100, 156, (6, 9, 3), dtype=np.uint8))
     colors = np.asarray(coarse.resize((90, 60), Image.Resampling.BICUBIC), dtype=float)
@@ -92,7 +92,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         return run(folder(place / "true"), folders, place / "out", at_full=True)
 
 
-# --- Closed forms --------------------------------------------------------------------------------------------------------
+# --- Closed forms -------------------------------------------------------------------------------------------
 
 
 def value(result: dict[str, Any], row: str, measure: str) -> float:
@@ -185,7 +185,7 @@ def test_the_worst_are_found_photo_by_photo(result: dict[str, Any]) -> None:
     assert losses[0] > 0  # it wins nowhere
 
 
-# --- Models --------------------------------------------------------------------------------------------------------------
+# --- Models -------------------------------------------------------------------------------------------------
 
 
 def test_a_model_is_measured_as_colorize_writes(models: Path, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_an_interrupted_evaluation_goes_on_to_the_same_result(
         run(place, {"half": half}, tmp_path / "changed", [tiny])
 
 
-# --- What can be wrong ---------------------------------------------------------------------------------------------------
+# --- What can be wrong --------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Photos that a model, or one before it, learnt from do not count as held out, whatever set they stand in now."""
+"""Photos that a model or its ancestors learnt from are not held out, whatever data set they are in now."""
 
 from __future__ import annotations
 
@@ -67,7 +67,10 @@ def parts() -> list[Image.Image]:
 
 
 def test_photos_of_a_folder_that_were_learnt_are_left_out(parts: list[Image.Image], tmp_path: Path) -> None:
-    """Saved again as JPEG of another size and quality; of a long photo, the data set may have cut any of three squares."""
+    """Saved again as JPEG of another size and quality.
+
+    The data set may hold any of a long photo's three squares.
+    """
     for place in ("photos", "again"):
         (tmp_path / place).mkdir()
     for number, part in enumerate(parts):

@@ -34,7 +34,7 @@ def trainer() -> Iterator[contextlib.ExitStack]:
 def models(
     tmp_path_factory: pytest.TempPathFactory, new_values: Values, trainer: contextlib.ExitStack
 ) -> Path:
-    """old and new can colour, begun has no weights yet and is being trained, broken has a configuration that cannot be read."""
+    """old and new can colour; begun trains and has no weights yet; broken has an unreadable configuration."""
     models = tmp_path_factory.mktemp("server") / "models"
     for number, name in enumerate(("old", "new")):
         make_trained(ModelFolder(models / name), new_values(), number)

@@ -42,7 +42,10 @@ def test_a_line_says_who_asked_for_what_and_what_was_answered(capsys: pytest.Cap
     answers = ask(answering, method="POST", path="/api/colorize")
     assert [len(answer.get("body", b"")) for answer in answers] == [0, 3, 4]
     said = capsys.readouterr()
-    form = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 192\.0\.2\.7 POST /api/colorize 404 7 bytes \d\.\d{3} s\n"
+    form = (
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 "
+        r"192\.0\.2\.7 POST /api/colorize 404 7 bytes \d\.\d{3} s\n"
+    )
     assert re.fullmatch(form, said.err)
     assert said.out == ""
 

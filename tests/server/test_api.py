@@ -175,10 +175,12 @@ BAD_FIELDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "an unknown sampler": ({"sampler": "euler"}, 422, "sampler: "),
     "a strength that is none": ({"strength": "nan"}, 422, "strength: "),
     "a strength too large": ({"strength": "2.1"}, 422, "strength: "),
-    "temperature for ddpm": ({"sampler": "ddpm", "temperature": "0.5"}, 422, "temperature scales the initial noise"),
+    "temperature for ddpm": (
+        {"sampler": "ddpm", "temperature": "0.5"}, 422, "temperature scales the initial noise"
+    ),
     "too many samples": ({"samples": "9", "format": "json"}, 422, "samples: "),
     "several samples in a PNG": ({"samples": "2"}, 422, "one picture cannot hold several samples"),
-    "a map in a PNG": ({"average": "4", "uncertainty": "true"}, 422, "one picture cannot hold several samples"),
+    "a map in a PNG": ({"average": "4", "uncertainty": "true"}, 422, "one picture cannot hold"),
     "samples and their average": (
         {"samples": "2", "average": "4", "format": "json"},
         422,

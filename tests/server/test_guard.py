@@ -88,7 +88,10 @@ def test_a_slow_body_is_not_waited_for(settings: Settings) -> None:
         listening(replace(settings, body_seconds=0.2)) as server,
         socket.create_connection(server[:2]) as line,
     ):
-        head = "POST /api/colorize HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: 5000\r\n\r\n--x"
+        head = (
+            "POST /api/colorize HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+            "Content-Length: 5000\r\n\r\n--x"
+        )
         line.sendall(head.encode())
         answer = b"".join(iter(lambda: line.recv(65536), b"")).decode()
         assert answer.startswith("HTTP/1.1 408 ")
@@ -120,7 +123,8 @@ def test_pages_over_plain_http_are_told_by_their_origin(serve: Callable[..., Tes
     client = serve()
     files, data = {"photo": photo()}, {"steps": "1", "model": "old"}
     for origin, status in (
-        ("http://192.168.1.5:8000", 200), ("http://192.168.1.5", 403), ("http://other.example", 403), ("null", 403),
+        ("http://192.168.1.5:8000", 200), ("http://192.168.1.5", 403), ("http://other.example", 403),
+        ("null", 403),
     ):  # fmt: skip
         headers = {"Host": "192.168.1.5:8000", "Origin": origin}
         assert client.post("/api/colorize", files=files, data=data, headers=headers).status_code == status

@@ -1,4 +1,4 @@
-"""Behind Debian's nginx, by the file of docs/guides/run-a-server.md: TLS, below a path, uploads and streams as they come."""
+"""Behind Debian's nginx, with the file of docs/guides/run-a-server.md: TLS, a path, uploads and streams."""
 
 from __future__ import annotations
 

@@ -94,7 +94,10 @@ def test_the_description_says_what_makers_of_clients_need(client: TestClient) ->
 def test_a_client_made_from_the_description_colours_a_photo(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a key; a single photo, and a job with a hint and a reference. What openapi-python-client writes is imported."""
+    """With a key: one photo, and a job with a hint and a reference.
+
+    Imports what openapi-python-client writes.
+    """
     pytest.importorskip("openapi_python_client")
     with listening(replace(settings, api_key="k")) as server:
         config = tmp_path / "config.json"
@@ -157,7 +160,8 @@ with Client(sys.argv[1]) as stranger:
 form = ColorizeForm(photo=photo("L"), model="old", steps=2)
 answer = colorize.sync_detailed(client=client, body=form)
 print(Image.open(BytesIO(answer.content)).format)
-job = create_job.sync(client=client, body=JobForm(photo=[photo("L")], model=["old"], steps=2, hint=["3,3,#c03020"]))
+form = JobForm(photo=[photo("L")], model=["old"], steps=2, hint=["3,3,#c03020"])
+job = create_job.sync(client=client, body=form)
 for _ in range(200):
     status = job_status.sync(job.id, client=client)
     if status.state == "done":

@@ -29,7 +29,9 @@ BAD_PHOTOS = {
     "text": (b"this is no photo", 415, "not a photo"),
     "nothing": (b"", 415, "not a photo"),
     "a pickle": (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94.", 415, "not a photo"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><image href='http://127.0.0.1/'/></svg>", 415, "not a photo"),
+    "svg": (
+        b"<svg xmlns='http://www.w3.org/2000/svg'><image href='http://127.0.0.1/'/></svg>", 415, "not a photo"
+    ),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 415, "not a photo"),
     "only a header's beginning": (photo()[:20], 415, "not a photo"),
     "cut short": (photo((64, 64), format="JPEG")[:-900], 422, "broken inside, or cut short"),

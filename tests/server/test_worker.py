@@ -153,7 +153,7 @@ def test_photos_that_are_cancelled_at_once_do_not_end_the_worker(client: TestCli
 
 
 def test_tasks_expire_whatever_the_worker_does(serve: Callable[..., TestClient], held: Held) -> None:
-    """The worker stands in the middle of a step; photos that run or wait are answered in time all the same."""
+    """While the worker hangs in a step, photos that run or wait still get their answer in time."""
     client = serve(job_seconds=0.3)
     running = create(client).headers["location"]
     until(lambda: held.batches == [1])

@@ -1,4 +1,4 @@
-"""Trained models, photos beside which features can be kept, and configurations that tests of training share."""
+"""Trained models, photos with room for kept features, and configurations for tests of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of training share: configurations, folders and batches that they make, and how two trainings are compared."""
+"""What tests of training share: how to make configurations, folders and batches, and compare trainings."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def assert_same_training(found: ModelFolder, expected: ModelFolder) -> None:
 
 
 def staged(values: Values, *stages: Values) -> Config:
-    """Stages of three steps an epoch, with chroma as large as luma: 16 pixels, for the discriminator's sake."""
+    """Stages of three steps an epoch, with chroma as large as luma: 16 pixels, as the discriminator needs."""
     model = values["model"] | {"chroma_scale": 1, "dropout": 0.2}
     return build({**values, "model": model, "stages": list(stages)})
 
@@ -129,7 +129,7 @@ def network_of(config: Config) -> UNet:
 
 
 def frozen(training: Training) -> dict[str, Any]:
-    """All that a checkpoint would hold, except counters and what spectral norm remembers of each forward pass."""
+    """All that a checkpoint holds, except counters, and what spectral norm remembers of each pass."""
     state: dict[str, Any] = copy.deepcopy(training.state())
     kept = ("model_state_dict", "ema_state_dict", "ema_updates", "optimizer_state_dict", "loss_state_dict")
     found = {key: state[key] for key in (*kept, "sums", "step_in_epoch")}

@@ -18,7 +18,7 @@ def photos(count: int) -> torch.Tensor:
 
 
 class Ills:
-    """A source of chance in which only the chosen ill befalls the photo, at its worst; the rest is true chance."""
+    """A random source in which only the chosen ill befalls the photo, at its worst; the rest is random."""
 
     def __init__(self, number: int, worst: bool = True) -> None:
         self.number, self.worst = number, worst

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_vgg", "no_curves")
 
 
 def memory_for(photos: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Let the network run out of memory for batches of more than so many photos; returns the batches it was given."""
+    """Let the network run out of memory for batches larger than this. Returns the batches that it got."""
     real, seen = UNet.forward, list[int]()
 
     def forward(self: UNet, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_vgg")
 
 
 def test_a_share_of_the_photos_is_learnt_from_without_the_encoder(pack: Pack, seeing: Values) -> None:
-    """As often as asked, whole photos at a time, other ones in each step, none in validation, and in parts as at once."""
+    """As many as asked, whole photos, others in each step, none in validation, in parts as at once."""
     seeing["training"] |= {"encoder_dropout": 0.5}
     shown: list[Tensor] = []
     rows = []
@@ -43,6 +43,6 @@ def test_without_dropout_no_photo_is_seen_blind_and_nothing_else_changes(pack: P
     for share in (0.0, 0.9):
         seeing["training"] |= {"encoder_dropout": share}
         training = Training(build(seeing), pack)
-        # The network says nothing yet, so that its loss does not depend on what it sees, but on photos, noise and steps.
+        # The untrained network outputs 0, so its loss depends on photos, noise and steps, not on its inputs.
         losses[share] = train_step(training)["noise"]
     assert losses[0.0] == losses[0.9]

@@ -30,7 +30,7 @@ STAGES: dict[str, Values] = {
 
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the rounding that NVIDIA's convolutions take for float32, and with the precision that a test asks for."""
+    """Without the rounding of NVIDIA's float32 convolutions, and with the precision that a test asks for."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 

@@ -125,7 +125,7 @@ def source(sepia_pack: Pack, tmp_path_factory: pytest.TempPathFactory, new_value
 def test_a_training_of_a_student_from_end_to_end(
     sepia_pack: Pack, values: Values, source: ModelFolder, tmp_path: Path
 ) -> None:
-    """It ends where its teacher does in more steps, remembers how many it takes, and can be interrupted anywhere."""
+    """It ends where its teacher does in more steps, remembers its steps, and can be interrupted anywhere."""
     config = build(distilling(values, 20))
     whole = ModelFolder(tmp_path / "whole")
     train(config, whole, sepia_pack, source=source)
@@ -155,7 +155,7 @@ def test_a_training_of_a_student_from_end_to_end(
 def test_the_average_begins_anew_with_the_stage(
     sepia_pack: Pack, values: Values, source: ModelFolder
 ) -> None:
-    """Else its teacher, who has had thousands of steps, would stay in it for as many; the student begins as its teacher."""
+    """The student starts as its teacher. An old average would remember the teacher for thousands of steps."""
     values["training"]["ema_decay"] = 0.9999
     state = model_folder.read_checkpoint(source / model_folder.LAST)
     config = build({**distilling(values), "first_epoch": state["epoch"]})

@@ -21,7 +21,10 @@ def test_minutes_choose_as_many_epochs_as_fit(
     epochs: int,
     photos: int | None,
 ) -> None:
-    """A step of one photo takes 0.1 s here and files 1 s: 24 photos 3.4 s. Few epochs are made more, and shorter."""
+    """Here a step of one photo takes 0.1 s and files take 1 s: 24 photos take 3.4 s.
+
+    Few epochs become more, shorter ones.
+    """
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(estimate, "train_step", lambda training: clock.append(clock.pop() + 0.1))

@@ -1,4 +1,4 @@
-"""What the encoder sees is kept without loss that matters, taken up where it was interrupted, and learnt from as if computed."""
+"""Kept features: nearly lossless, resumed after an interruption, as good to learn from as computed ones."""
 
 from __future__ import annotations
 

@@ -26,7 +26,10 @@ def test_mirrored_photos(pack: Pack, values: Values) -> None:
 
 
 def test_kept_features_are_those_of_the_photo_as_it_is_shown(own_pack: Pack, seeing: Values) -> None:
-    """Mirrored or not, aged or not: to what VGG16 sees in a mirrored photo, its mirrored maps come not near."""
+    """Mirrored or not, aged or not.
+
+    Mirrored maps would not do: VGG16's features of a mirrored photo differ.
+    """
     seeing["data"] = {"aged": 0.5}
     training = Training(build(seeing), own_pack)
     training.inputs.keep_features()

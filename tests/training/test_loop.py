@@ -1,4 +1,4 @@
-"""Training: interrupted or not it ends the same, it learns, and nothing that goes wrong costs what was saved."""
+"""Training: it ends the same interrupted or not, it learns, and no fault costs what was saved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.training.making import Values, assert_same_training, signal_at
 
 pytestmark = pytest.mark.usefixtures("one_vgg")
 
-# --- Going on ---------------------------------------------------------------------------------------------------------
+# --- Going on -----------------------------------------------------------------------------------------------
 
 
 def long(values: Values) -> Config:
@@ -109,7 +109,7 @@ def test_a_finished_training_is_left_alone(uninterrupted: ModelFolder, pack: Pac
     assert (uninterrupted / model_folder.LAST).read_bytes() == before
 
 
-# --- Learning ---------------------------------------------------------------------------------------------------------
+# --- Learning -----------------------------------------------------------------------------------------------
 
 
 def test_it_learns(sepia_pack: Pack, values: Values) -> None:
@@ -135,7 +135,7 @@ def test_early_stopping(pack: Pack, values: Values, tmp_path: Path) -> None:
     assert len(folder.history) == 3
 
 
-# --- The folder -------------------------------------------------------------------------------------------------------
+# --- The folder ---------------------------------------------------------------------------------------------
 
 
 def plain(value: Any) -> bool:

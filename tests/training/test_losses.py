@@ -25,7 +25,7 @@ Values = dict[str, Any]
 pytestmark = pytest.mark.usefixtures("one_vgg")
 
 
-# --- Perceptual loss --------------------------------------------------------------------------------------------------
+# --- Perceptual loss ----------------------------------------------------------------------------------------
 
 
 def test_identical_pictures_have_no_distance(vgg: VGG16, rgb: Tensor) -> None:
@@ -94,7 +94,7 @@ def test_neither_vgg_nor_the_target_learns(vgg: VGG16, rgb: Tensor) -> None:
     assert all(torch.equal(value, before[key]) for key, value in vgg.state_dict().items())
 
 
-# --- Which photos, and how much ---------------------------------------------------------------------------------------
+# --- Which photos, and how much -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_colours_are_compared_at_chromas_size(pack: Pack, values: Values) -> Non
 
 
 def test_tints_in_the_dark_are_seen_with_shadows_lifted(vgg: VGG16, rgb: Tensor) -> None:
-    """Of a photo at a tenth of its light, lifted, VGG16 sees a tint at least three times as well as otherwise."""
+    """In a photo at a tenth of its light, lifting makes a tint at least three times as visible to VGG16."""
     dark = rgb / 10
     tint = torch.tensor([0.03, -0.03 * 0.299 / 0.587, 0.0])[:, None, None]  # red, of no luma
     y = 2 * color.luma(dark) - 1
@@ -197,7 +197,7 @@ def test_lifting_keeps_hue_and_is_by_hand() -> None:
     torch.testing.assert_close(lit[:, 1], torch.full((3,), 0.9 / 0.95))
 
 
-# --- The combined loss ------------------------------------------------------------------------------------------------
+# --- The combined loss --------------------------------------------------------------------------------------
 
 
 def parts(loss: StageLoss, batch: Noisy, output: Tensor) -> dict[str, Tensor]:

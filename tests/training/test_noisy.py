@@ -11,7 +11,7 @@ EVERYTHING = ("y", "x0", "eps", "t", "xt", "target", "feature_mask")
 
 
 def batch() -> Noisy:
-    """Six photos; every number says which photo it belongs to, in its ones, and in which tensor it stands, in its hundreds."""
+    """Six photos. The ones of every number name its photo, the hundreds its tensor."""
     photo = torch.arange(6)
     maps = [photo.reshape(6, 1, 1, 1).expand(6, 2, 3, 3) + 100 * place for place in range(7)]
     y, x0, eps, xt, feature, other, target = maps

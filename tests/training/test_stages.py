@@ -36,7 +36,7 @@ Values = dict[str, Any]
 pytestmark = pytest.mark.usefixtures("one_vgg", "no_curves")
 
 
-# --- Stages of one training -------------------------------------------------------------------------------------------
+# --- Stages of one training ---------------------------------------------------------------------------------
 
 
 def test_each_stage_has_its_own_best_model_and_learning_rate(two_stages: ModelFolder, pack: Pack) -> None:
@@ -88,7 +88,7 @@ def test_a_training_that_was_killed_ends_there_too(
     assert_same_training(folder, two_stages)
 
 
-# --- Going on from another model --------------------------------------------------------------------------------------
+# --- Going on from another model ----------------------------------------------------------------------------
 
 
 def at_first_step(
@@ -195,7 +195,7 @@ def test_v2_without_gan_leaves_the_discriminator_behind(
     assert new["epoch"] == 3
 
 
-# --- Advice -----------------------------------------------------------------------------------------------------------
+# --- Advice -------------------------------------------------------------------------------------------------
 
 
 def test_advice_reaches_the_person_who_waits(

@@ -1,4 +1,4 @@
-"""A model goes on as another network: what fits is taken over, and it begins by saying what the other says."""
+"""A model goes on as another network: it keeps what fits, and its first outputs are the old ones."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_training_tells_what_it_takes_over_and_goes_on_with_it(
 def test_an_encoder_learns_along_at_a_tenth_of_the_rate_in_parts_as_at_once(
     pack: Pack, values: Values
 ) -> None:
-    """Its gradient comes from the loss alone: without it, or from photos that are seen blind, it stays as it is."""
+    """Only the loss gives it a gradient: without a loss, or from photos that hide features, it stays."""
     learnt = []
     for accumulate, dropout in ((1, 0.0), (4, 0.0), (1, 0.99)):
         training = {"accumulate": accumulate, "encoder_dropout": dropout, "weight_decay": 0.0, "clip": 1e9}

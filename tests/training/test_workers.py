@@ -91,7 +91,8 @@ def test_parts_add_up_to_the_whole(many: Values, pack_of_32: Pack) -> None:
 
 @pytest.mark.parametrize(
     ("photos", "cores", "parts", "count", "each"),
-    [(7, 2, [7], 1, 2), (8, 2, [8], 1, 2), (16, 2, [8, 8], 2, 1), (24, 1, [12, 12], 1, 1), (32, 2, [16, 16], 2, 1),
+    [(7, 2, [7], 1, 2), (8, 2, [8], 1, 2), (16, 2, [8, 8], 2, 1), (24, 1, [12, 12], 1, 1),
+     (32, 2, [16, 16], 2, 1),
      (40, 2, [16, 16, 8], 2, 1), (64, 8, [16] * 4, 4, 2)],
 )  # fmt: skip
 def test_parts_do_not_depend_on_the_machine(

@@ -1,4 +1,4 @@
-"""The page in a real browser, Debian's chromium driven by playwright: how it is opened, what is chosen on it, and what is seen."""
+"""The page in a real browser, Debian's chromium driven by playwright: opening it, choosing, and looking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ QUIET = [
 ]  # fmt: skip
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 PIXELS = """image => {
-  const canvas = new OffscreenCanvas(image.naturalWidth ?? image.width, image.naturalHeight ?? image.height).getContext("2d");
+  const size = [image.naturalWidth ?? image.width, image.naturalHeight ?? image.height];
+  const canvas = new OffscreenCanvas(...size).getContext("2d");
   canvas.drawImage(image, 0, 0);
   return [...canvas.getImageData(0, 0, canvas.canvas.width, canvas.canvas.height).data];
 }"""

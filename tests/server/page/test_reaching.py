@@ -60,12 +60,15 @@ def test_everything_is_reached_with_the_keyboard_in_the_order_of_reading(page: A
         names.append(
             page.evaluate(
                 "() => { const e = document.activeElement; "
-                "return (e.ariaLabel || e.labels?.[0]?.innerText || e.innerText || e.id).split('\\n')[0].trim(); }"
+                "return (e.ariaLabel || e.labels?.[0]?.innerText || e.innerText || e.id)"
+                ".split('\\n')[0].trim(); }"
             )
         )
     places = []
-    for wanted in ("Skip to the content", "Models", "Colours", "Fit", "Copy", "Download", "Line between", "Strength", "old, calm",
-                   "Four other", "Colour hints", "Keep gray", "Model", "Colour again", "Remove photo", "Keys"):  # fmt: skip
+    for wanted in ("Skip to the content", "Models", "Colours", "Fit", "Copy", "Download", "Line between",
+                   "Strength",
+                   "old, calm", "Four other", "Colour hints", "Keep gray", "Model", "Colour again",
+                   "Remove photo", "Keys"):  # fmt: skip
         found = [place for place, name in enumerate(names) if name.startswith(wanted)]
         assert found, f"{wanted}: {json.dumps(names)}"
         places.append(found[0] if wanted != "Model" else names.index("Model"))

@@ -47,7 +47,8 @@ def test_a_picture_is_copied(browser: Any, server: Address) -> None:
         page.get_by_text("The picture is on the clipboard.").wait_for()
         size = page.evaluate(
             """async () => { const [item] = await navigator.clipboard.read();
-                 const bitmap = await createImageBitmap(await item.getType("image/png")); return [bitmap.width, bitmap.height]; }"""
+                 const bitmap = await createImageBitmap(await item.getType("image/png"));
+                 return [bitmap.width, bitmap.height]; }"""
         )
         assert size == [24, 16]
 
@@ -84,7 +85,8 @@ def test_photos_are_dropped_and_pasted(page: Any) -> None:
              for (const kind of ["drop", "paste"]) {
                const data = new DataTransfer();
                data.items.add(new File([new Uint8Array(bytes)], `${kind}.png`, {type: "image/png"}));
-               document.body.dispatchEvent(kind === "drop" ? new DragEvent("drop", {dataTransfer: data, bubbles: true})
+               document.body.dispatchEvent(kind === "drop"
+                   ? new DragEvent("drop", {dataTransfer: data, bubbles: true})
                  : new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));
              }
            }""",
