@@ -381,7 +381,7 @@ def test_gray_photos_alone_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
         (["--photos", ".", "--with", "theirs"], "--with theirs: give a name and a folder"),
         (["--photos", ".", "--with", "a=b", "--with", "a=c"], "--with a is given twice"),
         (["--with", "a=b"], "--with and --at need a folder of photos"),
-        (["--photos", ".", "--at", "512", "--with", "a=b"], "--at 512: take 256, or full for both"),
+        (["--photos", ".", "--at", "512", "--with", "a=b"], "--at 512: give 256, or full for both sizes"),
         (["--photos", ".", "--data", "demo", "--with", "a=b"], "--photos FOLDER and --data together"),
         (["--photos", "."], "give at least one model, or --photos FOLDER --with NAME=FOLDER"),
         (["--photos", ".", "--with", "a=b", "--detail", "2"], "detail = 2"),
@@ -391,3 +391,18 @@ def test_commands_that_make_no_sense(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert words in refused(*arguments, capsys=capsys)
+
+
+# --- The page ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_of_tools_alone_tells_nobody_to_train(true: Path, tmp_path: Path) -> None:
+    measured_on = Folder(true, {"half": folder(tmp_path / "half", chroma_times(0.5))})
+    result = evaluate.evaluate(measured_on.tool_candidates(), measured_on, tmp_path / "out", vgg_photos=0)
+    assert result["advice"] == [
+        f"{COUNT} photos decide little: evaluate on 500 or more before you act on the rest."
+    ]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "PSNR" in page
+    assert "perceptual distance" not in page  # no photo was judged by VGG16
+    assert "not VGG16" in page

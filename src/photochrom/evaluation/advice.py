@@ -140,7 +140,8 @@ def advise(report: dict[str, Any], models: Sequence[str]) -> list[str]:
         sentences.append(KEEP.format(c=keep))
     rules = NEXT if keep.trained_here else NEXT[:1]
     following = [text for holds, text in rules if holds(keep)]
-    if set(following) <= {NEXT[0][1]}:  # having few photos is no reason to train on
+    # Having few photos is no reason to train on, and another tool is not ours to train.
+    if keep.trained_here and set(following) <= {NEXT[0][1]}:
         following.append(OTHERWISE)
     return [*sentences, *(text.format(c=keep) for text in following)]
 

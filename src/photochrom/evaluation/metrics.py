@@ -397,7 +397,7 @@ SET_MEASURES: dict[str, Measure] = {
         -1,
         0,
         "How much the photos, as a set, differ from true ones in the textures and colours that VGG16 sees "
-        "(Frechet distance). It depends on the number of photos: compare only within one report.",
+        "(Fréchet distance). It depends on the number of photos: compare only within one report.",
         scale=1e-3,
     ),
     "fid": Measure(

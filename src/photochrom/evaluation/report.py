@@ -84,7 +84,12 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
         colors={model: COLORS[number % len(COLORS)] for number, model in enumerate(models)},
         truth=TRUTH,
         gray=GRAY,
-        measures={name: m for name, m in ALL.items() if any(name in row for row in result["rows"].values())},
+        measures=ALL,
+        taken=[
+            name
+            for name in ALL
+            if any(name in row and row[name]["value"] is not None for row in result["rows"].values())
+        ],
         targets=[f"{share:.0%}" for share in TARGETS],
         extrapolated=EXTRAPOLATED,
         equal_columns=CURVES,
