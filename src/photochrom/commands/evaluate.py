@@ -67,16 +67,16 @@ def evaluate(
         typer.Option(
             min=0,
             help="Number of photos for VGG16, the slowest part (default: 400).",
-            rich_help_panel="Advanced",
+            rich_help_panel="Measuring",
         ),
     ] = None,
     inception_weights: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="For FID; needs the extra `fid` as well.", rich_help_panel="Advanced"
+            metavar="FILE", help="For FID; needs the extra `fid` as well.", rich_help_panel="Measuring"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help=DEVICE, rich_help_panel="Advanced")] = None,
+    device: Annotated[str | None, typer.Option(help=DEVICE, rich_help_panel="Measuring")] = None,
     **flags: Any,
 ) -> None:
     """Measure models on photos they never saw, and say which is better.

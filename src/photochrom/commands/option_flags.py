@@ -20,7 +20,7 @@ def with_option_flags(
     defaults: the command's own defaults, for its help.
     """
     flags = []
-    for name in names:
+    for name in sorted(names, key=ADVANCED.__contains__):  # so that help shows colours first
         field, typed = Options.model_fields[name], name.replace("_", "-")
         default = defaults.get(name, field.default)
         panel = "Advanced" if name in ADVANCED else "Options" if name in FILES else "Colours"
