@@ -393,7 +393,7 @@ def test_commands_that_make_no_sense(
     assert words in refused(*arguments, capsys=capsys)
 
 
-# --- The page ------------------------------------------------------------------------------------------------------------
+# --- The page -------------------------------------------------------------------------------------
 
 
 def test_a_page_of_tools_alone_tells_nobody_to_train(true: Path, tmp_path: Path) -> None:
