@@ -7,7 +7,8 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 import photochrom
-from photochrom.server.catalogue import Catalogue
+from photochrom.config import build
+from photochrom.server.catalogue import Catalogue, use
 
 
 def test_the_models_are_listed_the_newest_first(client: TestClient) -> None:
@@ -29,3 +30,11 @@ def test_models_say_what_they_are_what_for_and_how_good() -> None:
     found = facts["quality"]["ciede2000"]
     value, low, high = (f"{found[key]:.2f}" for key in ("value", "low", "high"))
     assert f"| {value} | {low} to {high} | {facts['quality']['gray']:.2f} |" in table
+
+
+def test_a_model_may_be_used_for_what_its_ancestors_photos_allow() -> None:
+    mine = {"data": {"name": "/home/me/mine"}}
+    assert use(build(mine)) == "For any use that the licence of its training photos (mine) allows."
+    further = mine | {"ancestors": [{"name": "tiny-imagenet-200-part"}]}
+    for values in ({"data": {"name": "tiny-imagenet-200"}}, further):
+        assert use(build(values)).startswith("For research and private use only")

@@ -149,8 +149,9 @@ def about(config: Config) -> str:
 
 
 def use(config: Config) -> str:
-    """What one may use a model for."""
-    if config.data.title.startswith("tiny-imagenet"):
+    """What one may use a model for; the photos of the models that it went on from count as well."""
+    learnt_from = [config.data.title, *(each.name for each in config.ancestors)]
+    if any(name.startswith("tiny-imagenet") for name in learnt_from):
         return "For research and private use only: it learnt from Tiny ImageNet."
     return f"For any use that the licence of its training photos ({config.data.title}) allows."
 
