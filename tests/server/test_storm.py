@@ -120,6 +120,16 @@ def ask(server: Address, path: str) -> tuple[int, dict[str, object]]:
         return response.status, json.loads(response.read())
 
 
+def colours(server: Address) -> bool:
+    """Whether a photo is coloured now. On a loaded machine its limit of 0.3 s may end it: ask again."""
+    client = Client(server, 0, 0)
+    with contextlib.closing(client.connect()) as line:
+        client.send(line, "/api/colorize")
+        answer = client.answer(line, 200, 504)
+        answer.read()
+        return answer.status == 200
+
+
 @pytest.mark.fault(
     "random orders of post, cancel, close, slow reader and time-out by 8 clients", "colours on"
 )
@@ -144,9 +154,6 @@ def test_no_order_of_things_ends_the_colouring(
             until(lambda: ask(server, "/api/health")[1].get("waiting") == 0, PATIENCE)
             until(lambda: ask(server, "/api/health")[1].get("running") == 0, PATIENCE)
             assert ask(server, "/api/health")[0] == 200
-            after = Client(server, 0, 0)
-            with contextlib.closing(after.connect()) as line:
-                after.send(line, "/api/colorize")
-                after.answer(line, 200).read()
+            until(lambda: colours(server), PATIENCE)
     record_property("tries", done)
     assert set(did) == {"posts", "closes", "cancels", "reads_slowly", "times_out", "tears"}
