@@ -385,7 +385,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_is_gone_on_from(
         state, origin, skipped = torn.newest_checkpoint()
         if origin.name == model_folder.BEST:
             assert skipped == [
-                f"{torn / model_folder.LAST} is damaged, or not a checkpoint of plain tensors and numbers; "
+                f"{torn / model_folder.LAST} is damaged, or not a checkpoint of plain tensors and numbers: "
                 "get a copy, or start again"
             ]
         else:  # a bit that nobody reads, such as a date in the zip's directory
