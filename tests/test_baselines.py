@@ -165,7 +165,7 @@ def test_the_command_trains_evaluates_and_writes_the_page(
     before = [file.stat().st_mtime_ns for file in files]
     compare.main([*common, "--minutes", "0.002"])  # nothing is trained twice
     assert [file.stat().st_mtime_ns for file in files] == before
-    with pytest.raises(SystemExit, match=r"other settings, or for other minutes .*--out"):
+    with pytest.raises(SystemExit, match=r"other settings or another budget .*--out"):
         compare.main([*common, "--minutes", "0.004"])
 
 

@@ -72,7 +72,9 @@ def test_a_failure_in_the_middle_keeps_the_old_file(tmp_path: Path, error: BaseE
 def test_a_full_disk_is_told_and_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     files.write_bytes(path, b"old")
-    with pytest.raises(PhotochromError, match=r"^cannot write .*file: the disk is full; make room .*kept\)$"):
+    with pytest.raises(
+        PhotochromError, match=r"^cannot write .*file: the disk is full; make room .*stays\)$"
+    ):
         files.write_atomically(path, failing(OSError(errno.ENOSPC, "No space left on device")))
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["file"]

@@ -71,7 +71,7 @@ def test_a_checkpoint_that_finds_no_room_keeps_the_old_one(folder: ModelFolder) 
     folder.save_checkpoint(model_folder.LAST, old)
     message, _ = python(LIMITED, folder.path).communicate(timeout=60)
     assert message.startswith(f"cannot write {folder / model_folder.LAST}: ")
-    assert "is kept" in message
+    assert "what was saved before stays" in message
     assert model_folder.read_checkpoint(folder / model_folder.LAST) == old
     assert names(folder.path) == {model_folder.LAST}
 

@@ -81,7 +81,7 @@ def test_a_training_goes_on_in_another_arithmetic(tmp_path: Path, pack: Pack, va
         values["stages"][0]["epochs"] = epochs
         train(build(values), folder, pack, lambda progress: notes.extend(progress.notes))
     assert [record["precision"] for record in folder.history] == ["fp32", "bf16", "bf16"]
-    assert notes == ["what was trained in fp32 goes on in bf16, from epoch 2 on"]
+    assert notes == ["changing precision from fp32 to bf16, from epoch 2 on"]
 
 
 def test_auto_is_decided_once_for_a_training(

@@ -445,7 +445,7 @@ def test_a_training_on_two_machines_survives_the_death_of_a_process(
         for launcher in launchers:
             launcher.kill()
     assert [launcher.returncode for launcher in launchers] == [0, 0], said
-    assert re.search(r"killed has \d+ epochs already", said)
+    assert re.search(r"killed already has \d+ epochs", said)
     one, other = (model_folder.read_checkpoint(each / model_folder.LAST) for each in (folder, undisturbed))
     assert one["step"] == other["step"] == 36
     for part in ("model_state_dict", "ema_state_dict"):

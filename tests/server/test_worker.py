@@ -191,7 +191,7 @@ def test_a_thread_that_ended_is_told_and_begins_anew(
         until(lambda: client.get("/api/health").status_code == 503)
         assert "has died" in problem(client.get("/api/health"), 503)
     assert send(client).status_code == 200
-    assert "is started anew" in caplog.text
+    assert "starting it again" in caplog.text
     assert client.get("/api/health").status_code == 200
 
 
