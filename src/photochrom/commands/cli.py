@@ -59,7 +59,7 @@ def photochrom(
     $ photochrom colorize old.jpg album/ -o coloured/
     $ photochrom serve                         the same in a browser
     $ photochrom demo                          see it work, in 4 minutes
-    $ photochrom data import ~/Pictures --name mine
+    $ photochrom data import ~/Pictures --name mine --size 128
     $ photochrom train --from photochrom-v2 --data mine --name my_model
     """
     if processes.count() > 1 and ctx.invoked_subcommand not in SHARED:

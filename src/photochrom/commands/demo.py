@@ -49,5 +49,5 @@ def demo(
     say("  photochrom colorize PHOTO.jpg -o coloured/")
     say("  photochrom serve                               the same in a browser")
     say("or train on your own colour photos, on top of a model that comes with Photochrom:")
-    say("  photochrom data import FOLDER_OF_PHOTOS --name mine")
+    say("  photochrom data import FOLDER_OF_PHOTOS --name mine --size 128")
     say("  photochrom train --from photochrom-v2 --data mine --name my_model --minutes 60")
