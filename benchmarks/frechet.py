@@ -48,7 +48,7 @@ def distances(found: Array, true: Array, counts: list[int]) -> list[float]:
 def figures(rows: dict[str, list[float]], counts: list[int], photos: str, command: str) -> str:
     """The figures of docs/measurements/frechet.md. A row may lack the last counts."""
     lines = [
-        f"| | {' | '.join(f'{count:,} photos' for count in counts)} | for ever more |",
+        f"| | {' | '.join(f'{count:,} photos' for count in counts)} | extrapolated |",
         "|---|" + "---:|" * (len(counts) + 1),
     ]
     for name, values in rows.items():
@@ -59,7 +59,7 @@ def figures(rows: dict[str, list[float]], counts: list[int], photos: str, comman
 {chr(10).join(lines)}
 
 {written_by(command)}, on {photos}. FD-VGG16 between coloured and true photos, in thousands. Below the full
-number: the mean over disjoint parts. "for ever more": where a straight line in 1 / N through all of these
+number: the mean over disjoint parts. Extrapolated: where a straight line in 1 / N through all of these
 ends.
 """
 

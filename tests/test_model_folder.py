@@ -18,12 +18,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 from torch import nn
 
 from photochrom import files, model_folder
+from photochrom.coloring.colorizer import Colorizer
 from photochrom.config import build
 from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
@@ -448,3 +451,20 @@ def test_missing_and_torn_weights_are_told(folder: ModelFolder, values: dict[str
         (folder / model_folder.WEIGHTS).write_bytes(whole[:length])
         with pytest.raises(PhotochromError, match=r"model\.safetensors cannot be read"):
             model_folder.read_weights(folder / model_folder.WEIGHTS)
+
+
+def test_a_model_of_an_earlier_version_still_colours(tmp_path: Path) -> None:
+    """Settings and names of weights as commit 1417f2f shipped photochrom-fast; its numbers are random here."""
+    earlier = json.loads((Path(__file__).parent / "earlier_model.json").read_text())
+    torch.manual_seed(0)
+    weights = {name: 0.05 * torch.randn(shape).half() for name, shape in earlier["shapes"].items()}
+    files.write_json(tmp_path / model_folder.CONFIG, earlier["config"])
+    metadata = {"format": "photochrom-1", "config": json.dumps(earlier["config"])}
+    safetensors.torch.save_file(weights, tmp_path / model_folder.WEIGHTS, metadata)
+    config = ModelFolder(tmp_path).config
+    assert (config.model.encoder, config.model.chroma_scale, config.steps) == ("vgg16x2", 2, 4)
+    assert (config.guidance, config.ancestors, config.training.anneal) == (1.0, (), True)
+    gray = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    picture = Colorizer.load(tmp_path)(Image.fromarray(gray))
+    assert np.abs(np.asarray(picture.convert("L")).astype(int) - gray).max() <= 1
+    assert np.ptp(np.asarray(picture), axis=2).max() > 5

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fastapi.testclient import TestClient
 
 import photochrom
 from photochrom.config import build
-from photochrom.server.catalogue import Catalogue, use
+from photochrom.files import write_json
+from photochrom.model_folder import CONFIG
+from photochrom.server.catalogue import Catalogue
 
 
 def test_the_models_are_listed_the_newest_first(client: TestClient) -> None:
@@ -32,9 +35,20 @@ def test_models_say_what_they_are_what_for_and_how_good() -> None:
     assert f"| {value} | {low} to {high} | {facts['quality']['gray']:.2f} |" in table
 
 
-def test_a_model_may_be_used_for_what_its_ancestors_photos_allow() -> None:
-    mine = {"data": {"name": "/home/me/mine"}}
-    assert use(build(mine)) == "For any use that the licence of its training photos (mine) allows."
-    further = mine | {"ancestors": [{"name": "tiny-imagenet-200-part"}]}
-    for values in ({"data": {"name": "tiny-imagenet-200"}}, further):
-        assert use(build(values)).startswith("For research and private use only")
+def test_a_model_may_be_used_for_what_its_ancestors_photos_allow(tmp_path: Path) -> None:
+    """An earlier version wrote no ancestors: the folders of the models before say what they learnt from."""
+    mine: dict[str, Any] = {"data": {"name": "/home/me/mine"}}
+    values = {
+        "mine": mine,
+        "further": mine | {"ancestors": [{"name": "tiny-imagenet-200-part"}]},
+        "tiny": {"data": {"name": "/data/tiny-imagenet-200"}},
+        "on-tiny": mine | {"source": "tiny"},
+    }
+    for name, each in values.items():
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / CONFIG, build(each).model_dump(mode="json"))
+    uses = {model["name"]: model["use"] for model in Catalogue(tmp_path, tmp_path).all()}
+    assert uses.pop("mine") == "For any use that the licence of its training photos (mine) allows."
+    assert all(
+        uses[name].startswith("For research and private use only") for name in values if name != "mine"
+    )

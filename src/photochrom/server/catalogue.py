@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
 from photochrom import model_folder
-from photochrom.config import DEFAULT_MODEL, Config
+from photochrom.config import DEFAULT_MODEL, Config, LearntFrom
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.card import SHOWN, is_current, read_evaluation
 from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
@@ -94,7 +95,7 @@ class Catalogue:
         return {
             "name": folder.name,
             "about": about(config),
-            "use": use(config),
+            "use": use(model_folder.learnt_from(config, self._models)),
             "usable": usable,
             "training": running,
             "shipped": folder.shipped,
@@ -148,12 +149,11 @@ def about(config: Config) -> str:
     return f"Thorough: {config.steps} steps; {sight}."
 
 
-def use(config: Config) -> str:
-    """What one may use a model for; the photos of the models that it went on from count as well."""
-    learnt_from = [config.data.title, *(each.name for each in config.ancestors)]
-    if any(name.startswith("tiny-imagenet") for name in learnt_from):
+def use(learnt_from: Sequence[LearntFrom]) -> str:
+    """What one may use a model for, by its own data set, which comes first, and those of its ancestors."""
+    if any(each.name.startswith("tiny-imagenet") for each in learnt_from):
         return "For research and private use only: it learnt from Tiny ImageNet."
-    return f"For any use that the licence of its training photos ({config.data.title}) allows."
+    return f"For any use that the licence of its training photos ({learnt_from[0].name}) allows."
 
 
 def quality(folder: ModelFolder) -> dict[str, Any] | None:

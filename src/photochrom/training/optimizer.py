@@ -22,7 +22,7 @@ def optimizer_of(network: UNet, options: TrainingConfig) -> torch.optim.AdamW:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group its share of the rate."""
+    """Give each group its share of the rate. Without an encoder that trains there is only the first."""
     for group, share in zip(optimizer.param_groups, SHARES, strict=False):
         group["lr"] = share * rate
 
