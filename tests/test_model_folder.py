@@ -454,7 +454,7 @@ def test_missing_and_torn_weights_are_told(folder: ModelFolder, values: dict[str
 
 
 def test_a_model_of_an_earlier_version_still_colours(tmp_path: Path) -> None:
-    """Settings and names of weights as commit 1417f2f shipped photochrom-fast; its numbers are random here."""
+    """Settings and names of weights as commit 1417f2f shipped photochrom-fast; the numbers are random."""
     earlier = json.loads((Path(__file__).parent / "earlier_model.json").read_text())
     torch.manual_seed(0)
     weights = {name: 0.05 * torch.randn(shape).half() for name, shape in earlier["shapes"].items()}
