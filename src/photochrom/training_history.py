@@ -35,7 +35,11 @@ class SamplesBesideData(TypedDict):
 
 @with_config(ConfigDict(extra="allow", allow_inf_nan=False))
 class Epoch(TypedDict):
-    """The record of one epoch. Besides these keys, it holds every term of the loss by its name."""
+    """The record of one epoch. Besides these keys, it holds every term of the loss by its name.
+
+    Each process divides its share of a batch into `parts`. `workers` parts go at once, and torch computes
+    each of them with `threads` threads.
+    """
 
     epoch: PositiveInt
     stage: str
@@ -50,6 +54,9 @@ class Epoch(TypedDict):
     memory_mb: NotRequired[int]
     device: NotRequired[str]
     precision: NotRequired[str]
+    parts: NotRequired[PositiveInt]
+    workers: NotRequired[PositiveInt]
+    threads: NotRequired[PositiveInt]
     colorfulness: NotRequired[SamplesBesideData]
     spread: NotRequired[SamplesBesideData]
 

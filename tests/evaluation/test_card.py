@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from photochrom import model_folder
+from photochrom import files, model_folder
 from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.evaluation.card import read_evaluation
@@ -73,6 +73,28 @@ def test_an_evaluation_of_earlier_weights_says_so(
     assert call("models", *models, "--json") == 0
     (facts,) = json.loads(capsys.readouterr().out)
     assert facts["evaluation"]["current"] is False
+
+
+def test_the_card_says_which_threads_did_the_work(
+    trained: ModelFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cell() -> str:
+        """What `models show` has in the last column of the only stage."""
+        capsys.readouterr()
+        assert call("models", "show", "mine", "--models", trained.path.parent) == 0
+        (row,) = re.findall(r"^\| v[12] .*$", capsys.readouterr().out, re.MULTILINE)
+        return str(row.split("|")[-2].strip())
+
+    assert cell() == "1"
+    history = trained.history
+    for parts, workers, each, told in ((4, 2, 1, "2 by parts"), (1, 1, 2, "2 by operations")):
+        history[-1] |= {"parts": parts, "workers": workers, "threads": each}
+        files.write_json(trained / model_folder.HISTORY, history)
+        assert cell() == told
+    for record in history:  # as earlier versions wrote them
+        del record["parts"], record["threads"]
+    files.write_json(trained / model_folder.HISTORY, history)
+    assert cell() == ""
 
 
 def test_a_torn_evaluation_is_told_and_stops_no_training(

@@ -58,6 +58,8 @@ def test_out_of_memory_halves_the_batch_and_not_the_effect(
         for name, value in theirs[key].items():
             # Adam divides by the gradient's size: where it should be 0, rounding alone moves a weight.
             torch.testing.assert_close(ours[key][name], value, rtol=1e-3, atol=2e-4, msg=name)
+    assert [record["parts"] for record in parts.history] == [4, 4]
+    assert [record["parts"] for record in whole.history] == [1, 1]
     for found, expected in zip(losses(parts), losses(whole), strict=True):
         for name in ("train_loss", "val_loss", "gradient"):
             assert found[name] == pytest.approx(expected[name], rel=1e-3)

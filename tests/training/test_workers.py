@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from torch import Tensor
 from photochrom.config import build
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
+from photochrom.model_folder import ModelFolder
+from photochrom.training.loop import train
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 from photochrom.training.validation import sheet, validate
@@ -135,6 +138,19 @@ def test_what_fails_in_one_is_raised_once_all_have_ended() -> None:
         with pytest.raises(RuntimeError, match="out of memory"):
             list(workers.map(do, range(4)))
         assert sorted(ended) == [1, 2, 3]
+
+
+def test_the_history_says_who_did_the_work(many: Values, pack_of_32: Pack, tmp_path: Path) -> None:
+    """A stage whose threads share the batch, and one that its discriminator makes them do at once."""
+    many["data"]["photos_per_epoch"] = 24
+    many["model"] |= {"chroma_scale": 2, "encoder": "none"}
+    plain = {"epochs": 1, "perceptual": 0.0}
+    many["stages"] = [plain, plain | {"gan": True, "gan_delay": 0}]
+    folder = ModelFolder(tmp_path / "model")
+    with threads(2):
+        train(build(many), folder, pack_of_32)
+    keys = ("parts", "workers", "threads")
+    assert [tuple(record[key] for key in keys) for record in folder.history] == [(2, 2, 1), (1, 1, 2)]
 
 
 def test_a_discriminator_and_dropout_see_the_batch_at_once(many: Values, pack_of_32: Pack) -> None:

@@ -167,8 +167,8 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 | validation loss | {loss:.4f} at epoch {epoch}, the one in `model.safetensors`; stages do not compare |
 | seed | {config.training.seed} |
 
-| stage | epochs | photos | noise | perceptual | adversarial |
-|---|---:|---:|---:|---:|---:|
+| stage | epochs | photos | noise | perceptual | adversarial | threads |
+|---|---:|---:|---:|---:|---:|---|
 {stages}
 
 {command}{_evaluation(name, history, evaluation)}## Use and limits
@@ -200,9 +200,18 @@ def hub_card(folder: ModelFolder) -> str:
 
 def _stage(records: Sequence[Mapping[str, Any]]) -> str:
     """One row of the table of stages."""
-    photos, weights = sum(record["photos"] for record in records), records[-1]["weights"]
-    numbers = [f"{weights[name]:g}" for name in ("noise", "perceptual", "adversarial")]
-    return f"| {' | '.join((records[-1]['stage'], str(len(records)), f'{photos:,}', *numbers))} |"
+    photos, last = sum(record["photos"] for record in records), records[-1]
+    numbers = [f"{last['weights'][name]:g}" for name in ("noise", "perceptual", "adversarial")]
+    cells = (last["stage"], str(len(records)), f"{photos:,}", *numbers, _threads(last))
+    return f"| {' | '.join(cells)} |"
+
+
+def _threads(record: Mapping[str, Any]) -> str:
+    """How many threads an epoch took, and whether they shared batches or operations; empty if unknown."""
+    if "threads" not in record:  # earlier versions did not record it
+        return ""
+    count, way = record["workers"] * record["threads"], "parts" if record["workers"] > 1 else "operations"
+    return "1" if count == 1 else f"{count} by {way}"
 
 
 def _evaluation(name: str, history: Sequence[EpochRecord], evaluation: Evaluation | None) -> str:

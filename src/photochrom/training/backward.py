@@ -120,6 +120,13 @@ class Backward:
         """Whether threads share a batch. Not if a discriminator learns part by part, or memory is short."""
         return self.workers.parts > 1 and self.parts == 1 and not losses.discriminator
 
+    def division(self, losses: StageLoss) -> dict[str, int]:
+        """How the work on a batch is divided, as the history records it (see `Epoch`)."""
+        if self.parallel(losses):
+            workers = self.workers
+            return {"parts": workers.parts, "workers": workers.count, "threads": workers.threads}
+        return {"parts": self.parts, "workers": 1, "threads": torch.get_num_threads()}
+
     def sharing(self, losses: StageLoss) -> AbstractContextManager[None]:
         """A block in which this thread leaves its workers their share of the processor."""
         return self.workers.sharing() if self.parallel(losses) else nullcontext()

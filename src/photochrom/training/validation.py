@@ -117,7 +117,7 @@ def record_of(training: Training, val: dict[str, float]) -> dict[str, Any]:
         "weights": weights | {"adversarial": stage.adversarial if stage.use_gan else 0.0},
         "learning_rate": training.optimizer.param_groups[0]["lr"],
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "workers": training.workers.count if training.backward.parallel(training.losses) else 1,
+        **training.backward.division(training.losses),
         "precision": training.arithmetic.precision,
         "photos": photos,
         "seconds": round(training.seconds, 2),
