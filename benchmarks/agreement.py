@@ -23,7 +23,7 @@ from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Batch, Candidate, Painted, given_luma
-from photochrom.evaluation.photos import Packed
+from photochrom.evaluation.held_out import HeldOut
 
 DRAWS, MIRRORED = 8, 2
 Way = Callable[
@@ -124,7 +124,7 @@ def main() -> None:
     with Display() as display:
         report = evaluate.evaluate(
             [candidate(name, way, drawn) for name, way in WAYS.items()],
-            Packed(find(options.data, options.data_dir, typed=True), options.split, options.photos),
+            HeldOut(find(options.data, options.data_dir, typed=True), options.split, options.photos),
             options.out,
             overwrite=True,
             progress=display.show,

@@ -45,7 +45,7 @@ from photochrom.diffusion.diffusion import sample
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Candidate, Painted, given_luma, model_at_size
-from photochrom.evaluation.photos import Packed
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.statistics import GRAY, TRUTH
 from photochrom.model_folder import ModelFolder
 from photochrom.training.state import Training
@@ -160,7 +160,7 @@ def candidate(training: Any, facts: dict[str, Any], steps: int) -> Candidate:
     return Candidate(training.title, lambda batch: Painted(*paint(batch.rgb, batch.seeds)), facts)
 
 
-def sheet(candidates: Sequence[Candidate], photos: Packed) -> Image.Image:
+def sheet(candidates: Sequence[Candidate], photos: HeldOut) -> Image.Image:
     """The first photos of the evaluation: gray, by each model, and true."""
     rows = {row.name: row for row in photos.references([])}
     columns = {}
@@ -225,13 +225,13 @@ def run(options: argparse.Namespace) -> str:
         budgets[training.title] = facts
     with Display() as display:
         result = evaluate.evaluate(
-            candidates, Packed(pack, options.split, options.photos, options.seed), options.out / "report",
+            candidates, HeldOut(pack, options.split, options.photos, options.seed), options.out / "report",
             overwrite=True, progress=display.show,
         )  # fmt: skip
     text = figures(result, budgets, config, options.steps)
     files.write_bytes(
         options.out / "sheet.png",
-        pictures.png(sheet(candidates, Packed(pack, options.split, SHEET_PHOTOS, options.seed))),
+        pictures.png(sheet(candidates, HeldOut(pack, options.split, SHEET_PHOTOS, options.seed))),
     )
     write_figures(options.doc, text)
     return text

@@ -22,7 +22,7 @@ from photochrom.coloring.photo import open_gray
 from photochrom.coloring.upsampling import lay_over, view
 from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
-from photochrom.evaluation.photos import photos_below
+from photochrom.evaluation.tools import photos_below
 from photochrom.files import write_bytes
 
 ABLE = [name for name in METHODS if name != "rgb-diffusion"]
@@ -47,9 +47,9 @@ def main() -> None:
         training, _ = trained(method, config, pack, options.minutes, options.out)
         model = training.config.model
         with Display() as display:
-            for done, file in enumerate(files):
+            for done, (file, name) in enumerate(files.items()):
                 display.show(done, len(files), f"{method}: {done + 1:,} of {len(files):,} photos")
-                made = options.coloured / method / file.relative_to(options.photos).with_suffix(".png")
+                made = options.coloured / method / f"{name}.png"
                 if made.exists():
                     continue
                 luma = open_gray(file).luma

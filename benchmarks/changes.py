@@ -35,7 +35,7 @@ from photochrom.diffusion.diffusion import Diffusion, Network
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import candidates, evaluate
 from photochrom.evaluation.candidates import Candidate, Painted, given_luma
-from photochrom.evaluation.photos import Packed
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.statistics import EQUAL
 from photochrom.files import write_json
 from photochrom.model_folder import WEIGHTS, ModelFolder
@@ -264,7 +264,7 @@ def measure(pack: Pack, out: Path, photos: int) -> None:
             with Display() as display:
                 evaluate.evaluate(
                     [candidate(row, out) for row in (base, *others)],
-                    Packed(pack, count=photos),
+                    HeldOut(pack, count=photos),
                     out / "reports" / others[0].translate(str.maketrans(" |", "--", ":,")),
                     overwrite=True,
                     progress=display.show,

@@ -22,7 +22,7 @@ from photochrom.config import PRESETS, Config, build
 from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import model_at_size
-from photochrom.evaluation.photos import Packed
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.training import loop
 
@@ -182,7 +182,7 @@ def evaluate_all(pack: DataSet, out: Path, photos: int) -> None:
         with Display() as display:
             report = evaluate.evaluate(
                 [model_at_size(folder_of(name, out).path, "models", pack) for name in (first, *rest)],
-                Packed(pack, count=photos),
+                HeldOut(pack, count=photos),
                 out / "report" / folder_of(first, out).name,
                 overwrite=True,
                 progress=display.show,

@@ -20,8 +20,8 @@ from photochrom.data.dataset import find
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.evaluation import metrics
 from photochrom.evaluation.candidates import Batch, Candidate, model_at_size, references, render
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.metrics import Array, Moments, frechet_distance
-from photochrom.evaluation.photos import Packed
 
 COUNTS = (300, 400, 600, 800, 1200)  # of 256 channels; all photos are added to these
 BATCH = 50
@@ -64,7 +64,7 @@ ends.
 """
 
 
-def measured(photos: Packed, candidates: list[Candidate]) -> dict[str, Array]:
+def measured(photos: HeldOut, candidates: list[Candidate]) -> dict[str, Array]:
     """Features of the photos by candidate, (N,256), in one order drawn by seed."""
     vgg = VGG16.load()
     found: dict[str, list[Array]] = {candidate.name: [] for candidate in candidates}
@@ -91,7 +91,7 @@ def main() -> None:
     pack = find(options.data, options.data_dir, typed=True)
     candidates = [model_at_size(name, options.models_dir, pack) for name in options.models]
     candidates += [each for each in references(pack, [2]) if each.name != "mean colour"]
-    found = measured(Packed(pack, options.split, options.photos), candidates)
+    found = measured(HeldOut(pack, options.split, options.photos), candidates)
     true = found.pop(TRUTH)
     counts = [*(count for count in COUNTS if count < len(true)), len(true)]
     rows = {name: distances(values, true, counts) for name, values in found.items()}

@@ -18,7 +18,7 @@ from photochrom.commands.terminal import Display
 from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Candidate, model_at_size
-from photochrom.evaluation.photos import Packed
+from photochrom.evaluation.held_out import HeldOut
 
 SHOWN = ("ab", "ciede2000", "psnr", "dark_error", "false_color")
 
@@ -51,7 +51,7 @@ def main() -> None:
     with Display() as display:
         result = evaluate.evaluate(
             candidates,
-            Packed(pack, options.split, options.photos),
+            HeldOut(pack, options.split, options.photos),
             options.out,
             overwrite=True,
             progress=display.show,

@@ -27,7 +27,7 @@ from photochrom.data.dataset import find
 from photochrom.diffusion.samplers import CLEAN, SAMPLERS, Level, Noise, Predict
 from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Batch, Candidate, Painted, given_luma
-from photochrom.evaluation.photos import Packed
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.statistics import EQUAL
 from photochrom.files import write_bytes
 
@@ -135,7 +135,11 @@ def main() -> None:
     candidates.append(candidate(colorizer, "ddpm", colorizer.config.diffusion.timesteps))
     with Display() as display:
         result = evaluate.evaluate(
-            candidates, Packed(pack, count=options.photos), options.out, overwrite=True, progress=display.show
+            candidates,
+            HeldOut(pack, count=options.photos),
+            options.out,
+            overwrite=True,
+            progress=display.show,
         )
     write(result, options.model, samplers, slowest)
 

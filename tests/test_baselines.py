@@ -17,7 +17,7 @@ from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.evaluation import report
-from photochrom.evaluation.photos import Packed
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
 from photochrom.training.noisy import Noisy
@@ -171,6 +171,6 @@ def test_the_command_trains_evaluates_and_writes_the_page(
 
 def test_painting_is_a_function_of_photo_and_seed(compare: Any, pack: Pack, values: dict[str, Any]) -> None:
     training = tiny(compare, "rgb-diffusion", pack, values)
-    batch = Packed(pack, count=2).batch(range(2))
+    batch = HeldOut(pack, count=2).batch(range(2))
     both, one = (training.paint(batch.rgb[:n], batch.seeds[:n], 2) for n in (2, 1))
     assert both[1][:1] == pytest.approx(one[1], abs=1e-5)

@@ -36,7 +36,7 @@ from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.evaluation import evaluate, report
 from photochrom.evaluation.candidates import model_at_size
-from photochrom.evaluation.photos import Packed
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.model_folder import ModelFolder
 from photochrom.randomness import Indices
 from photochrom.training.batches import Batches
@@ -115,9 +115,9 @@ def short_of_memory(self: UNet, xt: Tensor, *more: Any, real: Callable[..., Tens
 
 
 def evaluated(model: ModelFolder, pack: Pack, out: Path) -> dict[str, Any]:
-    with patched(report, "html", lambda result, photos: ""), patched(Packed, "at_once", 2):
+    with patched(report, "html", lambda result, photos: ""), patched(HeldOut, "at_once", 2):
         tiny = model_at_size(model.path, "models", pack, steps=2)
-        return evaluate.evaluate([tiny], Packed(pack), out)
+        return evaluate.evaluate([tiny], HeldOut(pack), out)
 
 
 # --- What both processes do ---------------------------------------------------------------------------------

@@ -14,12 +14,10 @@ import pytest
 from photochrom.commands.cli import main
 from photochrom.data.pack import Pack
 from photochrom.evaluation import evaluate, report
-from photochrom.evaluation.candidates import (
-    Candidate,
-)
+from photochrom.evaluation.candidates import Candidate
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.metrics import Array
-from photochrom.evaluation.photos import Packed
-from tests.evaluation.making import call
+from tests.evaluation.making import call, refused
 
 
 @pytest.fixture
@@ -59,7 +57,7 @@ def test_ctrl_c_keeps_what_was_measured(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Packed, "at_once", 3)
+    monkeypatch.setattr(HeldOut, "at_once", 3)
     measured: list[str] = []
     real = evaluate.measure
 
@@ -76,3 +74,21 @@ def test_ctrl_c_keeps_what_was_measured(
     assert measured.count("tiny") == 2
     assert call(*command) == 0
     assert measured.count("tiny") == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--photos", ".", "--with", "theirs"], "--with theirs: give a name and a folder"),
+        (["--photos", ".", "--with", "a=b", "--with", "a=c"], "--with a is given twice"),
+        (["--with", "a=b"], "--with and --at need a folder of photos"),
+        (["--photos", ".", "--at", "512", "--with", "a=b"], "--at 512: give 256, or full for both sizes"),
+        (["--photos", ".", "--data", "demo", "--with", "a=b"], "--photos FOLDER and --data together"),
+        (["--photos", "."], "give at least one model, or --photos FOLDER --with NAME=FOLDER"),
+        (["--photos", ".", "--with", "a=b", "--detail", "2"], "detail = 2"),
+    ],
+)
+def test_commands_that_make_no_sense(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert words in refused(*arguments, capsys=capsys)

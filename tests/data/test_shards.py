@@ -27,7 +27,7 @@ from photochrom.data.importing import import_photos
 from photochrom.data.pack import SPLITS, Pack
 from photochrom.data.shards import INDEX, LEFT_OUT, Shards
 from photochrom.errors import Interrupted, PhotochromError, UsageError
-from photochrom.evaluation.photos import Packed
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
 from tests.making import smooth
@@ -379,7 +379,7 @@ class TestUse:
 
     def test_evaluation_takes_photos_from_shards(self, written: Path) -> None:
         data = open_data(written)
-        chosen = Packed(data, count=5)
+        chosen = HeldOut(data, count=5)
         assert len(set(chosen.indices)) == 5
         assert len(chosen.origins()) == 5
 

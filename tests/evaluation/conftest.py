@@ -1,4 +1,4 @@
-"""Models, trained or not, and a report of one of them."""
+"""Models, trained or not, a report of one of them, and a folder of photos."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from photochrom import files, model_folder
 from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.diffusion.unet import UNet
-from photochrom.evaluation.candidates import (
-    model_at_size,
-)
+from photochrom.evaluation import folder
+from photochrom.evaluation.candidates import model_at_size
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
-from tests.evaluation.making import blotchy, run
+from tests.evaluation.making import blotchy, colored_folder, run
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +25,7 @@ def models(
     tmp_path_factory: pytest.TempPathFactory, pack: Pack, new_values: Callable[[], dict[str, Any]]
 ) -> Path:
     """A folder with two models whose weights are random, of 16 and of 32 pixels."""
-    folder = tmp_path_factory.mktemp("models")
+    place = tmp_path_factory.mktemp("models")
     for name, size in (("tiny", 16), ("large", 32)):
         values = new_values()
         values["data"] = {"name": pack.name, "size": size, "checksum": pack.checksum}
@@ -35,11 +34,11 @@ def models(
         network = UNet(config.model)
         for parameter in network.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
-        model = ModelFolder(folder / name)
+        model = ModelFolder(place / name)
         model.path.mkdir()
         files.write_json(model / model_folder.CONFIG, config.model_dump(mode="json"))
         model.save_weights(network.state_dict(), config)
-    return folder
+    return place
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +53,18 @@ def whole(pack: Pack, models: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def trained(pack: Pack, values: dict[str, Any], tmp_path: Path) -> ModelFolder:
     """A model of two epochs, `models/mine` beside the test's own files."""
-    folder = ModelFolder(tmp_path / "models" / "mine")
-    train(build(values), folder, pack)
-    return folder
+    made = ModelFolder(tmp_path / "models" / "mine")
+    train(build(values), made, pack)
+    return made
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Photos of a folder are measured in squares of 64 pixels, which says the same sooner."""
+    monkeypatch.setattr(folder, "SIZE", 64)
+
+
+@pytest.fixture
+def true(tmp_path: Path) -> Path:
+    """A folder of photos in their true colours."""
+    return colored_folder(tmp_path / "photos", kind=".jpg")

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from photochrom.coloring.colorings import agreed
 from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.errors import PhotochromError
-from photochrom.evaluation import statistics
+from photochrom.evaluation import candidates, statistics
 from photochrom.evaluation.candidates import (
     APART,
     Batch,
@@ -21,7 +22,7 @@ from photochrom.evaluation.candidates import (
     references,
     render,
 )
-from tests.evaluation.making import blotchy, call
+from tests.evaluation.making import blotchy, call, soft_photo
 
 
 def test_a_model_sees_luma_and_nothing_else(models: Path, pack: Pack) -> None:
@@ -77,3 +78,12 @@ def test_a_model_of_another_size_is_refused(models: Path, pack: Pack, tmp_path: 
 def test_an_unknown_model_is_refused_with_those_there_are(models: Path, pack: Pack, tmp_path: Path) -> None:
     with pytest.raises(PhotochromError, match=r"no model 'tinny' .* large, tiny"):
         model_at_size("tinny", models, pack)
+
+
+def test_strips_add_up_to_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (Image.fromarray(soft_photo(seed)) for seed in (0, 1))
+    whole = candidates.full_sums(one, other, (0.5, 1.0))
+    monkeypatch.setattr(candidates, "STRIP_PIXELS", 90 * 7)
+    strips = candidates.full_sums(one, other, (0.5, 1.0))
+    for name, values in whole.items():
+        assert strips[name] == pytest.approx(values, rel=1e-6), name

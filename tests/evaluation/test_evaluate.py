@@ -12,14 +12,9 @@ import pytest
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
-from photochrom.evaluation.candidates import (
-    Batch,
-    Candidate,
-    Painted,
-    model_at_size,
-)
+from photochrom.evaluation.candidates import Batch, Candidate, Painted, model_at_size
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.metrics import Array
-from photochrom.evaluation.photos import Packed
 from photochrom.evaluation.statistics import BETTER, EQUAL, WORSE
 from tests.evaluation.making import blotchy, run, verdicts
 
@@ -101,19 +96,10 @@ def test_the_rows_that_are_no_model_say_what_they_must(whole: tuple[dict[str, An
     assert rows["mean colour"]["ab"]["value"] < rows["gray"]["ab"]["value"]
 
 
-def test_few_photos_are_a_part_of_many_with_the_same_colours(pack: Pack, tmp_path: Path) -> None:
-    few = run([blotchy("model", 0.5)], pack, tmp_path / "few", photos=3)
-    many = run([blotchy("model", 0.5)], pack, tmp_path / "many")
-    again = run([blotchy("model", 0.5)], pack, tmp_path / "again", photos=3, seed=1)
-    assert few["origins"] == many["origins"][:3] == again["origins"]
-    values = [result["by_photo"]["model"]["ab"] for result in (few, many, again)]
-    assert values[0] == values[1][:3] != values[2]
-
-
 def test_an_interrupted_evaluation_goes_on_to_the_same_result(
     pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Packed, "at_once", 3)
+    monkeypatch.setattr(HeldOut, "at_once", 3)
     painted: list[int] = []
     model = blotchy("model", 0.5)
 
@@ -172,43 +158,11 @@ def test_one_photo_has_values_but_no_intervals(pack: Pack, tmp_path: Path) -> No
     assert result["advice"][-2].startswith("1 photos") or "1 photo" in " ".join(result["advice"])
 
 
-def test_a_data_set_without_that_part_is_refused(pack: Pack, tmp_path: Path) -> None:
-    with pytest.raises(PhotochromError, match="data set 'tiny' has no test photos"):
-        run([blotchy("a", 0.1)], pack, tmp_path / "out", split="test")
-    with pytest.raises(UsageError, match="there is no split 'tset'"):
-        run([blotchy("a", 0.1)], pack, tmp_path / "out", split="tset")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"photos": 0}, "photos 0: give 1 or more"), ({"seed": -1}, "seed = -1: ")],
-)
-def test_numbers_out_of_range_are_refused(
-    pack: Pack, tmp_path: Path, options: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UsageError, match=words):
-        run([blotchy("a", 0.1)], pack, tmp_path / "out", **options)
-
-
 def test_models_of_one_name_are_refused(pack: Pack, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="two rows would have the name 'a'"):
         run([blotchy("a", 0.1), blotchy("a", 0.2)], pack, tmp_path / "out")
     with pytest.raises(UsageError, match="at least one model"):
         run([], pack, tmp_path / "out")
-
-
-def test_photos_too_small_for_the_judge_are_refused(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    (tmp_path / "photos").mkdir()
-    from PIL import Image
-
-    for number in range(4):
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(
-            tmp_path / "photos" / f"{number}.png"
-        )
-    import_photos(tmp_path / "photos", tmp_path / "small", size=8, validation=0.5, test=0.0, workers=1)
-    with pytest.raises(PhotochromError, match=r"photos of 8 pixels are too small .*--size 16"):
-        run([blotchy("a", 0.1)], Pack.open(tmp_path / "small"), tmp_path / "out")
 
 
 def test_nothing_that_exists_is_overwritten_unasked(pack: Pack, tmp_path: Path) -> None:
@@ -229,7 +183,7 @@ def test_nothing_that_exists_is_overwritten_unasked(pack: Pack, tmp_path: Path) 
 def test_an_unfinished_evaluation_with_other_settings_is_kept(
     pack: Pack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Packed, "at_once", 3)
+    monkeypatch.setattr(HeldOut, "at_once", 3)
 
     def stop(done: int, total: int, text: str) -> None:
         if done >= 3:

@@ -14,7 +14,8 @@ from photochrom.config import LearntFrom, build
 from photochrom.data.demo import photographs
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import PATTERNS, Pack
-from photochrom.evaluation.photos import Folder, Packed
+from photochrom.evaluation.folder import Folder
+from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.seen import learnt, still_here
 from photochrom.model_folder import ModelFolder, learnt_from
 from tests.making import smooth
@@ -41,13 +42,13 @@ def test_photos_of_another_split_are_known(split_twice: Path) -> None:
     truly = [new.origin[i] in trained_on for i in held_out]
     assert 0 < sum(truly) < len(held_out)
     for name in ("by0", "gone"):  # what counts is the checksum
-        measured_on = Packed(
+        measured_on = HeldOut(
             new, learnt_from=[LearntFrom(name=name, checksum=old.checksum)], data_dir=split_twice
         )
         assert set(measured_on.indices) == set(held_out[~np.array(truly)])
         assert measured_on.compared == {old.checksum, new.checksum}
     for unknown in (LearntFrom(name="by0", checksum="0"), LearntFrom(name="by0")):
-        measured_on = Packed(new, learnt_from=[unknown], data_dir=split_twice)
+        measured_on = HeldOut(new, learnt_from=[unknown], data_dir=split_twice)
         assert len(measured_on) == len(held_out)
         assert measured_on.compared == {new.checksum}
 

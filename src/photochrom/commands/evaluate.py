@@ -18,7 +18,7 @@ from photochrom.flags import given
 
 if TYPE_CHECKING:
     from photochrom.evaluation.candidates import Candidate
-    from photochrom.evaluation.photos import Photos
+    from photochrom.evaluation.evaluate import Photos
 
 
 @with_option_flags(EVALUATED_WHOLE)
@@ -100,7 +100,8 @@ def evaluate(
     from photochrom.evaluation.candidates import model_at_full_size, model_at_size
     from photochrom.evaluation.evaluate import VGG_PHOTOS, keep_in, print_report
     from photochrom.evaluation.evaluate import evaluate as run
-    from photochrom.evaluation.photos import Folder, Packed
+    from photochrom.evaluation.folder import Folder
+    from photochrom.evaluation.held_out import HeldOut
 
     folder = Path(photos) if photos is not None and (not photos.isdigit() or Path(photos).is_dir()) else None
     if photos is not None and folder is None:
@@ -135,7 +136,7 @@ def evaluate(
         ]
         if folder is None:
             pack = find(data or folders[0].config.data.name, data_dir, typed=data is not None)
-            measured_on = Packed(pack, split, count, options.seed, learnt_from, data_dir)
+            measured_on = HeldOut(pack, split, count, options.seed, learnt_from, data_dir)
             if seen := measured_on.facts.get("seen"):
                 display.say(f"left out {seen} photos that look like photos that a model learnt from")
             candidates = [

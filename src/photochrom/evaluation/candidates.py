@@ -137,7 +137,7 @@ def model_at_size(
     """A trained model, by name or path, as a candidate for photos of a data set.
 
     options, or its fields as keyword arguments: only those in `EVALUATED`. compared: checksums of data sets
-    that were compared with the photos (`Packed.compared`). Raises UsageError for other options, and
+    that were compared with the photos (`HeldOut.compared`). Raises UsageError for other options, and
     PhotochromError if the model is unknown or was trained at another size.
     """
     options = chosen(options, changes)

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from rich.console import Console
@@ -31,7 +31,6 @@ from photochrom.evaluation import card, metrics, report
 from photochrom.evaluation.advice import advise
 from photochrom.evaluation.candidates import Batch, Candidate, render
 from photochrom.evaluation.metrics import Array
-from photochrom.evaluation.photos import Photos
 from photochrom.evaluation.statistics import AS_MADE, FULL, GRAY, STRENGTHS, TRUTH, Results, summary
 from photochrom.model_folder import EVALUATION, ModelFolder
 
@@ -39,6 +38,31 @@ from photochrom.model_folder import EVALUATION, ModelFolder
 VGG_PHOTOS = 400
 DIVERSITY_PHOTOS, DIVERSITY_SAMPLES = 32, 3
 PARTIAL, SETTINGS, JSON, HTML = "partial", "settings.json", "report.json", "report.html"
+
+
+class Photos(Protocol):
+    """The photos of an evaluation, in random order, so that the first N are a fair sample.
+
+    `held_out.HeldOut` takes them from a data set, `folder.Folder` from a folder.
+    """
+
+    seed: int
+    facts: dict[str, Any]  # plain values: name, checksum, size, number of photos
+    at_once: int  # photos in a batch; an evaluation can stop between batches
+
+    def __len__(self) -> int: ...
+
+    def batch(self, places: Sequence[int]) -> Batch:
+        """The photos at these places of the order."""
+
+    def origins(self) -> list[str]:
+        """The name of each photo."""
+
+    def shapes(self) -> list[float]:
+        """Width over height of each photo, for display."""
+
+    def references(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The rows to compare with: the truth, ..., gray."""
 
 
 def measure(candidate: Candidate, batch: Batch, truth: Truth, extra: int) -> dict[str, Array]:
