@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -22,6 +23,8 @@ from photochrom.config import Config, LearntFrom, build
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.files import PART, read_json, write_atomically, write_bytes
 from photochrom.training_history import HISTORY_FILE, EpochRecord, best_epoch
+
+Module = TypeVar("Module", bound=nn.Module)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 CONFIG, BEST, LAST = "config.json", "best_model.pth", "last_model.pth"
@@ -52,6 +55,19 @@ def load_tensors(module: nn.Module, tensors: dict[str, Tensor], origin: Path) ->
     """Load weights into a module, all or none; see `check_tensors`."""
     check_tensors(module, tensors, origin)
     module.load_state_dict(tensors)
+
+
+def with_weights(make: Callable[[], Module], tensors: dict[str, Tensor], origin: Path) -> Module:
+    """Make a module that holds these weights, not a copy of them; see `check_tensors`.
+
+    It takes no memory before they are checked, since a stranger's file may describe a huge network, and
+    draws no random weights, which would take longer than reading these.
+    """
+    with torch.device("meta"):
+        module = make()
+    check_tensors(module, tensors, origin)
+    module.load_state_dict(tensors, assign=True)
+    return module
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -103,6 +119,22 @@ def read_weights(path: Path) -> tuple[Config, dict[str, Tensor]]:
     except (OSError, SafetensorError) as error:
         raise PhotochromError(f"{path} cannot be read: {error}") from None
     return carried_config(metadata, path), tensors
+
+
+def read_pretrained(path: Path, sha256: str | None) -> dict[str, Tensor]:
+    """Read a pretrained network's weights as float32. sha256: the file's, if it belongs to the package.
+
+    Raises PhotochromError if it is missing or damaged.
+    """
+    try:
+        content = path.read_bytes()
+        if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+            raise PhotochromError(
+                f"{path} is damaged: its checksum is not {sha256[:12]}...; install Photochrom again"
+            )
+        return {key: value.float() for key, value in safetensors.torch.load(content).items()}
+    except (OSError, SafetensorError) as error:
+        raise PhotochromError(f"weights {path} cannot be read: {error}") from None
 
 
 def carried_config(metadata: Mapping[str, str], path: Path) -> Config:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.commands.making import photo, truncated
 from tests.running import Run
 
 
-def test_folders_keep_their_structure_and_a_bad_photo_stops_nothing(
-    run: Run, models: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def colorize(run: Run, models: Path) -> Run:
+    """The command with a tiny model and one step; options that a test gives again count instead."""
+    return partial(run, "colorize", "--models", models, "--model", "tiny", "--steps", 1)
+
+
+def test_folders_keep_their_structure_and_a_bad_photo_stops_nothing(colorize: Run, tmp_path: Path) -> None:
     photo(tmp_path / "album/a.jpg")
     photo(tmp_path / "album/deep/er/b.png", 40, 40)
     photo(tmp_path / "album/c.bmp")
@@ -22,9 +28,7 @@ def test_folders_keep_their_structure_and_a_bad_photo_stops_nothing(
     (tmp_path / "album/notes.txt").write_text("not a photo")
     truncated(tmp_path / "album/bad.jpg")
     photo(tmp_path / "old.webp", 16, 16)
-    result = run(
-        "colorize", "album", "old.webp", "-o", "out", "--models", models, "--model", "tiny", "--steps", 2
-    )
+    result = colorize("album", "old.webp", "-o", "out", "--steps", 2)
     assert result.code == 3
     assert sorted(result.out.splitlines()) == ["out/a.jpg", "out/c.png", "out/deep/er/b.png", "out/old.webp"]
     assert sorted(str(path) for path in Path("out").rglob("[!.]*.*")) == sorted(result.out.splitlines())
@@ -38,79 +42,50 @@ def test_folders_keep_their_structure_and_a_bad_photo_stops_nothing(
         assert np.abs(difference).max() <= 1
 
 
-def test_existing_files_and_the_input_itself_are_kept(run: Run, models: Path, tmp_path: Path) -> None:
+def test_existing_files_and_the_input_itself_are_kept(colorize: Run, tmp_path: Path) -> None:
     before = photo(tmp_path / "a.png").read_bytes()
     Path("out").mkdir()
     Path("out/a.png").write_text("precious")
-    common = ("--models", models, "--model", "tiny", "--steps", 1)
-    kept = run("colorize", "a.png", "-o", "out", *common)
+    kept = colorize("a.png", "-o", "out")
     assert kept.code == 1
     assert "out/a.png exists" in kept.err
     assert Path("out/a.png").read_text() == "precious"
-    itself = run("colorize", "a.png", "-o", ".", "--overwrite", *common)
+    itself = colorize("a.png", "-o", ".", "--overwrite")
     assert itself.code == 1
     assert "overwrite itself" in itself.err
     assert Path("a.png").read_bytes() == before
-    assert run("colorize", "a.png", "-o", "out", "--overwrite", *common).code == 0
+    assert colorize("a.png", "-o", "out", "--overwrite").code == 0
     with Image.open("out/a.png") as image:
         assert image.size == (24, 16)
 
 
-def test_two_photos_never_become_one_file(run: Run, models: Path, tmp_path: Path) -> None:
+def test_two_photos_never_become_one_file(colorize: Run, tmp_path: Path) -> None:
     photo(tmp_path / "one/a.png")
     photo(tmp_path / "two/a.png")
-    result = run(
-        "colorize",
-        "one",
-        "two",
-        "one/a.png",
-        "-o",
-        "out",
-        "--models",
-        models,
-        "--model",
-        "tiny",
-        "--steps",
-        1,
-    )
+    result = colorize("one", "two", "one/a.png", "-o", "out")
     assert result.code == 3
     assert result.out == "out/a.png\n"
     assert "two/a.png would be written to out/a.png, like one/a.png:" in result.err
 
 
-def test_results_of_an_earlier_run_are_not_coloured_again(run: Run, models: Path, tmp_path: Path) -> None:
+def test_results_of_an_earlier_run_are_not_coloured_again(colorize: Run, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     for overwrite in ((), ("--overwrite",)):
-        result = run(
-            "colorize", ".", "-o", "coloured", "--models", models, "--model", "tiny", "--steps", 1, *overwrite
-        )
+        result = colorize(".", "-o", "coloured", *overwrite)
         assert (result.code, result.out) == (0, "coloured/a.png\n")
 
 
-def test_a_single_photo_may_become_a_named_file(run: Run, models: Path, tmp_path: Path) -> None:
+def test_a_single_photo_may_become_a_named_file(colorize: Run, tmp_path: Path) -> None:
     photo(tmp_path / "a.bmp")
-    result = run("colorize", "a.bmp", "-o", "deep/b.jpg", "--models", models, "--model", "tiny", "--steps", 1)
+    result = colorize("a.bmp", "-o", "deep/b.jpg")
     assert (result.code, result.out) == (0, "deep/b.jpg\n")
     with Image.open("deep/b.jpg") as image:
         assert image.format == "JPEG"
 
 
-def test_colorize_reports_as_json(run: Run, models: Path, tmp_path: Path) -> None:
+def test_colorize_reports_as_json(colorize: Run, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
-    result = run(
-        "colorize",
-        "a.png",
-        "none.png",
-        "-o",
-        "out",
-        "--models",
-        models,
-        "--model",
-        "tiny",
-        "--steps",
-        1,
-        "--json",
-    )
+    result = colorize("a.png", "none.png", "-o", "out", "--json")
     assert result.code == 3
     report = json.loads(result.out)
     assert report["model"] == "tiny"
@@ -118,15 +93,15 @@ def test_colorize_reports_as_json(run: Run, models: Path, tmp_path: Path) -> Non
     assert [failure["input"] for failure in report["failed"]] == ["none.png"]
 
 
-def test_sampler_and_steps_are_checked(run: Run, models: Path, tmp_path: Path) -> None:
+def test_sampler_and_steps_are_checked(colorize: Run, tmp_path: Path) -> None:
     photo(tmp_path / "a.png")
     for option, value, said in (("--sampler", "euler", "'ddim', 'unipc'"), ("--steps", 51, "1 to 50")):
-        result = run("colorize", "a.png", "-o", "out", "--models", models, "--model", "tiny", option, value)
+        result = colorize("a.png", "-o", "out", option, value)
         assert result.code == 2
         assert said in result.error
 
 
-def test_an_unknown_model_lists_those_there(run: Run, models: Path) -> None:
-    unknown = run("colorize", "a.png", "-o", "out", "--models", models, "--model", "nope")
+def test_an_unknown_model_lists_those_there(colorize: Run) -> None:
+    unknown = colorize("a.png", "-o", "out", "--model", "nope")
     assert unknown.code == 1
     assert "tiny" in unknown.error

@@ -7,18 +7,14 @@ convolutions, so training the encoder does not change the batch statistics.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Self
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from photochrom.errors import PhotochromError
-from photochrom.model_folder import check_tensors
+from photochrom.model_folder import read_pretrained, with_weights
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "efficientnet-lite0.safetensors"
 SHA256 = "eb7d5b8d58e9219db1ec0609b04d1909091893e91852f2b55076d261cb7f1182"
@@ -98,19 +94,7 @@ class EfficientNetLite0(nn.Module):
     @classmethod
     def load(cls) -> Self:
         """Load the weights of the package, frozen. Raises PhotochromError if they are missing or damaged."""
-        try:
-            content = WEIGHTS.read_bytes()
-            if hashlib.sha256(content).hexdigest() != SHA256:
-                raise PhotochromError(
-                    f"{WEIGHTS} is damaged: its checksum is not {SHA256[:12]}...; install Photochrom again"
-                )
-            tensors = {key: value.float() for key, value in safetensors.torch.load(content).items()}
-        except (OSError, SafetensorError) as error:
-            raise PhotochromError(f"EfficientNet weights {WEIGHTS} cannot be read: {error}") from None
-        with torch.device("meta"):  # drawing random weights would take longer than loading these
-            network = cls()
-        check_tensors(network, tensors, WEIGHTS)
-        network.load_state_dict(tensors, assign=True)
+        network = with_weights(cls, read_pretrained(WEIGHTS, SHA256), WEIGHTS)
         return network.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def forward(self, rgb: Tensor, last: str = "stride32") -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from photochrom.config import ModelConfig
 from photochrom.diffusion.encoder import Encoder
-from photochrom.model_folder import check_tensors
+from photochrom.model_folder import with_weights
 
 CHROMA_CHANNELS = 2
 SMALL_MAP = 256  # pixels
@@ -158,12 +158,7 @@ class UNet(nn.Module):
     @classmethod
     def load(cls, config: ModelConfig, weights: dict[str, Tensor], origin: Path) -> UNet:
         """Build a network for colouring. Raises PhotochromError, naming `origin`, if weights do not fit."""
-        with torch.device(
-            "meta"
-        ):  # a stranger's file may describe a huge network; this takes no memory for it
-            network = cls(config)
-        check_tensors(network, weights, origin)
-        network.load_state_dict(weights, assign=True)
+        network = with_weights(lambda: cls(config), weights, origin)
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @property

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from photochrom.errors import PhotochromError
-from photochrom.model_folder import check_tensors
+from photochrom.model_folder import read_pretrained, with_weights
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "vgg16-imagenet-conv.safetensors"
 SHA256 = "1205f866bda424e9ff9badf5135c89d736b804bd9f94323e81f7bca95b0fc2c4"
@@ -56,20 +53,8 @@ class VGG16(nn.Module):
         if weights == "torchvision":
             return cls._from_torchvision()
         path = Path(weights or WEIGHTS)
-        try:
-            content = path.read_bytes()
-            if weights is None and hashlib.sha256(content).hexdigest() != SHA256:
-                raise PhotochromError(
-                    f"{path} is damaged: its checksum is not {SHA256[:12]}...; install Photochrom again"
-                )
-            tensors = {key: value.float() for key, value in safetensors.torch.load(content).items()}
-        except (OSError, SafetensorError) as error:
-            raise PhotochromError(f"VGG16 weights {path} cannot be read: {error}") from None
-        with torch.device("meta"):  # drawing random weights would take longer than loading these
-            vgg = cls()
-        check_tensors(vgg, tensors, path)
-        vgg.load_state_dict(tensors, assign=True)
-        return vgg.to(memory_format=torch.channels_last)
+        tensors = read_pretrained(path, SHA256 if weights is None else None)
+        return with_weights(cls, tensors, path).to(memory_format=torch.channels_last)
 
     @classmethod
     def _from_torchvision(cls) -> VGG16:
