@@ -11,7 +11,7 @@ import torch
 from pages import written_by
 from photochrom.config import Config
 from photochrom.evaluation import report
-from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
+from photochrom.evaluation.metrics import ALL_MEASURES
 
 SHARE = "85%"  # of the truth's colourfulness, at which rows are compared
 AS_MADE = ("dark_error", "false_color", "dim_error", "ab", "ciede2000", "colorfulness", "psnr", "fd_vgg16")
@@ -36,10 +36,11 @@ def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
 
 def titles(names: Sequence[str]) -> list[str]:
     """Titles of columns, with unit and direction."""
-    known = MEASURES | SET_MEASURES
     arrows = {-1: "↓", 0: "≈", 1: "↑"}
     return [
-        f"{known[n].title} {arrows[known[n].better]} {known[n].unit}".strip() if n in known else n
+        f"{ALL_MEASURES[n].title} {arrows[ALL_MEASURES[n].better]} {ALL_MEASURES[n].unit}".strip()
+        if n in ALL_MEASURES
+        else n
         for n in names
     ]
 

@@ -23,11 +23,10 @@ from typing import Any
 import numpy as np
 
 from pages import MEASUREMENTS, write_figures
-from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
+from photochrom.evaluation.metrics import ALL_MEASURES
 from photochrom.evaluation.report import interval, number
 
 PAGE = MEASUREMENTS / "full-size.md"
-ALL = MEASURES | SET_MEASURES
 MADE = ("colorfulness", "ciede2000", "ab", "psnr", "dark_error", "false_color", "fd_vgg16")
 EQUAL = ("strength", "ciede2000", "ab", "psnr", "dark_error", "false_color")
 TOLD = EQUAL[1:]  # measures with verdicts
@@ -60,7 +59,10 @@ def cell(entry: Mapping[str, Any] | None, name: str) -> str:
 def table(columns: Sequence[str], rows: Mapping[str, Sequence[str]]) -> str:
     """Markdown; the columns are measures."""
     arrows = {-1: " ↓", 0: " ≈", 1: " ↑"}
-    titles = [ALL[name].title + arrows[ALL[name].better] if name in ALL else name for name in columns]
+    titles = [
+        ALL_MEASURES[name].title + arrows[ALL_MEASURES[name].better] if name in ALL_MEASURES else name
+        for name in columns
+    ]
     lines = [
         ["", *titles],
         ["---", *("---:" for _ in titles)],

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
+from photochrom.evaluation.metrics import ALL_MEASURES
 from photochrom.evaluation.statistics import BETTER, GRAY, TRUTH, WORSE
 
 FEW_PHOTOS = 100
@@ -154,8 +154,7 @@ def _case(report: dict[str, Any], name: str, first: str) -> Case:
     told = [d for d in report["differences"] if d["model"] == name and d["at"]]
     distance = next((d["at"]["85%"]["value"] for d in told if d["measure"] == "ciede2000"), None)
     titles = {
-        v: [(MEASURES | SET_MEASURES)[d["measure"]].title for d in told if d["verdict"] == v]
-        for v in (BETTER, WORSE)
+        v: [ALL_MEASURES[d["measure"]].title for d in told if d["verdict"] == v] for v in (BETTER, WORSE)
     }
     return Case(
         name=name,

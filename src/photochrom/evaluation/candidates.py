@@ -120,8 +120,7 @@ def render(y: Tensor, c: Tensor, strength: float) -> Array:
     return np.ascontiguousarray(((rgb * 255).round() / 255).permute(0, 2, 3, 1).numpy(), dtype=np.float32)
 
 
-# --- Photos of a data set
-# ------------------------------------------------------------------------------------------------
+# --- Photos of a data set -----------------------------------------------------------------------------------
 
 
 def model_at_size(
@@ -225,8 +224,7 @@ def references(pack: DataSet, scales: Sequence[int]) -> list[Candidate]:
     return [*rows, Candidate(GRAY, flat(torch.zeros(1, 2, 1, 1)), kind="reference")]
 
 
-# --- Photos of any size
-# --------------------------------------------------------------------------------------------------
+# --- Photos of any size -------------------------------------------------------------------------------------
 
 
 def shrunk(picture: Image.Image, size: int) -> Tensor:

@@ -20,13 +20,12 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 
 from photochrom import files, model_folder
 from photochrom.errors import PhotochromError
-from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
+from photochrom.evaluation.metrics import ALL_MEASURES
 from photochrom.files import read_json
 from photochrom.flags import train_command
 from photochrom.model_folder import EVALUATION, ModelFolder
 from photochrom.training_history import EpochRecord, best_epoch, stages_of
 
-ALL = MEASURES | SET_MEASURES
 ALWAYS = ("colorfulness", "ab", "ciede2000", "dark_error", "false_color")  # in every evaluation
 SHOWN = (
     *("dark_error", "false_color", "dim_error", "ab", "ciede2000", "colorfulness"),
@@ -44,7 +43,9 @@ class Interval(TypedDict):
 
 def _measures(row: Any) -> Any:
     """Keep only the measures of a row. It also holds the time per photo, which has no interval."""
-    return {name: value for name, value in row.items() if name in ALL} if isinstance(row, dict) else row
+    return (
+        {name: value for name, value in row.items() if name in ALL_MEASURES} if isinstance(row, dict) else row
+    )
 
 
 def _has_colors(row: dict[str, Interval]) -> dict[str, Interval]:
@@ -252,7 +253,7 @@ Errors shrink as colours fade, so read them beside colourfulness. Here it is {co
 
 
 def _line(measure: str, rows: Rows) -> str:
-    about = (MEASURES | SET_MEASURES)[measure]
+    about = ALL_MEASURES[measure]
 
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.{about.digits}f}"

@@ -94,11 +94,10 @@ def ssim(rgb: Array, true: Array) -> Array:
 
     Source: Wang et al. 2004, in scikit-image.
     """
-    # scikit-image leaves out a border of half a window. A smaller window leaves something of photos under 11
-    # pixels.
-    border = min(11, (min(rgb.shape[1:3]) - 1) // 2 * 2 + 1)
+    # scikit-image leaves out a border of half a window: 11 pixels would leave nothing of small photos.
+    window = min(11, (min(rgb.shape[1:3]) - 1) // 2 * 2 + 1)
     options: dict[str, Any] = {
-        "win_size": border, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False,
+        "win_size": window, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False,
         "data_range": 1.0, "channel_axis": -1,
     }  # fmt: skip
     return np.array([structural_similarity(*pair, **options) for pair in zip(rgb, true, strict=True)])  # type: ignore[no-untyped-call]
@@ -408,3 +407,4 @@ SET_MEASURES: dict[str, Measure] = {
         "The same with Inception's features, as in papers. It depends on the number of photos too.",
     ),
 }
+ALL_MEASURES = MEASURES | SET_MEASURES

@@ -23,7 +23,7 @@ from PIL import Image
 from rich.table import Table
 
 from photochrom.evaluation import metrics
-from photochrom.evaluation.metrics import MEASURES, SET_MEASURES, Array, Measure
+from photochrom.evaluation.metrics import ALL_MEASURES, Array, Measure
 from photochrom.evaluation.statistics import EXTRAPOLATED, GRAY, TARGETS, TRUTH
 
 GALLERY = 24  # random photos
@@ -35,7 +35,6 @@ COLORS = ("#2f8fd0", "#e07b00", "#009e73", "#cc6fa0", "#8a7be0", "#b0a000", "#d6
 INK = "#010203"  # stands for the page's own text colour
 FALSE_MARK = np.array([255, 0, 200], dtype=np.uint8)
 CURVES = ("ab", "ciede2000", "dark_error", "false_color", "dim_error", "psnr")
-ALL = MEASURES | SET_MEASURES
 
 
 def places(result: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -54,7 +53,7 @@ def orders(result: Mapping[str, Any]) -> dict[tuple[str, str, str | None], list[
     found: dict[tuple[str, str, str | None], list[int]] = {}
     candidates = list(result["subjects"])
     for measure in SORTED_BY:
-        better = ALL[measure].better
+        better = ALL_MEASURES[measure].better
         for one in candidates:
             values = result["by_photo"][one][measure]
             known = [place for place, value in enumerate(values) if value is not None]
@@ -84,10 +83,10 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
         colors={model: COLORS[number % len(COLORS)] for number, model in enumerate(models)},
         truth=TRUTH,
         gray=GRAY,
-        measures=ALL,
-        taken=[
+        measures=ALL_MEASURES,
+        measured=[
             name
-            for name in ALL
+            for name in ALL_MEASURES
             if any(name in row and row[name]["value"] is not None for row in result["rows"].values())
         ],
         targets=[f"{share:.0%}" for share in TARGETS],
@@ -95,7 +94,7 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
         equal_columns=CURVES,
         full_columns=[name for name in CURVES if name in result.get("full_size", result)["rows"][GRAY]],
         curves=[
-            (ALL[name], curve_plot(result, name))
+            (ALL_MEASURES[name], curve_plot(result, name))
             for name in CURVES
             if result["rows"][GRAY][name]["value"] is not None  # there may be no dark pixel
         ],
@@ -109,14 +108,14 @@ def html(result: Mapping[str, Any], photos: Mapping[str, Mapping[int, Array]]) -
             place: {key: [result["by_photo"][model][key][place] for model in models] for key in SORTED_BY}
             for place in photos[TRUTH]
         },
-        better={name: measure.better for name, measure in ALL.items()},
-        digits={name: measure.digits for name, measure in ALL.items()},
+        better={name: measure.better for name, measure in ALL_MEASURES.items()},
+        digits={name: measure.digits for name, measure in ALL_MEASURES.items()},
     )
 
 
 def number(value: float | None, name: str, sign: str = "") -> str:
     """Format a value of the measure `name`; an unknown value becomes a dash."""
-    digits = ALL[name].digits if name in ALL else 2
+    digits = ALL_MEASURES[name].digits if name in ALL_MEASURES else 2
     return "-" if value is None else f"{value + 0.0:{sign}.{digits}f}"
 
 
@@ -185,11 +184,9 @@ def curve_plot(result: Mapping[str, Any], measure: str) -> Markup:
         color = COLORS[number % len(COLORS)]
         colorful = np.array([entry["value"] for entry in curve["colorfulness"]])
         near = np.append(True, colorful[:-1] < 1.2 * true)  # points farther right would flatten the rest
-        x, entries = (
-            colorful[near],
-            [entry for entry, shown in zip(curve[measure], near, strict=True) if shown],
-        )
-        y, strength = np.array([entry["value"] for entry in entries]), np.array(curve["strength"])[near]
+        entries = [entry for entry, shown in zip(curve[measure], near, strict=True) if shown]
+        x, y = colorful[near], np.array([entry["value"] for entry in entries])
+        strength = np.array(curve["strength"])[near]
         axes.plot([0, x[0]], [gray, y[0]], ":", color=color, linewidth=0.8)
         axes.plot(x[strength <= EXTRAPOLATED], y[strength <= EXTRAPOLATED], color=color)
         axes.plot(x[strength >= EXTRAPOLATED], y[strength >= EXTRAPOLATED], "--", color=color, linewidth=0.8)
@@ -199,8 +196,8 @@ def curve_plot(result: Mapping[str, Any], measure: str) -> Markup:
             low, high = ([entry[end] for entry in entries] for end in ("low", "high"))
             axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
     axes.plot(0, gray, "s", color="#888888")
-    axes.set(xlabel="colourfulness", ylabel=_label(ALL[measure]), xlim=(-0.02 * true, right))
-    return _svg(figure, f"{ALL[measure].title} against colourfulness")
+    axes.set(xlabel="colourfulness", ylabel=_label(ALL_MEASURES[measure]), xlim=(-0.02 * true, right))
+    return _svg(figure, f"{ALL_MEASURES[measure].title} against colourfulness")
 
 
 def _label(measure: Measure) -> str:
@@ -255,7 +252,7 @@ def tables(result: Mapping[str, Any]) -> list[Table]:
         told = [entry for entry in result["differences"] if entry["model"] == model and entry["at"]]
         lines = [
             (
-                ALL[e["measure"]].title,
+                ALL_MEASURES[e["measure"]].title,
                 [*(_cell(at, e["measure"], signed) for at in e["at"].values()), e["verdict"]],
             )
             for e in told
@@ -277,7 +274,11 @@ def _table(title: str, columns: Sequence[str], lines: Sequence[tuple[str, Sequen
     )
     table.add_column("", max_width=18, overflow="fold")
     for name in columns:
-        title = ALL[name].title + (f"\n{ALL[name].unit}" if ALL[name].unit else "") if name in ALL else name
+        title = (
+            ALL_MEASURES[name].title + (f"\n{ALL_MEASURES[name].unit}" if ALL_MEASURES[name].unit else "")
+            if name in ALL_MEASURES
+            else name
+        )
         table.add_column(title, justify="right", vertical="top", min_width=11)
     for name, cells in lines:
         table.add_row(rich.markup.escape(name), *cells)

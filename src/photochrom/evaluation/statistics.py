@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from photochrom.evaluation.metrics import (
+    ALL_MEASURES,
     CHROMA_BINS,
     LUMA_BINS,
     MEASURES,
@@ -35,9 +36,7 @@ TRUTH, GRAY = "true photos", "gray"
 FULL = "full_"  # prefix of columns that were measured at the photos' own size
 BETTER, WORSE, EQUAL = "better", "worse", "cannot be told apart"
 
-Columns = dict[
-    str, Array
-]  # {name: (N,K)}, a row per photo and a column per strength (K = 1: only strength 1)
+Columns = dict[str, Array]  # {name: (N,K)}: a row per photo, a column per strength (K = 1: strength 1 only)
 Results = dict[str, Columns]
 Interval = dict[str, float | None]
 
@@ -154,9 +153,8 @@ class Evaluated:
 
     def __init__(self, columns: Columns, true: Columns, gray: Columns, weights: Array) -> None:
         self.weights = weights
-        self.curves = {
-            name: ratio(columns, name, weights) for name in MEASURES if name in columns
-        }  # (1+R, K)
+        measured = [name for name in MEASURES if name in columns]
+        self.curves = {name: ratio(columns, name, weights) for name in measured}  # (1+R, K)
         self.sets = {
             name: frechet_rows(columns[name], true[name], measure.scale)
             for name, measure in SET_MEASURES.items()
@@ -295,7 +293,7 @@ def difference(
 
     A measure that should be near the truth's (colourfulness, chroma) is compared by its distance to it.
     """
-    measure = (MEASURES | SET_MEASURES)[name]
+    measure = ALL_MEASURES[name]
 
     def compared(rows: Array, other_rows: Array) -> dict[str, Any]:
         least = measure.resolution * abs(other_rows[0])

@@ -14,12 +14,11 @@ from photochrom import model_folder
 from photochrom.config import DEFAULT_MODEL, Config, LearntFrom
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.card import SHOWN, is_current, read_evaluation
-from photochrom.evaluation.metrics import MEASURES, SET_MEASURES
+from photochrom.evaluation.metrics import ALL_MEASURES
 from photochrom.files import read_json
 from photochrom.model_folder import ModelFolder
 from photochrom.server.problems import Problem
 
-ALL = MEASURES | SET_MEASURES
 ENCODERS = {"none": "", "vgg16": "VGG16", "lite0": "EfficientNet-Lite0"}
 GLANCE = ("ciede2000", "dark_error", "colorfulness")
 SHEET = re.compile(r"epoch_(\d+)\.png")
@@ -187,7 +186,7 @@ def evaluation(folder: ModelFolder) -> dict[str, Any] | None:
     for name in SHOWN:
         values = {row: found["rows"][row].get(name) for row in ("model", "gray", "true")}
         if values["model"] and values["model"]["value"] is not None:
-            measure = ALL[name]
+            measure = ALL_MEASURES[name]
             known = {
                 row: round(entry["value"], measure.digits)
                 for row, entry in values.items()

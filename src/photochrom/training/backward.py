@@ -110,11 +110,12 @@ class Backward:
                 logs.append(log)
         own = [weight.grad for weight in self.weights if weight.grad is not None]
         processes.add_up([*own, *losses.gradients()])
-        sums = torch.tensor([sum(log[name] for log in logs) for name in log], dtype=torch.float64)
-        log = dict(zip(log, processes.total(sums.to(processes.connect())).tolist(), strict=True))
+        names = list(logs[0])
+        sums = torch.tensor([sum(log[name] for log in logs) for name in names], dtype=torch.float64)
+        found = dict(zip(names, processes.total(sums.to(processes.connect())).tolist(), strict=True))
         if discriminator := losses.gradients():
-            log["discriminator_gradient"] = nn.utils.get_total_norm(discriminator).item()
-        return log
+            found["discriminator_gradient"] = nn.utils.get_total_norm(discriminator).item()
+        return found
 
     def parallel(self, losses: StageLoss) -> bool:
         """Whether threads share a batch. Not if a discriminator learns part by part, or memory is short."""

@@ -46,21 +46,22 @@ class Batches:
             # Dropout takes no generator of its own.
             torch.manual_seed(generator.initial_seed() ^ processes.number())
         photos = self.pack.photos_of_step(options.seed, step, options.batch_size, mine)
-        flip = torch.rand(options.batch_size, generator=generator) < 0.5 if self.config.data.flip else None
+        flip = None
+        if self.config.data.flip:
+            flip = torch.rand(options.batch_size, generator=generator)[mine] < 0.5
         t = self.times(options.batch_size, generator, teacher)
         whole = losses.whole(t)
+        whole = whole._replace(compared=whole.compared[mine].to(self.device))
+        t = t[mine].to(self.device)
         eps = torch.randn((options.batch_size, *self.chroma_shape), generator=generator)[mine].to(self.device)
         # Distillation does not train the encoder.
         trains_encoder = self.inputs.trained_encoder is not None and not teacher
-        flip = None if flip is None else flip[mine]
         y, x0, features = self.inputs.of(photos, flip, self.config.data.aged, encode=not trains_encoder)
         feature_mask = torch.ones(len(photos), device=self.device)
         if self.config.drops_encoder and not teacher:
             keep = torch.rand(options.batch_size, generator=generator) >= options.encoder_dropout
             feature_mask *= keep[mine].to(self.device)
             features = [each * feature_mask[:, None, None, None] for each in features]
-        whole = whole._replace(compared=whole.compared[mine].to(self.device))
-        t = t[mine].to(self.device)
         batch = Noisy(y, x0, eps, t, self.diffusion.add_noise(x0, eps, t), features, whole)
         return photos, batch._replace(feature_mask=feature_mask) if trains_encoder else batch
 

@@ -129,7 +129,7 @@ def remove_unneeded(pack: Pack, models: Sequence[Config]) -> dict[str, int]:
 
 
 def feature_key(config: Config, checksum: str) -> str:
-    """A short hash of all that kept features depend on: encoder, layers, photos, aging and mirroring."""
+    """A short hash of all that kept features depend on: VGG16's weights, layers, photos, aging, mirroring."""
     model, data = config.model, config.data
     parts = ("luma", SHA256, model.encoder, list(model.encoded.values()), checksum, data.aged, data.flip)
     return hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()

@@ -113,20 +113,28 @@ def begin(config: Config, folder: ModelFolder, pack: DataSet, source: ModelFolde
             f"changing precision from {before} to {training.arithmetic.precision}, from epoch "
             f"{training.epoch + 1} on"
         )
-    if source and not resuming and source.config.stages[-1].distill and not config.stages[0].distill:
-        training.notes.append(
-            f"{source.name} was distilled to {source.config.steps} steps and has forgotten the others: "
-            f"better start from the model that it was distilled from ({source.config.source})"
-        )
-    if source and not resuming and pack.size < (source.config.data.size or 0):
-        training.notes.append(
-            f"{source.name} learnt from photos of {source.config.data.size} pixels, these have {pack.size}: "
-            f"data import --size {source.config.data.size} shows it more"
-        )
+    if source and not resuming:
+        training.notes += doubts_about(source, config, pack.size)
     if resuming and origin == folder / model_folder.BEST and training.finished:
         # It may have been killed before it wrote its other files.
         processes.from_first(lambda: save_epoch(training, folder))
     return training
+
+
+def doubts_about(source: ModelFolder, config: Config, size: int) -> list[str]:
+    """Notes for the user about a source that may not suit this training on photos of `size` pixels."""
+    old, notes = source.config, []
+    if old.stages[-1].distill and not config.stages[0].distill:
+        notes.append(
+            f"{source.name} was distilled to {old.steps} steps and has forgotten the others: better start "
+            f"from the model that it was distilled from ({old.source})"
+        )
+    if size < (old.data.size or 0):
+        notes.append(
+            f"{source.name} learnt from photos of {old.data.size} pixels, these have {size}: data import "
+            f"--size {old.data.size} shows it more"
+        )
+    return notes
 
 
 def starting_point(
@@ -192,11 +200,17 @@ def encoding_progress(
         nonlocal begun, first
         if not begun:
             begun, first = time.monotonic(), done
-        pace = (time.monotonic() - begun) / max(1, done - first)
+        pace = (time.monotonic() - begun) / max(1, done - first)  # seconds per photo
         report(
             Progress(
-                *(config.first_epoch, config.last_epoch, done, total, "preparing", math.nan),
-                *(1 / max(pace, 1e-9), (total - done) * pace),
+                epoch=config.first_epoch,
+                epochs=config.last_epoch,
+                step=done,
+                steps=total,
+                stage="preparing",
+                loss=math.nan,
+                photos_per_second=1 / max(pace, 1e-9),
+                seconds_left=(total - done) * pace,
                 preparing=True,
             )
         )
@@ -211,23 +225,28 @@ def progress_of(training: Training, loss: float, record: dict[str, Any] | None =
 
     Estimates the time left from this epoch's pace, or that of the epoch just ended.
     """
-    steps, batch = training.steps_per_epoch, training.config.training.batch_size
+    config, steps = training.config, training.steps_per_epoch
     if record:
-        step, pace, epoch = steps, record["seconds"] / steps, training.epoch
+        epoch, step, seconds = training.epoch, steps, record["seconds"]
     else:
-        step, pace, epoch = (
-            training.step_in_epoch,
-            training.seconds / training.step_in_epoch,
-            training.epoch + 1,
-        )
-    left = (training.config.last_epoch - epoch + 1) * steps - step
-    rate, label = batch / max(pace, 1e-9), training.stage.label
+        epoch, step, seconds = training.epoch + 1, training.step_in_epoch, training.seconds
+    pace = seconds / step  # seconds per step
+    steps_left = (config.last_epoch - epoch + 1) * steps - step
     notes = (*training.backward.notes, *training.notes)
     training.backward.notes.clear()
     training.notes.clear()
-    best = record is not None and training.epochs_since_best == 0
     return Progress(
-        epoch, training.config.last_epoch, step, steps, label, loss, rate, left * pace, record, best, notes
+        epoch=epoch,
+        epochs=config.last_epoch,
+        step=step,
+        steps=steps,
+        stage=training.stage.label,
+        loss=loss,
+        photos_per_second=config.training.batch_size / max(pace, 1e-9),
+        seconds_left=steps_left * pace,
+        record=record,
+        best=record is not None and training.epochs_since_best == 0,
+        notes=notes,
     )
 
 

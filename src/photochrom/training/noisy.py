@@ -27,9 +27,7 @@ class Noisy(NamedTuple):
     features: Sequence[Tensor] = ()  # of the encoder, for y: (B,C,h,w) each
     whole: WholeBatch | None = None  # if this is a part of a batch
     target: Tensor | None = None  # (B,2,h,w) what a teacher predicts
-    feature_mask: Tensor | None = (
-        None  # (B,) 1, or 0 to hide features; only if the encoder trains in this step
-    )
+    feature_mask: Tensor | None = None  # (B,) 1, or 0 to hide features; only where the encoder trains
 
     def only(self, where: Tensor | slice) -> Noisy:
         """The photos at these places."""

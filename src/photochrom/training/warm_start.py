@@ -71,10 +71,8 @@ def described(name: str, old: ModelConfig, new: ModelConfig) -> str:
     if new.chroma_scale != old.chroma_scale:
         changes.append(f"its luma is {new.chroma_scale // old.chroma_scale} times finer")
     if new.encoder != old.encoder:
-        change = (
-            f"the encoder {new.encoder} is new" if new.encoded else f"the encoder {old.encoder} is left out"
-        )
-        changes.append(change)
+        lost = f"the encoder {old.encoder} is left out"
+        changes.append(f"the encoder {new.encoder} is new" if new.encoded else lost)
     if new.train_encoder and not (old.train_encoder and new.encoder == old.encoder):
         changes.append("the encoder is trained too")
     return f"took over all of {name}, with these changes: {', '.join(changes)}"
