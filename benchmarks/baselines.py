@@ -39,8 +39,7 @@ from pages import MEASUREMENTS, parser_for, write_figures
 from photochrom import files, model_folder, pictures
 from photochrom.commands.terminal import Display
 from photochrom.config import Config, StageConfig, build, read_recipe
-from photochrom.data.dataset import find
-from photochrom.data.pack import Pack
+from photochrom.data.dataset import DataSet, find
 from photochrom.diffusion.diffusion import sample
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import evaluate
@@ -74,7 +73,7 @@ class PhotochromV2(PhotochromV1):
 
     title = "Photochrom V2"
 
-    def __init__(self, config: Config, pack: Pack) -> None:
+    def __init__(self, config: Config, pack: DataSet) -> None:
         stage = StageConfig(epochs=config.stages[0].epochs)
         super().__init__(config.model_copy(update={"stages": (stage,)}), pack)
 
@@ -105,7 +104,7 @@ def train_for(training: Training, seconds: float, name: str) -> float:
 
 
 def trained(
-    method: str, config: Config, pack: Pack, minutes: float, folder: Path
+    method: str, config: Config, pack: DataSet, minutes: float, folder: Path
 ) -> tuple[Any, dict[str, Any]]:
     """A trained row and the facts about it: read from its file in the folder, or trained now and saved there.
 
@@ -131,7 +130,7 @@ def trained(
     return training, {**found, "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
 
-def budget_of(folder: ModelFolder, pack: Pack, steps: int = 5) -> dict[str, Any]:
+def budget_of(folder: ModelFolder, pack: DataSet, steps: int = 5) -> dict[str, Any]:
     """Processor minutes and photos of a model's training: the photos it saw, times the present cost of one.
 
     Its history records wall-clock time only, which also runs while other programs use the processor.
@@ -194,7 +193,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def configured(folders: Sequence[ModelFolder], recipe: Path | None, seed: int, pack: Pack) -> Config:
+def configured(folders: Sequence[ModelFolder], recipe: Path | None, seed: int, pack: DataSet) -> Config:
     """The recipe's settings, or the first model's, with one stage of noise loss as long as the budget."""
     if folders and not recipe:
         config = folders[0].config

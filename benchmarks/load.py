@@ -87,7 +87,8 @@ class Prober(threading.Thread):
 
     def __init__(self, port: int) -> None:
         super().__init__(daemon=True)
-        self.port, self.seconds, self.ended = port, [], threading.Event()
+        self.port, self.ended = port, threading.Event()
+        self.seconds: list[float] = []
 
     def run(self) -> None:
         while not self.ended.wait(0.05):

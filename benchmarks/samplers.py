@@ -50,10 +50,10 @@ EQUALLY = {
 
 
 def heun(predict: Predict, xt: Tensor, path: Sequence[Level], noise: Noise) -> Tensor:
-    """Source: Karras et al.
+    """Heun's method for d(xt / alpha) = eps d(sigma / alpha) (DDIM, equation 14).
 
-    2022 (EDM), algorithm 1, for d(xt / alpha) = eps d(sigma / alpha) (DDIM, equation 14). Two evaluations a
-    step, at every other level of the path. One in the first step, from pure noise, and in the last.
+    Two evaluations a step, at every other level of the path; one in the first step, from pure noise, and in
+    the last. Source: Karras et al. 2022 (EDM), algorithm 1.
     """
     for now, then in pairwise([*path[:-1:2], CLEAN]):
         x0 = predict(xt, now.t)
@@ -69,10 +69,8 @@ def heun(predict: Predict, xt: Tensor, path: Sequence[Level], noise: Noise) -> T
 
 def candidate(colorizer: Colorizer, sampler: str, steps: int) -> Candidate:
     """A row: one sampler with some number of evaluations."""
-
-    options = Options().model_copy(
-        update={"steps": steps, "sampler": sampler}
-    )  # unchecked: heun is none of them
+    # `model_copy` checks nothing, since `heun` is not among the samplers to choose from.
+    options = Options().model_copy(update={"steps": steps, "sampler": sampler})
 
     @torch.inference_mode()
     def paint(batch: Batch) -> Painted:

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from pages import MEASUREMENTS, parser_for, write_figures, written_by
 from photochrom.config import PRESETS, Config, StageConfig, build
-from photochrom.data.dataset import find
-from photochrom.data.pack import Pack
+from photochrom.data.dataset import DataSet, find
 from photochrom.diffusion import color
 from photochrom.training.losses import StageLoss, lift_shadows
 from photochrom.training.noisy import Noisy
@@ -71,7 +70,7 @@ WAYS: dict[str, tuple[type[StageLoss], StageConfig]] = {
 }
 
 
-def seconds(config: Config, pack: Pack, rounds: int) -> dict[str, list[float]]:
+def seconds(config: Config, pack: DataSet, rounds: int) -> dict[str, list[float]]:
     """Seconds per step of each way, one number a round, after one round that does not count."""
     training = Training(config, pack)
     losses = {name: kind(settings, config, training.device) for name, (kind, settings) in WAYS.items()}
