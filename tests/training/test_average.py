@@ -11,6 +11,7 @@ from photochrom.diffusion.unet import UNet
 from photochrom.training.average import Average
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
+from photochrom.training.workers import Workers
 from tests.training.making import Values
 
 
@@ -32,7 +33,7 @@ def test_it_has_weights_of_its_own_that_no_step_changes(values: Values) -> None:
     values["model"]["dropout"] = 0.2
     network = UNet(build(values).model)
     before = [weight.detach().clone() for weight in network.parameters()]
-    average = Average(network, 0.9)
+    average = Average(network, 0.9, Workers(1))
     assert not any(weight.requires_grad for weight in average.network.parameters())
     assert not any(module.training for module in average.network.modules())
     with torch.no_grad():

@@ -39,6 +39,7 @@ class Backward:
         self.network, self.arithmetic, self.free_memory = network, arithmetic, free_memory
         self.batch_size = options.batch_size
         self.weights = list(network.parameters())  # collected once: it takes a while
+        self.shares = workers.shares(self.weights)
         self.most_parts = options.batch_size // processes.count()  # of one photo each
         self.parts = min(options.accumulate, self.most_parts)
         # A recorded graph overwrites gradients; parts have to add them up.
@@ -96,10 +97,9 @@ class Backward:
 
         logs = []
         if self.parallel(losses):
-            for gradients, log in self.workers.map(gradients_of, self.workers.slices(len(batch.t))):
-                for weight, gradient in zip(self.weights, gradients, strict=True):
-                    if gradient is not None:
-                        weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+            parts = self.workers.slices(len(batch.t))
+            for number, (gradients, log) in enumerate(self.workers.map(gradients_of, parts), start=1):
+                self.add(gradients, workers_are_free=number == len(parts))
                 logs.append(log)
         else:
             for number in range(self.parts):
@@ -116,6 +116,20 @@ class Backward:
         if discriminator := losses.gradients():
             found["discriminator_gradient"] = nn.utils.get_total_norm(discriminator).item()
         return found
+
+    def add(self, gradients: Sequence[Tensor | None], workers_are_free: bool) -> None:
+        """Add a part's gradients to those of the parts before it."""
+
+        def add(places: Sequence[int]) -> None:
+            for place in places:
+                weight, gradient = self.weights[place], gradients[place]
+                if gradient is not None:
+                    weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+
+        if workers_are_free:
+            list(self.workers.map(add, self.shares))
+        else:
+            add(range(len(gradients)))
 
     def parallel(self, losses: StageLoss) -> bool:
         """Whether threads share a batch. Not if a discriminator learns part by part, or memory is short."""

@@ -57,7 +57,17 @@ class Inputs:
         flip: (B,) bool, which of them to mirror. aged: the share of them to age. encode: whether to add
         features.
         """
-        rgb = self.pack.rgb(photos).to(self.device)  # (B, 3, S, S)
+
+        rgb = self.pack.rgb(photos)  # (B, 3, S, S)
+
+        def part_of(part: slice) -> Photos:
+            return self._part(rgb[part], photos[part], None if flip is None else flip[part], aged, encode)
+
+        y, x0, features = zip(*self.workers.map(part_of, self.workers.slices(len(photos))), strict=True)
+        return Photos(torch.cat(y), torch.cat(x0), [torch.cat(maps) for maps in zip(*features, strict=True)])
+
+    def _part(self, rgb: Tensor, photos: Indices, flip: Tensor | None, aged: float, encode: bool) -> Photos:
+        rgb = rgb.to(self.device)
         y, x0 = color.from_rgb(rgb, self.config.model.chroma_scale)
         x0 = mirrored(x0, flip)
         if self.kept:
@@ -69,20 +79,14 @@ class Inputs:
             y = color.in_levels((y + 1) / 2)  # kept features round luma too: both ways train alike
         return Photos(y, x0, self.encode(y) if encode else ())
 
+    @torch.no_grad()
     def encode(self, y: Tensor) -> Sequence[Tensor]:
         """The encoder's features of luma y (B,1,S,S); none without an encoder."""
-        encoder = self.encoder
-        if not encoder:
+        if not self.encoder:
             return ()
-
-        @torch.no_grad()
-        def encode_part(part: slice) -> list[Tensor]:
-            with self.arithmetic.autocast():
-                features: list[Tensor] = encoder(y[part])
-            return features
-
-        parts = self.workers.map(encode_part, self.workers.slices(len(y)))
-        return [torch.cat(maps) for maps in zip(*parts, strict=True)]
+        with self.arithmetic.autocast():
+            features: list[Tensor] = self.encoder(y)
+        return features
 
     def keep_features(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
         """Store the features of all photos on disk, then of all photos mirrored. Returns notes for the user.

@@ -50,11 +50,11 @@ class Training:
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             self.network = UNet(config.model).to(self.device)
-        self.average = Average(self.network, options.ema_decay)
-        self.optimizer = optimizer_of(self.network, options)
         # Parts must take turns if they share dropout's generator, or exchange sums with other processes.
         alone = self.device.type != "cpu" or processes.count() > 1 or config.model.dropout > 0
         self.workers = Workers(options.batch_size, alone)
+        self.average = Average(self.network, options.ema_decay, self.workers)
+        self.optimizer = optimizer_of(self.network, options)
         self.inputs = Inputs(config, pack, self.arithmetic, self.workers, self.averaged.encoder)
         self.batches = Batches(config, pack, self.diffusion, self.inputs)
         self.backward = Backward(

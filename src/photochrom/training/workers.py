@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 # Photos in a part: small parts cost more per photo, and a batch should have two parts at least.
 LEAST, MOST = 8, 16
@@ -37,6 +38,16 @@ class Workers:
         """Slices that divide `photos` photos into parts, in order."""
         size = photos if self.parts == 1 else self.size
         return [slice(start, start + size) for start in range(0, photos, size)]
+
+    def shares(self, tensors: Sequence[Tensor]) -> list[list[int]]:
+        """Places of tensors, divided so that each worker gets about the same number of values."""
+        shares: list[list[int]] = [[] for _ in range(self.count)]
+        sizes = [0] * self.count
+        for place in sorted(range(len(tensors)), key=lambda place: -tensors[place].numel()):
+            worker = sizes.index(min(sizes))
+            shares[worker].append(place)
+            sizes[worker] += tensors[place].numel()
+        return shares
 
     def map(self, do: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """do(item) of all items, in order. Waits for all to end, then raises the first error."""
