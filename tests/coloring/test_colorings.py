@@ -5,31 +5,43 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from photochrom.coloring.colorings import BOLDER, CHANCE, agreed
+from photochrom.coloring.colorings import BOLDER, CHANCE, CONTRAST, STRONGEST, agreed
 
 
 def test_colourings_agree_where_pairs_of_them_are_alike() -> None:
     """The weight against its definition, the mean over all pairs, and the factor against the lengths."""
     generator = torch.Generator().manual_seed(1)
-    c = 0.2 * torch.randn(5, 2, 2, 8, 8, generator=generator) + torch.tensor([0.3, -0.1]).view(2, 1, 1)
+    c = 0.2 * torch.randn(5, 2, 2, 8, 8, generator=generator) + torch.tensor([0.4, -0.1]).view(2, 1, 1)
     pairs = [(j, k) for j in range(5) for k in range(5) if j != k]
     product = sum((c[j] * c[k]).sum(dim=1, keepdim=True) for j, k in pairs) / len(pairs)
     square = sum((one**2).sum(dim=1, keepdim=True) for one in c) / 5
     alike = (product / square).clamp(min=0)
     kept = c.mean(dim=0) * (1 + CHANCE) / (1 + CHANCE / alike)
+    length = kept.norm(dim=1, keepdim=True)
+    kept = kept * torch.clamp(length / length.mean(dim=(-2, -1), keepdim=True), max=STRONGEST).pow(CONTRAST)
     lengths = [each.norm(dim=-3).mean(dim=(-2, -1)) for each in (c, kept)]
     factor = (lengths[0].mean(dim=0) / lengths[1]).clamp(max=BOLDER)
     assert 1 < factor.min() < factor.max() < BOLDER
     assert torch.allclose(agreed(c), factor.view(2, 1, 1, 1) * kept, atol=1e-6)
 
 
-def test_what_all_agree_on_is_as_each_of_them() -> None:
+def test_what_all_agree_on_keeps_its_hues_and_its_mean_length_and_gains_contrast() -> None:
     one = torch.randn(1, 3, 2, 6, 6, generator=torch.Generator().manual_seed(2))
     assert torch.equal(agreed(one), one[0])
-    assert torch.allclose(agreed(one.expand(4, -1, -1, -1, -1)), one[0], atol=1e-5)
-    assert torch.allclose(agreed(0.5 * one.expand(4, -1, -1, -1, -1)), 0.5 * one[0], atol=1e-5)
+    merged = agreed(one.expand(4, -1, -1, -1, -1))
+    before, after = one[0].norm(dim=1, keepdim=True), merged.norm(dim=1, keepdim=True)
+    assert torch.allclose(merged / after, one[0] / before, atol=1e-4)
+    assert torch.allclose(after.mean(dim=(-2, -1)), before.mean(dim=(-2, -1)), rtol=1e-4)
+    ratios = [each[..., 0, 0] / each[..., 3, 4] for each in (before, after)]
+    assert torch.allclose(ratios[1], ratios[0] ** (1 + CONTRAST), rtol=1e-3)  # a power law
+
+
+def test_one_colour_all_over_stays_and_opposite_colours_give_gray() -> None:
+    even = torch.tensor([0.3, -0.2]).view(1, 1, 2, 1, 1).expand(4, 1, 2, 6, 6)
+    assert torch.allclose(agreed(even), even[0], atol=1e-6)
+    assert torch.allclose(agreed(0.5 * even), 0.5 * even[0], atol=1e-6)
     assert torch.equal(agreed(torch.zeros(4, 1, 2, 6, 6)), torch.zeros(1, 2, 6, 6))
-    assert torch.equal(agreed(torch.cat([one, -one])), torch.zeros_like(one[0]))  # nothing in common: gray
+    assert torch.equal(agreed(torch.cat([even[:1], -even[:1]])), torch.zeros_like(even[0]))
 
 
 def test_chance_colour_goes_and_agreed_colour_is_as_bold_as_before() -> None:
@@ -44,4 +56,4 @@ def test_chance_colour_goes_and_agreed_colour_is_as_bold_as_before() -> None:
     plain_sure, plain_chance = (half.norm(dim=1).mean().item() for half in c.mean(dim=0).split(8, dim=-1))
     assert sure > plain_sure
     assert chance / sure < 0.5 * plain_chance / plain_sure
-    assert 0.4 < sure <= 0.4 * BOLDER + 1e-6
+    assert 0.4 < sure <= 0.4 * BOLDER * 2**CONTRAST  # sure colour fills half, so it is at most twice the mean

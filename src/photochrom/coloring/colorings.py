@@ -14,7 +14,9 @@ from photochrom.coloring.upsampling import View, lay_over
 from photochrom.diffusion.color import CHROMA_UNIT
 
 WIDEST = 0.15  # RMS distance of (Cb,Cr) from their mean that an uncertainty map shows as white
-CHANCE = 0.1  # agreement (1: equal, 0: nothing in common) at which about half of the colour stays
+CHANCE = 0.5  # agreement (1: equal, 0: nothing in common) below which most of the colour goes
+CONTRAST = 0.3  # a colour twice as strong as another becomes 2 ** 1.3 times as strong
+STRONGEST = 3.0  # times a photo's mean chroma; contrast grows no further
 BOLDER = 1.5  # largest factor that restores the colourfulness that a mean loses
 
 
@@ -22,9 +24,10 @@ def agreed(c: Tensor) -> Tensor:
     """Merge N colourings c (N,B,2,h,w) of B photos into one (B,2,h,w) that is about as colourful as they are.
 
     Agreement at a pixel is the mean product of two different colourings over their mean square: 1 if all are
-    equal, 0 if they have nothing in common. The mean colouring fades where agreement is near CHANCE or below,
-    so that disagreement gives gray, not brown. A factor of at most BOLDER then restores the mean chroma
-    length of each photo's colourings. docs/measurements/agreement.md has the measurements.
+    equal, 0 if they have nothing in common. Where it is low, the mean fades: disagreement gives gray, not
+    brown. The mean has also lost contrast between gray and coloured things, and a power of the chroma's
+    length gives it back. A factor of at most BOLDER then restores the mean chroma length of each photo's
+    colourings. docs/measurements/agreement.md has the measurements.
     """
     count = len(c)
     if count == 1:
@@ -34,8 +37,15 @@ def agreed(c: Tensor) -> Tensor:
     product = (count * mean.square().sum(dim=1, keepdim=True) - square) / (count - 1)
     alike = product.clamp(min=0) / square.clamp(min=1e-9)
     kept = mean * (1 + CHANCE) * alike / (alike + CHANCE)
-    wanted, found = (each.norm(dim=-3, keepdim=True).mean(dim=(-2, -1), keepdim=True) for each in (c, kept))
-    return kept * (wanted.mean(dim=0) / found.clamp(min=1e-9)).clamp(max=BOLDER)
+    length = kept.norm(dim=1, keepdim=True)
+    kept = kept * (length / _mean(length)).clamp(max=STRONGEST) ** CONTRAST
+    wanted = _mean(c.norm(dim=2, keepdim=True)).mean(dim=0)
+    return kept * (wanted / _mean(kept.norm(dim=1, keepdim=True))).clamp(max=BOLDER)
+
+
+def _mean(length: Tensor) -> Tensor:
+    """The mean over each photo's pixels, above 0: (...,1,h,w) -> (...,1,1,1)."""
+    return length.mean(dim=(-2, -1), keepdim=True).clamp(min=1e-9)
 
 
 class Colorings(Sequence[Image.Image]):

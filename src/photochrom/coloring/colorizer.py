@@ -29,6 +29,7 @@ from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
 BATCH = 64
 ENCODED_AT_ONCE = 16
+ENOUGH = 192  # pixels of the shorter side; more of them cost time and help no model we know
 ELONGATED = 2  # longer side over shorter side; beyond it a photo gets no more pixels at the working size
 Progress = Callable[[int, int], None]  # (done, total)
 BATCH_PIXELS = BATCH * 64 * 96  # luma pixels of a batch at the working size; bounds memory
@@ -284,14 +285,15 @@ class Colorizer:
 def default_detail(config: Config, size: tuple[int, int]) -> int:
     """The shorter side, in pixels, at which a model sees a photo of `size` (width, height) by default.
 
-    Without an encoder it is the side of training. With one it is twice that, but no more than the photo has
-    (docs/measurements/detail.md). A photo more elongated than ELONGATED is seen smaller, down to the side of
-    training, so that it costs no more than others.
+    Without an encoder it is the side of training. With one it is twice that, up to ENOUGH, and no more than
+    the photo has (docs/measurements/detail.md). A photo more elongated than ELONGATED is seen smaller, down
+    to the side of training, so that it costs no more than others.
     """
     trained, shorter, longer = config.data.size or 64, min(size), max(size)
     if config.model.encoder == "none":
         return trained
-    affordable = round(2 * trained * min(1.0, (ELONGATED * shorter / longer) ** 0.5))
+    wanted = max(trained, min(2 * trained, ENOUGH))
+    affordable = round(wanted * min(1.0, (ELONGATED * shorter / longer) ** 0.5))
     return max(trained, min(affordable, shorter))
 
 

@@ -94,7 +94,7 @@ class PlainOptions(Section):
         ge=8,
         le=1024,
         description="shorter side, in pixels, at which the model sees the photo "
-        "(default: as in training; twice that with an encoder)",
+        "(default: as in training; with an encoder twice that, up to 192)",
     )
     samples: int = Field(
         1, ge=1, le=64, description="give this many different colourings, from seed, seed + 1 and so on"
