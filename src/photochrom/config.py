@@ -187,6 +187,12 @@ class TrainingConfig(Section):
     batch_size: int = Field(
         PRESETS["default"].batch_size, ge=1, description="photos per step, over all processes together"
     )
+    draws: int = Field(
+        1,
+        ge=1,
+        description="noisy versions of each photo in a step; the encoder works once for all of them, which "
+        "makes --train-encoder cheaper",
+    )
     accumulate: int = Field(
         1, ge=1, description="parts into which a batch is split; more parts take less memory"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import Tensor
 
 from photochrom.config import build
@@ -36,6 +37,39 @@ def test_a_share_of_the_photos_is_learnt_from_without_the_encoder(pack: Pack, se
     training.averaged.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[3][0]))
     validate(training)
     assert all(each.sum() > 0 for part in shown for each in part)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_each_photo_is_drawn_several_times_and_encoded_once(
+    pack: Pack, seeing: Values, accumulate: int
+) -> None:
+    """The gradients against the plain mean over all drawings, each encoded by itself."""
+    seeing["model"] |= {"encoder": "lite0", "train_encoder": True, "chroma_scale": 4}
+    seeing["training"] |= {"batch_size": 3, "draws": 4, "encoder_dropout": 0.0, "accumulate": accumulate}
+    training = Training(build(seeing), pack)
+    encoder = training.network.encoder
+    assert encoder
+    torch.nn.init.normal_(training.network.head[-1].weight, std=0.1)  # zeros would pass no gradient on
+    photos, batch = training.batches.of_step(0, training.losses, None)
+    assert len(set(photos)) == 3
+    for photo in batch.y.unflatten(0, (3, 4)):
+        assert torch.equal(photo, photo[:1].expand_as(photo))
+    assert len(batch.t.unique()) == len(batch.eps.unique(dim=0)) == 12
+    encoded: list[int] = []
+    hook = encoder.register_forward_pre_hook(lambda module, inputs: encoded.append(len(inputs[0])))
+    training.backward(batch, training.losses, None, 0)
+    hook.remove()
+    assert sum(encoded) == 3 * accumulate  # a part in memory encodes its own photos
+    found = [weight.grad.clone() for weight in training.network.parameters() if weight.grad is not None]
+    training.backward.clear_gradients(training.losses)
+    for place in range(12):
+        one = batch.only(slice(place, place + 1))
+        output = training.network(one.xt, one.t, one.y, encoder(one.y))
+        ((output - training.losses.target(one)).square().mean() / 12).backward()
+    plain = [weight.grad for weight in training.network.parameters() if weight.grad is not None]
+    assert len(plain) == len(found)
+    for expected, gradient in zip(plain, found, strict=True):
+        assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
 
 def test_without_dropout_no_photo_is_seen_blind_and_nothing_else_changes(pack: Pack, seeing: Values) -> None:

@@ -40,7 +40,8 @@ class Backward:
         self.batch_size = options.batch_size
         self.weights = list(network.parameters())  # collected once: it takes a while
         self.shares = workers.shares(self.weights)
-        self.most_parts = options.batch_size // processes.count()  # of one photo each
+        self.draws = options.draws
+        self.most_parts = options.batch_size * options.draws // processes.count()  # of one drawing each
         self.parts = min(options.accumulate, self.most_parts)
         # A recorded graph overwrites gradients; parts have to add them up.
         replays = arithmetic.device.type == "cuda" and self.parts == 1 and not network.encoder
@@ -151,7 +152,10 @@ class Backward:
         features = batch.features
         if self.network.encoder and batch.feature_mask is not None:
             with self.arithmetic.autocast():
-                encoded = self.network.encoder(batch.y)
+                seen, places = batch.y, slice(None)
+                if self.draws > 1:
+                    seen, places = torch.unique(batch.y, dim=0, return_inverse=True)
+                encoded = [each[places] for each in self.network.encoder(seen)]
                 features = [each * batch.feature_mask[:, None, None, None] for each in encoded]
         inputs = (batch.xt, batch.t, batch.y, features)
         trunk = self.replayed.forward(*inputs) if self.replayed else None

@@ -37,7 +37,8 @@ class Batches:
     def of_step(self, step: int, losses: StageLoss, teacher: Teacher | None) -> tuple[Indices, Noisy]:
         """This process's share of a step's batch: the numbers of its photos, and the photos with their noise.
 
-        Every process draws for the whole batch, so the result does not depend on the number of processes.
+        A photo occurs `draws` times in a row, each time with another time step and noise. Every process
+        draws for the whole batch, so the result does not depend on the number of processes.
         """
         options = self.config.training
         mine = slice(processes.number(), None, processes.count())
@@ -46,21 +47,24 @@ class Batches:
             # Dropout takes no generator of its own.
             torch.manual_seed(generator.initial_seed() ^ processes.number())
         photos = self.pack.photos_of_step(options.seed, step, options.batch_size, mine)
+        count = options.batch_size * options.draws
+        drawn = torch.arange(count).view(-1, options.draws)[mine].flatten()  # this process's, photo by photo
         flip = None
         if self.config.data.flip:
             flip = torch.rand(options.batch_size, generator=generator)[mine] < 0.5
-        t = self.times(options.batch_size, generator, teacher)
+        t = self.times(count, generator, teacher)
         whole = losses.whole(t)
-        whole = whole._replace(compared=whole.compared[mine].to(self.device))
-        t = t[mine].to(self.device)
-        eps = torch.randn((options.batch_size, *self.chroma_shape), generator=generator)[mine].to(self.device)
+        whole = whole._replace(compared=whole.compared[drawn].to(self.device))
+        t = t[drawn].to(self.device)
+        eps = torch.randn((count, *self.chroma_shape), generator=generator)[drawn].to(self.device)
         # Distillation does not train the encoder.
         trains_encoder = self.inputs.trained_encoder is not None and not teacher
         y, x0, features = self.inputs.of(photos, flip, self.config.data.aged, encode=not trains_encoder)
-        feature_mask = torch.ones(len(photos), device=self.device)
+        y, x0, *features = (each.repeat_interleave(options.draws, dim=0) for each in (y, x0, *features))
+        feature_mask = torch.ones(len(drawn), device=self.device)
         if self.config.drops_encoder and not teacher:
-            keep = torch.rand(options.batch_size, generator=generator) >= options.encoder_dropout
-            feature_mask *= keep[mine].to(self.device)
+            keep = torch.rand(count, generator=generator) >= options.encoder_dropout
+            feature_mask *= keep[drawn].to(self.device)
             features = [each * feature_mask[:, None, None, None] for each in features]
         batch = Noisy(y, x0, eps, t, self.diffusion.add_noise(x0, eps, t), features, whole)
         return photos, batch._replace(feature_mask=feature_mask) if trains_encoder else batch

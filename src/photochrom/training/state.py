@@ -52,7 +52,7 @@ class Training:
             self.network = UNet(config.model).to(self.device)
         # Parts must take turns if they share dropout's generator, or exchange sums with other processes.
         alone = self.device.type != "cpu" or processes.count() > 1 or config.model.dropout > 0
-        self.workers = Workers(options.batch_size, alone)
+        self.workers = Workers(options.batch_size * options.draws, alone)
         self.average = Average(self.network, options.ema_decay, self.workers)
         self.optimizer = optimizer_of(self.network, options)
         self.inputs = Inputs(config, pack, self.arithmetic, self.workers, self.averaged.encoder)
