@@ -36,9 +36,9 @@ def signal_at(*steps: int) -> Callable[[], int]:
 
 
 def losses(folder: ModelFolder) -> list[Values]:
-    """The history without what the clock says."""
-    clock = {"seconds", "photos_per_second", "memory_mb"}
-    return [{key: value for key, value in record.items() if key not in clock} for record in folder.history]
+    """The history without what depends on the machine: its clock, its memory, who did the work."""
+    machine = {"seconds", "photos_per_second", "memory_mb", "parts", "workers", "threads"}
+    return [{key: value for key, value in record.items() if key not in machine} for record in folder.history]
 
 
 def tensors(value: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
