@@ -2,8 +2,8 @@
 
     python benchmarks/agreement.py photochrom-fast --data tiny-imagenet-200 --split test --photos 500
 
-All rows use the same colourings of each photo: eight, and two of the mirrored photo. Writes
-docs/measurements/agreement.md. Validation photos chose how `photochrom colorize` does it.
+All rows use the same eight colourings of each photo. Writes docs/measurements/agreement.md.
+Validation photos chose how `photochrom colorize` does it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from changes import SHOWN, number
 from pages import MEASUREMENTS, parser_for, write_figures, written_by
-from photochrom.coloring.colorings import agreed
+from photochrom.coloring import colorings
 from photochrom.coloring.colorizer import Colorizer
 from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
@@ -25,20 +26,29 @@ from photochrom.evaluation import evaluate
 from photochrom.evaluation.candidates import Batch, Candidate, Painted, given_luma
 from photochrom.evaluation.held_out import HeldOut
 
-DRAWS, MIRRORED = 8, 2
-Way = Callable[
-    [Tensor], Tensor
-]  # of colourings (10,B,2,h,w), the last two of the mirrored photo, to one (B,2,h,w)
-TWO_EACH = [0, 1, DRAWS, DRAWS + 1]
+DRAWS = 8
+Way = Callable[[Tensor], Tensor]  # of colourings (8,B,2,h,w) to one (B,2,h,w)
+
+
+def ruled(count: int, chance: float, contrast: float) -> Way:
+    """What the first colourings agree on, by other constants than `colorize`'s."""
+
+    def way(c: Tensor) -> Tensor:
+        with mock.patch.multiple(colorings, CHANCE=chance, CONTRAST=contrast):
+            return colorings.agreed(c[:count])
+
+    return way
+
+
 ONE = "one colouring"
 WAYS: dict[str, Way] = {
     ONE: lambda c: c[0],
     "mean of 4": lambda c: c[:4].mean(dim=0),
-    "mean of 4, two of the mirrored photo": lambda c: c[TWO_EACH].mean(dim=0),
     "mean of 8": lambda c: c[:DRAWS].mean(dim=0),
-    "**what 4 agree on**, as `colorize`": lambda c: agreed(c[:4]),
-    "what 4 agree on, two of the mirrored photo": lambda c: agreed(c[TWO_EACH]),
-    "what 8 agree on": lambda c: agreed(c[:DRAWS]),
+    "what 4 agree on, by the earlier rule": ruled(4, 0.1, 0.0),
+    "what 4 agree on, without contrast": ruled(4, colorings.CHANCE, 0.0),
+    "**what 4 agree on**, as `colorize`": lambda c: colorings.agreed(c[:4]),
+    "what 8 agree on": lambda c: colorings.agreed(c[:DRAWS]),
 }
 
 
@@ -50,14 +60,11 @@ class Drawn:
         self.found: dict[tuple[int, ...], Tensor] = {}
 
     def __call__(self, y: Tensor, seeds: Sequence[int]) -> Tensor:
-        """(10,B,2,h,w); the last two are of the mirrored photo, mirrored back."""
+        """(8,B,2,h,w)."""
         key = tuple(seeds)
         if key not in self.found:
-            number = DRAWS + MIRRORED
-            several = [[number * seed + k for seed in seeds] for k in range(number)]
-            plain = [self.colorizer.chroma(y, each) for each in several[:DRAWS]]
-            mirrored = [self.colorizer.chroma(y.flip(-1), each).flip(-1) for each in several[DRAWS:]]
-            self.found[key] = torch.stack(plain + mirrored)
+            several = [[DRAWS * seed + k for seed in seeds] for k in range(DRAWS)]
+            self.found[key] = torch.stack([self.colorizer.chroma(y, each) for each in several])
         return self.found[key]
 
 

@@ -201,3 +201,30 @@ def test_without_the_libraries(exported: Path, library: str, monkeypatch: pytest
             Colorizer.load("none", exported, engine="onnx")
     else:
         Colorizer.load("none", exported, engine="onnx")  # colouring needs nothing but onnxruntime
+
+
+@pytest.mark.usefixtures("exact")
+def test_the_file_holds_an_encoder_that_the_model_trained(tmp_path: Path) -> None:
+    """The colours are those of torch, and not those of the encoder of the package."""
+    values = {"model": {**SMALL, "encoder": "lite0", "train_encoder": True, "chroma_scale": 4}}
+    folder = make_model(ModelFolder(tmp_path / "trained"), values)
+    config, tensors = model_folder.read_weights(folder / model_folder.WEIGHTS)
+    assert any(key.startswith("encoder.") for key in tensors)
+    alone = tmp_path / "alone.onnx"
+    write_onnx(folder / model_folder.WEIGHTS, alone)
+    expected = Colorizer.load(folder.path, device="cpu")(photo(), steps=3)
+    assert apart(expected, Colorizer.load(alone)(photo(), steps=3)) <= 1
+    plain = Colorizer(config, UNet.load(config.model, tensors, alone), "cpu")
+    plain.encoder = Encoder(config.model)
+    assert apart(expected, plain(photo(), steps=3)) > 3
+
+    program = onnx.load(alone)
+    for content in ("", "no base64!", None):
+        changed = [entry for entry in program.metadata_props if entry.key == "encoder"]
+        if content is None:
+            program.metadata_props.remove(changed[0])
+        else:
+            changed[0].value = content
+        onnx.save(program, alone)
+        with pytest.raises(PhotochromError, match=r"the encoder in .*alone\.onnx cannot be read"):
+            read_onnx(alone)

@@ -1,11 +1,12 @@
 """Exports the network as an ONNX file, and runs such a file with onnxruntime.
 
-The file holds one evaluation of the U-Net, and the model's configuration. It contains no sampler and no
-encoder: the encoder's weights come with the package, and it runs once per photo, not in every step.
+The file holds one evaluation of the U-Net, and the model's configuration. It contains no sampler. The encoder
+runs once per photo, with torch; its weights come with the package, or in the file if the model trained them.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import logging
 import warnings
@@ -14,27 +15,32 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from photochrom import files, model_folder
 from photochrom.config import Config, ModelConfig
+from photochrom.diffusion.encoder import Encoder
 from photochrom.diffusion.unet import CHROMA_CHANNELS, UNet
 from photochrom.errors import PhotochromError
 
 OPSET = 20  # of 2023: it has all that the network needs, and most programs that read ONNX know it
 TOLERANCE = 1e-3  # largest difference between outputs of torch and onnxruntime, which are about 1
 WEIGHTS_KEY = "weights_sha256"  # checksum of the model.safetensors that the file was made from
+ENCODER_KEY = "encoder"  # weights of an encoder that the model trained: a safetensors file in base64
 
 
 class OnnxNetwork(nn.Module):
     """Stands in for `UNet`, in float32, and runs on the CPU with onnxruntime."""
 
-    def __init__(self, config: ModelConfig, session: Any) -> None:
+    def __init__(self, config: ModelConfig, session: Any, encoder: Encoder | None = None) -> None:
+        """encoder: one that the model trained."""
         super().__init__()
         self.config = config
         self.session = session
-        self.encoder = None  # see `write_onnx`
+        self.encoder = encoder
 
     def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor] = ()) -> Tensor:
         """See `UNet.forward`; t is (1,), one step for all photos."""
@@ -61,20 +67,20 @@ def write_onnx(weights: Path, output: Path) -> list[Difference]:
     """Write the network of a `model.safetensors` as an ONNX file, once it agrees with torch at two shapes.
 
     The file takes any batch size, and any height and width that are multiples of `config.multiple`. Raises
-    PhotochromError if a package is missing, if the model trained its own encoder, or if onnxruntime's results
-    differ from torch's.
+    PhotochromError if a package is missing, or if onnxruntime's results differ from torch's.
     """
     for library in ("onnx", "onnxruntime", "onnxscript"):
         _imported(library)
     config, tensors = model_folder.read_weights(weights)
-    if config.model.train_encoder:
-        raise PhotochromError(
-            f"{weights} trained its own encoder, which an ONNX file cannot hold: colour with {weights.name}"
-        )
     network = UNet.load(config.model, tensors, weights)
+    encoder, network.encoder = network.encoder, None
     program = _captured(network)
     checksum = hashlib.sha256(weights.read_bytes()).hexdigest()
-    program.model.metadata_props.update(model_folder.metadata_for(config) | {WEIGHTS_KEY: checksum})
+    metadata = model_folder.metadata_for(config) | {WEIGHTS_KEY: checksum}
+    if encoder:
+        trained = {key: tensor.contiguous() for key, tensor in encoder.state_dict().items()}
+        metadata[ENCODER_KEY] = base64.b64encode(safetensors.torch.save(trained)).decode("ascii")
+    program.model.metadata_props.update(metadata)
     content = program.model_proto.SerializeToString()
     found = compared(network, content)
     files.write_bytes(output, content)
@@ -121,7 +127,20 @@ def read_onnx(path: Path) -> tuple[Config, OnnxNetwork]:
             f"{path} takes {', '.join(names)}: this does not fit its configuration; export it again"
         )
     _refuse_other_weights(path, metadata)
-    return config, OnnxNetwork(config.model, session)
+    return config, OnnxNetwork(config.model, session, _trained_encoder(config.model, metadata, path))
+
+
+def _trained_encoder(config: ModelConfig, metadata: Mapping[str, str], path: Path) -> Encoder | None:
+    """The encoder that the model trained, if it did. Raises PhotochromError if it is missing or damaged."""
+    if not config.train_encoder:
+        return None
+    try:
+        content = base64.b64decode(metadata.get(ENCODER_KEY, ""), validate=True)
+        tensors = safetensors.torch.load(content)
+    except (ValueError, SafetensorError) as error:
+        raise PhotochromError(f"the encoder in {path} cannot be read: {error}; export it again") from None
+    encoder = model_folder.with_weights(lambda: Encoder(config), tensors, path)
+    return encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _refuse_other_weights(path: Path, metadata: Mapping[str, str]) -> None:
