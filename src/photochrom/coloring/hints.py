@@ -81,7 +81,8 @@ def _spread(known: Tensor, y: Tensor, extent: tuple[float, float]) -> tuple[Tens
     from scipy.sparse.csgraph import dijkstra
 
     h, w = y.shape[-2:]
-    cells, luma = np.arange(h * w).reshape(h, w), y[0, 0].numpy().astype(np.float64)
+    cells = np.arange(h * w, dtype=np.int32).reshape(h, w)  # SciPy before 1.15 takes no others
+    luma = y[0, 0].numpy().astype(np.float64)
     step = 1 / (REACH * min(extent))
     across = step + np.abs(np.diff(luma, axis=1)) / ALIKE
     down = step + np.abs(np.diff(luma, axis=0)) / ALIKE
