@@ -16,8 +16,8 @@ from photochrom.diffusion.color import CHROMA_UNIT
 WIDEST = 0.15  # RMS distance of (Cb,Cr) from their mean that an uncertainty map shows as white
 CHANCE = 0.5  # agreement (1: equal, 0: nothing in common) below which most of the colour goes
 CONTRAST = 0.3  # a colour twice as strong as another becomes 2 ** 1.3 times as strong
-STRONGEST = 3.0  # times a photo's mean chroma; contrast grows no further
 BOLDER = 1.5  # largest factor that restores the colourfulness that a mean loses
+STRONGEST = 1.1  # times the length that the colourings have at a pixel; a face must not glow in a gray photo
 
 
 def agreed(c: Tensor) -> Tensor:
@@ -27,7 +27,8 @@ def agreed(c: Tensor) -> Tensor:
     equal, 0 if they have nothing in common. Where it is low, the mean fades: disagreement gives gray, not
     brown. The mean has also lost contrast between gray and coloured things, and a power of the chroma's
     length gives it back. A factor of at most BOLDER then restores the mean chroma length of each photo's
-    colourings. docs/measurements/agreement.md has the measurements.
+    colourings, but no pixel gets more than STRONGEST times theirs. docs/measurements/agreement.md has the
+    measurements.
     """
     count = len(c)
     if count == 1:
@@ -38,9 +39,11 @@ def agreed(c: Tensor) -> Tensor:
     alike = product.clamp(min=0) / square.clamp(min=1e-9)
     kept = mean * (1 + CHANCE) * alike / (alike + CHANCE)
     length = kept.norm(dim=1, keepdim=True)
-    kept = kept * (length / _mean(length)).clamp(max=STRONGEST) ** CONTRAST
+    kept = kept * (length / _mean(length)) ** CONTRAST
     wanted = _mean(c.norm(dim=2, keepdim=True)).mean(dim=0)
-    return kept * (wanted / _mean(kept.norm(dim=1, keepdim=True))).clamp(max=BOLDER)
+    kept = kept * (wanted / _mean(kept.norm(dim=1, keepdim=True))).clamp(max=BOLDER)
+    length = kept.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    return kept * (STRONGEST * square.sqrt() / length).clamp(max=1)
 
 
 def _mean(length: Tensor) -> Tensor:
