@@ -109,7 +109,7 @@ def figures(reports: Sequence[Mapping[str, Any]], command: str) -> str:
     """The tables. Ends the program if the reports are of different photos."""
     first = reports[0]
     data = first["data"]
-    vgg = min(min(report["vgg_photos"], data["photos"]) for report in reports)
+    vgg = min(first["vgg_photos"], data["photos"])
     columns = MADE if vgg else MADE[:-1]
     made: dict[str, list[str]] = {}
     equal: dict[str, list[str]] = {}
@@ -119,7 +119,12 @@ def figures(reports: Sequence[Mapping[str, Any]], command: str) -> str:
             sys.exit("these reports are of different photos")
         for name, row in report["rows"].items():
             rows = made if name in report["subjects"] else references
-            rows.setdefault(named(report, name), [cell(row.get(key), key) for key in columns])
+            judged = [
+                key for key in columns if key != "fd_vgg16" or report["vgg_photos"] == first["vgg_photos"]
+            ]
+            rows.setdefault(
+                named(report, name), [cell(row.get(key) if key in judged else None, key) for key in columns]
+            )
         for name in report["subjects"]:
             for share in SHARES:
                 found = report["at_equal_colorfulness"][name][share]
