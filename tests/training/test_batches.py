@@ -49,7 +49,7 @@ def test_each_photo_is_drawn_several_times_and_encoded_once(
     training = Training(build(seeing), pack)
     encoder = training.network.encoder
     assert encoder
-    torch.nn.init.normal_(training.network.head[-1].weight, std=0.1)  # zeros would pass no gradient on
+    torch.nn.init.normal_(training.network.last_layer, std=0.1)  # zeros would pass no gradient on
     photos, batch = training.batches.of_step(0, training.losses, None)
     assert len(set(photos)) == 3
     for photo in batch.y.unflatten(0, (3, 4)):
