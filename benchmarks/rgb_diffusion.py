@@ -58,7 +58,7 @@ class RgbDiffusion(Training):
         for weight in self.network.head[-1].parameters():
             nn.init.zeros_(weight)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = Average(self.network, options.ema_decay)
+        self.average = Average(self.network, options.ema_decay, self.workers)
         weights = self.network.parameters()
         self.optimizer = torch.optim.AdamW(weights, weight_decay=options.weight_decay, fused=True)
         self.inputs = RgbInputs(self.config, pack, self.arithmetic, self.workers, self.averaged.encoder)

@@ -45,10 +45,11 @@ def test_the_command_of_a_card_trains_the_same(run: Run, monkeypatch: pytest.Mon
     slower = ("--from", "two", "--learning-rate", "1e-4", "--epochs", "1", "--perceptual", "0")  # the default
     assert run("train", "--name", "three", *slower).code == 0
     card = Path("models/three", model_folder.CARD).read_text()
-    assert [line for line in card.splitlines() if line.startswith("| v1 |")] == [
-        "| v1 | 2 | 32 | 1 | 0 | 0 |",
-        "| v1 | 1 | 16 | 1 | 0 | 0 |",
-    ]
+    stages = [line for line in card.splitlines() if line.startswith("| v1 |")]
+    for line, start in zip(
+        stages, ("| v1 | 2 | 32 | 1 | 0 | 0 |", "| v1 | 1 | 16 | 1 | 0 | 0 |"), strict=True
+    ):
+        assert line.startswith(start)  # the last column depends on this machine's cores
     (command,) = [line.strip() for line in card.splitlines() if line.startswith("    photochrom train")]
     assert run(*shlex.split(command.replace("three", "four"))[1:]).code == 0
     third, fourth = (ModelFolder(Path("models", name)) for name in ("three", "four"))

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from photochrom import files, model_folder
 from photochrom.coloring.colorizer import Colorizer
-from photochrom.coloring.onnx import write_onnx
 from photochrom.config import Config, ModelConfig, build
 from photochrom.data.pack import Pack
 from photochrom.diffusion.encoder import Encoder
 from photochrom.diffusion.unet import UNet
-from photochrom.errors import PhotochromError, UsageError
+from photochrom.errors import UsageError
 from photochrom.model_folder import ModelFolder
 from photochrom.training import warm_start
 from photochrom.training.loop import Progress, train
@@ -102,9 +101,6 @@ def test_a_training_tells_what_it_takes_over_and_goes_on_with_it(
     colorizer = Colorizer.load(folder.path)
     assert colorizer.encoder is not None
     assert colorizer.encoder is colorizer.network.encoder
-    pytest.importorskip("onnxscript")
-    with pytest.raises(PhotochromError, match="trained its own encoder"):
-        write_onnx(folder / model_folder.WEIGHTS, tmp_path / "model.onnx")
 
 
 def test_an_encoder_learns_along_at_a_tenth_of_the_rate_in_parts_as_at_once(
