@@ -1,11 +1,12 @@
 """The figures of docs/measurements/full-size.md, from reports of `photochrom evaluate --photos`.
 
-    python benchmarks/baselines_full_size.py real-test coloured --data tiny-imagenet-200 --minutes 6
-    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 500 \
-        -o reports/four --with regression=coloured/regression --with pix2pix=coloured/pix2pix
-    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 500 \
+    python benchmarks/baselines_full_size.py real-test coloured --data real128 --minutes 3
+    photochrom evaluate photochrom-fast --photos real-test --count 500 --vgg-photos 500 -o reports/four
+    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 0 \
         --average 1 -o reports/one
-    python benchmarks/full_size.py reports/four reports/one
+    photochrom evaluate photochrom-fast --photos real-test --count 500 --vgg-photos 0 -o reports/base \
+        --with regression=coloured/regression --with pix2pix=coloured/pix2pix
+    python benchmarks/full_size.py reports/four reports/one reports/base
 
 Compares all others with the first candidate of the first report, photo by photo. Verdicts come from each
 report, against its own first candidate.
@@ -117,14 +118,12 @@ def figures(reports: Sequence[Mapping[str, Any]], command: str) -> str:
     for report in reports:
         if report["data"]["checksum"] != data["checksum"]:
             sys.exit("these reports are of different photos")
-        for name, row in report["rows"].items():
+        for name, measured in report["rows"].items():
             rows = made if name in report["subjects"] else references
-            judged = [
-                key for key in columns if key != "fd_vgg16" or report["vgg_photos"] == first["vgg_photos"]
-            ]
-            rows.setdefault(
-                named(report, name), [cell(row.get(key) if key in judged else None, key) for key in columns]
-            )
+            row = dict(measured)
+            if report["vgg_photos"] != first["vgg_photos"]:
+                row["fd_vgg16"] = None  # the distance depends on the number of photos
+            rows.setdefault(named(report, name), [cell(row.get(key), key) for key in columns])
         for name in report["subjects"]:
             for share in SHARES:
                 found = report["at_equal_colorfulness"][name][share]
