@@ -14,7 +14,7 @@ from photochrom.coloring.upsampling import View, lay_over
 from photochrom.diffusion.color import CHROMA_UNIT
 
 WIDEST = 0.15  # RMS distance of (Cb,Cr) from their mean that an uncertainty map shows as white
-CHANCE = 0.5  # agreement (1: equal, 0: nothing in common) below which most of the colour goes
+CHANCE = 0.5  # agreement (1: equal, 0: nothing in common) at which 3/4 of the colour stay; half of it: 1/2
 CONTRAST = 0.3  # a colour twice as strong as another becomes 2 ** 1.3 times as strong
 BOLDER = 1.5  # largest factor that restores the colourfulness that a mean loses
 STRONGEST = 1.1  # times the length that the colourings have at a pixel; a face must not glow in a gray photo

@@ -16,7 +16,7 @@ from photochrom import hub, model_folder
 from photochrom.coloring.colorings import Colorings
 from photochrom.coloring.hints import Palette, gray_mask, held_places
 from photochrom.coloring.onnx import OnnxNetwork, read_onnx
-from photochrom.coloring.options import Options, chosen
+from photochrom.coloring.options import ENOUGH, Options, chosen
 from photochrom.coloring.photo import GrayPhoto, Photo, open_gray
 from photochrom.coloring.upsampling import View, view
 from photochrom.config import Config
@@ -29,7 +29,6 @@ from photochrom.precision import bfloat16_is_faster, convolve_in_bfloat16
 
 BATCH = 64
 ENCODED_AT_ONCE = 16
-ENOUGH = 192  # pixels of the shorter side; more of them cost time and help no model we know
 ELONGATED = 2  # longer side over shorter side; beyond it a photo gets no more pixels at the working size
 Progress = Callable[[int, int], None]  # (done, total)
 BATCH_PIXELS = BATCH * 64 * 96  # luma pixels of a batch at the working size; bounds memory
@@ -292,8 +291,7 @@ def default_detail(config: Config, size: tuple[int, int]) -> int:
     trained, shorter, longer = config.data.size or 64, min(size), max(size)
     if config.model.encoder == "none":
         return trained
-    wanted = max(trained, min(2 * trained, ENOUGH))
-    affordable = round(wanted * min(1.0, (ELONGATED * shorter / longer) ** 0.5))
+    affordable = round(min(2 * trained, ENOUGH) * min(1.0, (ELONGATED * shorter / longer) ** 0.5))
     return max(trained, min(affordable, shorter))
 
 

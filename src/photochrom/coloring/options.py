@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 else:
     Photo = Any  # the real type needs Pillow and NumPy, which are slow to import
 
+ENOUGH = 192
+"""Most pixels of the shorter side that a model sees by default; more cost time and help no model we know."""
 GUESSES = 8
 """How many colourings an uncertainty map compares by default."""
 
@@ -94,7 +96,7 @@ class PlainOptions(Section):
         ge=8,
         le=1024,
         description="shorter side, in pixels, at which the model sees the photo "
-        "(default: as in training; with an encoder twice that, up to 192)",
+        f"(default: as in training; with an encoder twice that, up to {ENOUGH})",
     )
     samples: int = Field(
         1, ge=1, le=64, description="give this many different colourings, from seed, seed + 1 and so on"

@@ -121,16 +121,16 @@ class Backward:
     def add(self, gradients: Sequence[Tensor | None], workers_are_free: bool) -> None:
         """Add a part's gradients to those of the parts before it."""
 
-        def add(places: Sequence[int]) -> None:
+        def add_at(places: Sequence[int]) -> None:
             for place in places:
                 weight, gradient = self.weights[place], gradients[place]
                 if gradient is not None:
                     weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
 
         if workers_are_free:
-            list(self.workers.map(add, self.shares))
+            list(self.workers.map(add_at, self.shares))
         else:
-            add(range(len(gradients)))
+            add_at(range(len(gradients)))
 
     def parallel(self, losses: StageLoss) -> bool:
         """Whether threads share a batch. Not if a discriminator learns part by part, or memory is short."""

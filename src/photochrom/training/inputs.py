@@ -57,7 +57,6 @@ class Inputs:
         flip: (B,) bool, which of them to mirror. aged: the share of them to age. encode: whether to add
         features.
         """
-
         rgb = self.pack.rgb(photos)  # (B, 3, S, S)
 
         def part_of(part: slice) -> Photos:
@@ -67,6 +66,7 @@ class Inputs:
         return Photos(torch.cat(y), torch.cat(x0), [torch.cat(maps) for maps in zip(*features, strict=True)])
 
     def _part(self, rgb: Tensor, photos: Indices, flip: Tensor | None, aged: float, encode: bool) -> Photos:
+        """What one worker does of `of`; rgb (B,3,S,S) are the photos."""
         rgb = rgb.to(self.device)
         y, x0 = color.from_rgb(rgb, self.config.model.chroma_scale)
         x0 = mirrored(x0, flip)

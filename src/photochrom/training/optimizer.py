@@ -23,7 +23,8 @@ def optimizer_of(network: UNet, options: TrainingConfig) -> torch.optim.AdamW:
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give each group its share of the rate. Without an encoder that trains there is only the first."""
-    for group, share in zip(optimizer.param_groups, SHARES, strict=False):
+    groups = optimizer.param_groups
+    for group, share in zip(groups, SHARES[: len(groups)], strict=True):
         group["lr"] = share * rate
 
 
