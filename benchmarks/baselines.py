@@ -43,7 +43,8 @@ from photochrom.data.dataset import DataSet, find
 from photochrom.diffusion.diffusion import sample
 from photochrom.errors import PhotochromError
 from photochrom.evaluation import evaluate
-from photochrom.evaluation.candidates import Candidate, Painted, given_luma, model_at_size
+from photochrom.evaluation.at_size import model_at_size
+from photochrom.evaluation.candidates import Candidate, Painted, given_luma
 from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.statistics import GRAY, TRUTH
 from photochrom.model_folder import ModelFolder

@@ -21,7 +21,7 @@ from photochrom.commands.terminal import Display
 from photochrom.config import PRESETS, Config, build
 from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
-from photochrom.evaluation.candidates import model_at_size
+from photochrom.evaluation.at_size import model_at_size
 from photochrom.evaluation.held_out import HeldOut
 from photochrom.model_folder import WEIGHTS, ModelFolder
 from photochrom.training import loop

@@ -19,7 +19,8 @@ from photochrom.commands.terminal import Display
 from photochrom.data.dataset import find
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.evaluation import metrics
-from photochrom.evaluation.candidates import Batch, Candidate, model_at_size, references, render
+from photochrom.evaluation.at_size import model_at_size, references
+from photochrom.evaluation.candidates import Batch, Candidate, render
 from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.metrics import Array, Moments, frechet_distance
 

@@ -17,7 +17,8 @@ from pages import parser_for
 from photochrom.commands.terminal import Display
 from photochrom.data.dataset import DataSet, find
 from photochrom.evaluation import evaluate
-from photochrom.evaluation.candidates import Candidate, model_at_size
+from photochrom.evaluation.at_size import model_at_size
+from photochrom.evaluation.candidates import Candidate
 from photochrom.evaluation.held_out import HeldOut
 
 SHOWN = ("ab", "ciede2000", "psnr", "dark_error", "false_color")

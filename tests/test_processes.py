@@ -35,7 +35,7 @@ from photochrom.diffusion.unet import UNet
 from photochrom.diffusion.vgg16 import VGG16
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.evaluation import evaluate, report
-from photochrom.evaluation.candidates import model_at_size
+from photochrom.evaluation.at_size import model_at_size
 from photochrom.evaluation.held_out import HeldOut
 from photochrom.model_folder import ModelFolder
 from photochrom.randomness import Indices

@@ -14,7 +14,7 @@ from photochrom.config import build
 from photochrom.data.pack import Pack
 from photochrom.diffusion.unet import UNet
 from photochrom.evaluation import folder
-from photochrom.evaluation.candidates import model_at_size
+from photochrom.evaluation.at_size import model_at_size
 from photochrom.model_folder import ModelFolder
 from photochrom.training.loop import train
 from tests.evaluation.making import blotchy, colored_folder, run

@@ -12,7 +12,8 @@ import pytest
 from photochrom.data.importing import import_photos
 from photochrom.data.pack import Pack
 from photochrom.errors import Interrupted, PhotochromError, UsageError
-from photochrom.evaluation.candidates import Batch, Candidate, Painted, model_at_size
+from photochrom.evaluation.at_size import model_at_size
+from photochrom.evaluation.candidates import Batch, Candidate, Painted
 from photochrom.evaluation.held_out import HeldOut
 from photochrom.evaluation.metrics import Array
 from photochrom.evaluation.statistics import BETTER, EQUAL, WORSE

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from photochrom.errors import Interrupted, PhotochromError
-from photochrom.evaluation.candidates import model_at_full_size
+from photochrom.evaluation.at_full_size import model_at_full_size
 from photochrom.evaluation.folder import Folder
 from tests.evaluation.making import (
     COUNT,

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from skimage import color
 
-from photochrom.evaluation import candidates, evaluate, folder, report
-from photochrom.evaluation.candidates import LUMA_BACK
+from photochrom.evaluation import at_full_size, evaluate, folder, report
+from photochrom.evaluation.at_full_size import LUMA_BACK
 from photochrom.evaluation.folder import Folder
 from tests.evaluation.making import (
     COUNT,
@@ -43,7 +43,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folders = {f"the {name}": colored_folder(place / name, made) for name, made in tools.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(folder, "SIZE", 64)
-        patch.setattr(candidates, "STRIP_PIXELS", 90 * 7)  # so that full size is measured in strips
+        patch.setattr(at_full_size, "STRIP_PIXELS", 90 * 7)  # so that full size is measured in strips
         return run_on_folder(colored_folder(place / "true"), folders, place / "out", at_full=True)
 
 

@@ -97,7 +97,8 @@ def evaluate(
     from photochrom import hub, model_folder
     from photochrom.commands.terminal import Display, asked_to_stop
     from photochrom.data.dataset import find
-    from photochrom.evaluation.candidates import model_at_full_size, model_at_size
+    from photochrom.evaluation.at_full_size import model_at_full_size
+    from photochrom.evaluation.at_size import model_at_size
     from photochrom.evaluation.evaluate import VGG_PHOTOS, keep_in, print_report
     from photochrom.evaluation.evaluate import evaluate as run
     from photochrom.evaluation.folder import Folder

@@ -23,7 +23,8 @@ from photochrom.data.pack import Pack
 from photochrom.data.reading import Pixels, is_gray, open_photo
 from photochrom.diffusion import color
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.evaluation.candidates import APART, Batch, Candidate, full_size_references, shrunk
+from photochrom.evaluation.at_full_size import full_size_references, shrunk
+from photochrom.evaluation.candidates import APART, Batch, Candidate
 from photochrom.evaluation.seen import learnt, still_here
 from photochrom.evaluation.tools import Fit, Tool, digest, match, no_doubles, photos_below
 

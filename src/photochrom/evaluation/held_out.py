@@ -13,7 +13,8 @@ from photochrom.config import LearntFrom
 from photochrom.data.dataset import DataSet
 from photochrom.data.pack import Pack
 from photochrom.errors import PhotochromError, UsageError
-from photochrom.evaluation.candidates import Batch, Candidate, references
+from photochrom.evaluation.at_size import references
+from photochrom.evaluation.candidates import Batch, Candidate
 from photochrom.evaluation.seen import learnt, still_here
 
 SMALLEST = 16  # pixels, of which VGG16's four halvings leave one

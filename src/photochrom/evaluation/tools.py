@@ -17,7 +17,8 @@ from PIL import Image
 from photochrom.data.reading import HEIC_SUFFIXES, SUFFIXES, open_photo
 from photochrom.diffusion import color
 from photochrom.errors import PhotochromError
-from photochrom.evaluation.candidates import LUMA_BACK, Candidate, shrunk, tool
+from photochrom.evaluation.at_full_size import LUMA_BACK, shrunk, tool
+from photochrom.evaluation.candidates import Candidate
 
 SAME_LUMA = 2.0  # largest mean change, in levels of 255, that JPEG and rounding explain
 LOOKED_AT = 32  # photos that show whether a tool changed luma
