@@ -19,7 +19,7 @@ def test_demo_colours_photographs_trains_models_and_begins_anew(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_folder, "SHIPPED", Path(photochrom.__file__).parent / "weights")
-    monkeypatch.setattr(demo_run, "AGREEING", 1)
+    monkeypatch.setattr(demo_run, "CALM", 1)
     for name in ("V1", "V2"):
         values = getattr(demo_run, name).model_dump()
         values["model"] |= {"features": (8, 16), "blocks": 1, "attention": 0}

@@ -23,6 +23,8 @@ else:
 
 ENOUGH = 192
 """Most pixels of the shorter side that a model sees by default; more cost time and help no model we know."""
+CALM = 4
+"""How many colourings `photochrom colorize` merges by default: a photo keeps what they agree on."""
 GUESSES = 8
 """How many colourings an uncertainty map compares by default."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from photochrom import processes
-from photochrom.coloring.options import Options
+from photochrom.coloring.options import CALM, Options
 from photochrom.commands.option_flags import with_option_flags
 from photochrom.commands.shared import DEVICE, MODELS, Json, print_json, say
 from photochrom.config import DEFAULT_MODEL
@@ -19,8 +19,6 @@ from photochrom.flags import given
 if TYPE_CHECKING:
     from photochrom.coloring.album import Colored, Plan
     from photochrom.coloring.colorizer import Colorizer
-
-CALM = 4  # default of --average: a photo keeps the colours that 4 colourings agree on
 
 
 @with_option_flags(average=CALM)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from photochrom.coloring.colorizer import Colorizer
+from photochrom.coloring.options import CALM
 from photochrom.config import DEFAULT_MODEL, StageConfig, build
 from photochrom.data.dataset import find
 from photochrom.data.demo import photographs
@@ -27,7 +28,6 @@ V1 = build(
     }
 )
 V2 = V1.model_copy(update={"stages": (StageConfig(epochs=2, perceptual=0.1),)})
-AGREEING = 4  # colourings to average, as `photochrom colorize` does
 ROWS = 4  # from each photo that the small models never saw: the whole and crops
 
 
@@ -35,7 +35,7 @@ def color_photographs(out: Path) -> Path:
     """Colour the bundled photos as `photochrom colorize` does. Writes and returns `out/coloured.png`."""
     true = list(photographs().values())
     gray = [photo.convert("L") for photo in true]
-    coloured = Colorizer.load(DEFAULT_MODEL)(gray, average=AGREEING)
+    coloured = Colorizer.load(DEFAULT_MODEL)(gray, average=CALM)
     picture = out / "coloured.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     columns = {"gray": gray, DEFAULT_MODEL: coloured, "true": true}

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from photochrom import processes
-from photochrom.coloring.options import EVALUATED_WHOLE, Options
-from photochrom.commands.colorize import CALM
+from photochrom.coloring.options import CALM, EVALUATED_WHOLE, Options
 from photochrom.commands.option_flags import with_option_flags
 from photochrom.commands.shared import DATA_DIR, DEVICE, MODELS, DataDir, Json, print_json, say
 from photochrom.errors import Interrupted, PhotochromError, UsageError
