@@ -78,6 +78,30 @@ SOURCES = {
     "catsdogs": Source("quoctrung163/keras-cnn-on-cats-and-dogs-dataset", "cats, dogs", "none stated"),
     "grocery": Source("marcusklasson/GroceryStoreDataset", "fruit, vegetables, cartons", "MIT", most=3000),
     "weather": Source("ndb796/weather_dataset", "weather, skies", "none stated"),
+    "faces": Source(
+        "chandrikadeb7/Face-Mask-Detection",
+        "faces, portraits",
+        "MIT (the repository's)",
+        skip="^faces/(?!dataset/without_mask/)",
+    ),
+    "masked": Source(
+        "chandrikadeb7/Face-Mask-Detection",
+        "people with masks",
+        "MIT (the repository's)",
+        skip="^masked/(?!dataset/with_mask/)",
+    ),
+    "portraits": Source(
+        "prajnasb/observations",
+        "portraits",
+        "none stated",
+        skip="^portraits/(?!experiements/data/without_mask/)|augmented",
+    ),
+    "humans": Source(
+        "VikramShenoy97/Human-Segmentation-Dataset",
+        "portraits, people in streets",
+        "none stated",
+        skip="^humans/(?!Training_Images/)",
+    ),
 }
 
 # Limits for a photo, found by looking at the photos that they leave out.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from photochrom.coloring.options import PlainOptions
+import re
+from importlib.resources import files
+
+from photochrom.coloring.options import CALM, PlainOptions
 from photochrom.server import Settings, create_app
 from photochrom.server.settings import MOST
 from tests.coloring.making import OPTIONS, bounds
@@ -20,3 +23,8 @@ def test_the_api_takes_the_same_options_within_its_own_limits() -> None:
     for name, limit in MOST.items():
         high = bounds(OPTIONS[name])[1]
         assert high is None or limit < high
+
+
+def test_calm_colours_on_the_page_merge_as_many_colourings_as_the_command() -> None:
+    script = (files("photochrom.server") / "page" / "settings.js").read_text(encoding="utf-8")
+    assert re.findall(r"AGREEING = (\d+);", script) == [str(CALM)]

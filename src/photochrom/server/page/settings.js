@@ -3,7 +3,7 @@ import { $, say, toast } from "./dom.js";
 
 const KEPT = "photochrom-settings";
 const DEFAULTS = { model: "", second: "", kind: "calm", steps: 0, seed: 0, format: "png", strength: 1 };
-const AGREEING = 4; // colourings behind calm colours
+export const AGREEING = 4; // colourings behind calm colours: CALM of coloring/options.py
 let values = { ...DEFAULTS };
 let known = []; // models that can colour
 

@@ -6,7 +6,7 @@ import { Hints, Mask } from "./marks.js";
 import { placeName } from "./palette.js";
 import { facts, title } from "./photo.js";
 import { drawVeil, encoded } from "./pixels.js";
-import { set, value } from "./settings.js";
+import { AGREEING, set, value } from "./settings.js";
 import { Stage } from "./stage.js";
 
 const KEYS = {
@@ -238,7 +238,7 @@ async function lookGuesses() {
   const mapUrl = (photo.result.mapUrl ? photo.result : photo.results.findLast((one) => one.mapUrl && one.model === photo.result.model))?.mapUrl;
   if (!mapUrl) {
     stage.whole.width = stage.whole.height = 1;
-    status.said.replaceChildren("A single colouring does not show where it guesses. ", h("button", { type: "button", onclick: () => album.ask(photo, { samples: 1, average: 4 }) }, "Draw four"));
+    status.said.replaceChildren("A single colouring does not show where it guesses. ", h("button", { type: "button", onclick: () => album.ask(photo, { samples: 1, average: AGREEING }) }, "Draw four"));
     return;
   }
   const image = h("img", { src: mapUrl });
