@@ -155,7 +155,6 @@ def put_luma_back(picture: Image.Image, luma: Image.Image) -> Image.Image:
     """Give a picture a photo's luma (mode L) and size. It keeps its chroma as far as the gamut allows."""
     if picture.size != luma.size:
         picture = picture.resize(luma.size, Image.Resampling.BICUBIC)
-
     return with_chroma(luma, lambda box: color.from_rgb(_tensor(picture.crop(box)))[1])
 
 

@@ -94,9 +94,9 @@ def references(pack: DataSet, scales: Sequence[int]) -> list[Candidate]:
 
     rows = [Candidate(TRUTH, lambda batch: Painted(*color.from_rgb(batch.rgb, 1)), kind="reference")]
     rows += [Candidate(f"true chroma, 1/{s} size", ceiling(s), kind="reference") for s in scales if s > 1]
-    chosen = np.sort(pack.drawn("train", MEAN_COLOR_PHOTOS, 0))
-    if len(chosen):
-        parts = np.array_split(chosen, -(-len(chosen) // 256))
+    drawn = np.sort(pack.drawn("train", MEAN_COLOR_PHOTOS, 0))
+    if len(drawn):
+        parts = np.array_split(drawn, -(-len(drawn) // 256))
         means = torch.cat([color.from_rgb(pack.rgb(part))[1].mean(dim=(2, 3)) for part in parts])  # (N, 2)
         mean = means.mean(dim=0).reshape(1, 2, 1, 1)
         rows.append(Candidate(MEAN_COLOR, flat(mean), kind="reference"))
