@@ -179,7 +179,7 @@ def pace(pack: Pack, out: Path) -> None:
     trainings = {}
     for name, change in differing.items():
         trainings[name] = Training(config(change), pack)
-        trainings[name].inputs.keep_features()
+        trainings[name].inputs.prepare()
         train_step(trainings[name])
     ratios: dict[str, list[float]] = {name: [] for name in differing}
     for _ in range(ROUNDS):

@@ -32,8 +32,8 @@ def pair(pack: DataSet, preset: str, batch: int) -> list[Training]:
         }
     )
     plain, replayed = Training(config, pack), Training(config, pack)
-    plain.backward.replayed = None
-    plain.inputs.keep_features()
+    plain.backward.replays = False
+    plain.inputs.prepare()
     replayed.inputs.kept = plain.inputs.kept
     for trial in (plain, replayed):
         for _ in range(WARM_UP):

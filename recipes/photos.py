@@ -41,7 +41,8 @@ Pixels = npt.NDArray[np.uint8]
 class Source:
     """A collection.
 
-    most: most photos to train on; skip: paths to leave out; group: what photos of a group share.
+    most: most photos to train on; skip: paths to leave out; group: what photos of a group share; several:
+    whether a photo to train on gives several squares.
     """
 
     repository: str
@@ -50,6 +51,7 @@ class Source:
     most: int | None = None
     skip: str | None = None
     group: str | None = None
+    several: bool = True
 
 
 SOURCES = {
@@ -102,6 +104,101 @@ SOURCES = {
         "none stated",
         skip="^humans/(?!Training_Images/)",
     ),
+    "coco": Source(
+        "syf0122/COMP5329_Assignment02",
+        "everyday scenes, people, animals, food (of COCO, it seems)",
+        "none stated",
+        several=False,
+    ),
+    "msed": Source(
+        "MSEDdataset/MSED", "families, couples, people of all ages", "research, non-commercial", several=False
+    ),
+    "people": Source("brianhuster/human-dataset", "groups, streets, sport", "CC BY 4.0", several=False),
+    "openpeople": Source(
+        "bana513/DeepLearning_homework_4", "men and women (of Open Images)", "none stated", several=False
+    ),
+    "celebs": Source(
+        "SimplePro/HairStyleTransformer",
+        "faces of men (of CelebA-HQ, it seems)",
+        "none stated",
+        most=1500,
+        several=False,
+    ),
+    "sports100": Source(
+        "Vigneshraj15/SportsActivityDetection", "100 sports", "none stated", most=9000, several=False
+    ),
+    "sports": Source(
+        "jurjsorinliviu/Sports-Type-Classifier", "22 sports", "none stated", most=3000, several=False
+    ),
+    "rooms": Source(
+        "SilviuBR24/room-classification",
+        "rooms (of Places365)",
+        "MIT (the repository's)",
+        most=9000,
+        several=False,
+    ),
+    "sunedu": Source(
+        "akshay993/Spatial-Pyramid-Matching-for-Scene-Classification",
+        "galleries, gardens, libraries, sea (of SUN)",
+        "MIT (the repository's)",
+        several=False,
+    ),
+    "sunbis": Source(
+        "colegulino/Spatial-Pyramid-Matching-for-Scene-Classification",
+        "airports, bedrooms, deserts, rainforest (of SUN)",
+        "none stated",
+        several=False,
+    ),
+    "sunter": Source(
+        "nhantd/CMU16720-Scene-Classification",
+        "kitchens, auditoriums, sky (of SUN)",
+        "none stated",
+        several=False,
+    ),
+    "sunquad": Source(
+        "Yorkbenno/Spatial-Pyramid-Matching-for-Scene-Classification",
+        "highways, waterfalls, windmills (of SUN)",
+        "none stated",
+        several=False,
+    ),
+    "trucks": Source(
+        "dhanush708/vehicle-classification-ai", "buses, trucks, ambulances", "none stated", several=False
+    ),
+    "vehicles": Source(
+        "Vishnutpillai/Vehicle-Classification", "ships, trains, planes, bikes", "none stated", several=False
+    ),
+    "corelk": Source(
+        "bolismauro/scene-classification",
+        "people, beaches, monuments, animals (Corel)",
+        "MIT (the repository's)",
+        several=False,
+    ),
+    "street": Source(
+        "liuyiran13/Optimizing_CBIR_for_Geolocation_Estimation",
+        "street fronts of San Francisco",
+        "none stated",
+        several=False,
+    ),
+    "animalpose": Source(
+        "mateusrafael4/Atividade_programacao_pose_estimation",
+        "dogs, cats, horses, cows, sheep (of VOC, mostly)",
+        "none stated",
+        several=False,
+    ),
+    "species": Source(
+        "savannahfung/animal-image-classification", "wild animals", "none stated", most=4000, several=False
+    ),
+    "animals": Source("nanase1025/animal_classification", "animals", "none stated", several=False),
+    "pets": Source(
+        "Kostyan0005/Oxford-Pet-Project",
+        "cats and dogs (of Oxford-IIIT Pet)",
+        "MIT (the repository's)",
+        several=False,
+    ),
+    "monkeys": Source(
+        "nikhildutta333/Monkey-Species-Classification", "monkeys in trees", "none stated", several=False
+    ),
+    "zoo": Source("nnfct/everland_animal_class", "animals of a zoo", "none stated", several=False),
 }
 
 # Limits for a photo, found by looking at the photos that they leave out.
@@ -243,10 +340,11 @@ def crops(image: Image.Image, size: int, several: bool) -> Iterator[Pixels]:
 
 
 def cut(originals: Path, size: int, job: tuple[str, str]) -> list[Pixels]:
-    """The squares of one photo; several of a training photo."""
+    """The squares of one photo; several of a training photo, if its source gives several."""
     name, part = job
+    several = part == "train" and SOURCES[source_of(name)].several
     try:
-        return list(crops(open_photo(originals / name).convert("RGB"), size, part == "train"))
+        return list(crops(open_photo(originals / name).convert("RGB"), size, several))
     except PhotochromError:
         return []
 

@@ -9,19 +9,21 @@ There, with the parts that have arrived (each is a fair sample, so any number of
     python recipes/quarter_hour.py train parts --minutes 8 --out results
 
 The second command unpacks them, trains a model further by noise alone (V1), then with the perceptual loss
-(V2), distils that to 4 steps, and puts what is worth taking home into `results`.
+(V2), distils that to 2 steps, and puts what is worth taking home into `results`.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import math
 import shutil
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +34,9 @@ from photochrom.data.pack import Pack, new_pack
 from photochrom.data.sources import checksum
 
 Pixels = npt.NDArray[np.uint8]
-PART_BYTES = 55_000_000
-QUALITY = 85  # of WebP; a photo of 128 pixels takes about 5 KB
+PART_BYTES = 58_000_000
+ACROSS = 16  # photos in a row of a sheet
+SHEET = 16 * ACROSS  # photos in a sheet: one file for each would be a tenth larger
 DATA = "quarter"  # the name of the unpacked data set
 SHARES = {"v1": 0.7, "v2": 0.15, "fast": 0.15}  # of the minutes
 BROUGHT_HOME = (
@@ -46,61 +49,78 @@ BROUGHT_HOME = (
 )
 
 
-def webp(pixels: Pixels) -> bytes:
-    """A photo (S,S,3), compressed."""
+def sheet(quality: int, photos: Pixels) -> bytes:
+    """Photos (N,S,S,3) side by side, as AVIF."""
+    count, size = photos.shape[:2]
+    across = min(count, ACROSS)
+    down = math.ceil(count / across)
+    places = np.zeros((down * across, size, size, 3), np.uint8)
+    places[:count] = photos
+    whole = places.reshape(down, across, size, size, 3).swapaxes(1, 2).reshape(down * size, across * size, 3)
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "WEBP", quality=QUALITY, method=4)
+    Image.fromarray(whole).save(file, "AVIF", quality=quality, speed=9, subsampling="4:2:0")
     return file.getvalue()
 
 
-def make_parts(folder: Path, destination: Path, megabytes: int) -> None:
+def photos_of(content: bytes, count: int, size: int) -> Pixels:
+    """The inverse of `sheet`."""
+    whole = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    across = whole.shape[1] // size
+    return whole.reshape(-1, size, across, size, 3).swapaxes(1, 2).reshape(-1, size, size, 3)[:count]
+
+
+def make_parts(folder: Path, destination: Path, megabytes: int, quality: int) -> None:
     """Write zip files of at most PART_BYTES: all validation photos, and random training photos that fit."""
     pack = Pack.open(folder)
-    rows = np.concatenate([pack.indices("validation"), pack.drawn("train", None, 0)])
+    rows = {"validation": pack.indices("validation"), "train": pack.drawn("train", None, 0)}
+    sheets = [
+        (split, some[i : i + SHEET]) for split, some in rows.items() for i in range(0, len(some), SHEET)
+    ]
     destination.mkdir(parents=True, exist_ok=True)
     left, number, archive, size = megabytes * 1_000_000, 0, None, 0
     with ProcessPoolExecutor() as pool:
-        for start in range(0, len(rows), 1024):
-            some = rows[start : start + 1024]
-            for row, content in zip(some, pool.map(webp, pack.photos[some], chunksize=64), strict=True):
-                left -= len(content)
-                if left < 0:
-                    break
-                if archive is None or size + len(content) > PART_BYTES:
-                    if archive:
-                        archive.close()
-                    archive, size = zipfile.ZipFile(destination / f"part-{number:02}.zip", "w"), 0
-                    number += 1
-                size += len(content) + 200  # the entry's name and place
-                archive.writestr(f"{pack.split[row]}/{row}.webp", content)
+        made = pool.map(partial(sheet, quality), (pack.photos[np.sort(rows)] for _, rows in sheets))
+        for place, ((split, rows_of_sheet), content) in enumerate(zip(sheets, made, strict=True)):
+            left -= len(content)
             if left < 0:
+                pool.shutdown(cancel_futures=True)
                 break
+            if archive is None or size + len(content) > PART_BYTES:
+                if archive:
+                    archive.close()
+                archive, size = zipfile.ZipFile(destination / f"part-{number:02}.zip", "w"), 0
+                number += 1
+            size += len(content) + 200  # the entry's name and place
+            archive.writestr(f"{split}/{place:05}-{len(rows_of_sheet)}-{pack.size}.avif", content)
     if archive:
         archive.close()
     print(f"{number} parts in {destination}")
 
 
-def photos_of(part: Path) -> list[tuple[str, str, Pixels]]:
-    """Split, name and pixels of a part's photos."""
+def sheets_of(part: Path) -> list[tuple[str, str, Pixels]]:
+    """Split, name and photos of a part's sheets."""
+    found = []
     with zipfile.ZipFile(part) as archive:
-        return [
-            (name.split("/")[0], name, np.asarray(Image.open(archive.open(name)).convert("RGB")))
-            for name in archive.namelist()
-        ]
+        for name in archive.namelist():
+            count, size = (int(each) for each in Path(name).stem.split("-")[1:])
+            found.append((name.split("/")[0], name, photos_of(archive.read(name), count, size)))
+    return found
 
 
-def unpack(parts: Path, data_dir: Path) -> None:
+def unpack(parts: Path, folder: Path) -> None:
     """Unpack all parts into one data set."""
     columns: dict[str, list[object]] = {name: [] for name in ("split", "label", "origin", "checksum")}
     found = sorted(parts.glob("part-*.zip"))
     with zipfile.ZipFile(found[0]) as first:
-        size = Image.open(first.open(first.namelist()[0])).width
-    with ProcessPoolExecutor() as pool, new_pack(data_dir / DATA, size, overwrite=True) as (file, index):
-        for photos in pool.map(photos_of, found):
-            for split, name, pixels in photos:
-                file.write(pixels.tobytes())
-                for column, value in zip(columns.values(), (split, -1, name, checksum(pixels)), strict=True):
-                    column.append(value)
+        size = int(Path(first.namelist()[0]).stem.split("-")[2])
+    with ProcessPoolExecutor() as pool, new_pack(folder, size, overwrite=True) as (file, index):
+        for sheets in pool.map(sheets_of, found):
+            for split, name, photos in sheets:
+                file.write(photos.tobytes())
+                for number, pixels in enumerate(photos):
+                    row = (split, -1, f"{name}/{number}", checksum(pixels))
+                    for column, value in zip(columns.values(), row, strict=True):
+                        column.append(value)
         index |= {"source": parts.name, "seed": 0, "categories": [], "left_out": [], "photos": columns}
 
 
@@ -129,7 +149,7 @@ def commands(source: str, minutes: float, work: Path, more: list[str]) -> Iterat
             "0",
         ],
         "v2": ["--from", "v1", "--perceptual", "0.1", "--learning-rate", "4e-4", "--seed", "1"],
-        "fast": ["--from", "v2", "--distill", "4", "--learning-rate", "4e-4", "--seed", "2"],
+        "fast": ["--from", "v2", "--distill", "2", "--learning-rate", "4e-4", "--seed", "2"],
     }
     stages["v1"] += ["--batch-size", "256", "--learning-rate", "8e-4", *more]
     for name, flags in stages.items():
@@ -147,6 +167,7 @@ def main() -> None:
     making.add_argument("data", type=Path, help="folder of the data set")
     making.add_argument("parts", type=Path)
     making.add_argument("--megabytes", type=int, default=110, help="of all parts together")
+    making.add_argument("--quality", type=int, default=60, help="of AVIF; a photo of 128 pixels takes 2.5 KB")
     training = what.add_parser(
         "train", help="on the machine with the GPU; what it does not know goes to the V1 training"
     )
@@ -157,9 +178,9 @@ def main() -> None:
     training.add_argument("--work", type=Path, default=Path("quarter_hour"), help="folder for all else")
     options, more = parser.parse_known_args()
     if options.what == "parts":
-        make_parts(options.data, options.parts, options.megabytes)
+        make_parts(options.data, options.parts, options.megabytes, options.quality)
         return
-    unpack(options.parts, options.work / "data")
+    unpack(options.parts, options.work / "data" / DATA)
     for command in commands(options.source, options.minutes, options.work, more):
         print(*command[2:], flush=True)
         subprocess.run(command, check=True)

@@ -110,9 +110,9 @@ def make_pack(factory: pytest.TempPathFactory, photo: Callable[[int], Image.Imag
 
 @pytest.fixture(autouse=True, scope="module")
 def processor(request: pytest.FixtureRequest) -> Generator[None]:
-    """All tests are of a processor, whatever this machine has, but those of `test_cuda.py`."""
+    """All tests are of a processor, whatever this machine has, but those that need a GPU."""
     with pytest.MonkeyPatch.context() as patch:
-        if request.path.name != "test_cuda.py":
+        if not request.node.get_closest_marker("gpu"):
             patch.setattr(torch.cuda, "is_available", lambda: False)
         yield
 

@@ -19,13 +19,17 @@ from photochrom.training.noisy import Noisy
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no NVIDIA GPU")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no NVIDIA GPU"),
+]
 Values = dict[str, Any]
 STAGES: dict[str, Values] = {
     "noise": {"perceptual": 0.0},
     "perceptual": {"perceptual": 0.1},
     "adversarial": {"perceptual": 0.1, "gan": True, "gan_delay": 0},
 }
+LEARNS: Values = {"features": (8, 8, 8, 16), "encoder": "lite0", "train_encoder": True}
 
 
 @pytest.fixture(autouse=True)
@@ -39,16 +43,17 @@ def steps(training: Training, count: int = 5) -> list[dict[str, float]]:
     return [train_step(training) for _ in range(count)]
 
 
+@pytest.mark.parametrize("encoder", [{}, LEARNS], ids=["no encoder", "an encoder that learns"])
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize(("precision", "close"), [("fp32", 1e-3), ("bf16", 5e-2), ("fp16", 5e-2)])
 def test_a_replayed_step_is_the_step(
-    pack: Pack, values: Values, stage: str, precision: str, close: float
+    pack: Pack, values: Values, stage: str, precision: str, close: float, encoder: Values
 ) -> None:
     values["training"]["precision"] = precision
-    values["model"]["chroma_scale"] = 1  # or these photos would be too small to be judged
+    values["model"] |= {"chroma_scale": 1, **encoder}  # or these photos would be too small to be judged
     values["stages"] = [{"epochs": 4, **STAGES[stage]}]
     replayed, plain = Training(build(values), pack), Training(build(values), pack)
-    plain.backward.replayed = None
+    plain.backward.replays = False
     for found, wanted in zip(steps(replayed), steps(plain), strict=True):
         assert found == pytest.approx(wanted, rel=close, abs=close)
     assert replayed.backward.replayed is not None
@@ -98,7 +103,7 @@ def test_dropout_is_drawn_anew_in_each_replay(pack: Pack, values: Values) -> Non
     y, x0, features = training.inputs.of(photos)
     t = torch.full((8,), 25, device=training.device)
     assert training.backward.replayed is not None
-    seen = (x0, t, y, features)
+    seen = (x0, t, y, *features)
     first = training.backward.replayed.forward(*seen).clone()
     assert not torch.equal(first, training.backward.replayed.forward(*seen))
 
@@ -135,6 +140,29 @@ def test_what_is_kept_lies_in_the_memory_of_the_gpu(pack: Pack, values: Values, 
     far.inputs.kept.free_gpu_memory()
     for found, wanted in zip(near, steps(far, 2), strict=True):
         assert found == pytest.approx(wanted, rel=5e-2, abs=5e-2)
+
+
+def test_a_training_with_a_learning_encoder_goes_on_to_distil_it(
+    pack: Pack, values: Values, tmp_path: Path
+) -> None:
+    """Each stage records its own passes: a student's encoder no longer learns."""
+    values["model"] |= LEARNS
+    values["stages"] = [{"epochs": 1, "perceptual": 0.0}, {"epochs": 1, "distill": 2}]
+    train(build(values), ModelFolder(tmp_path / "m"), pack)
+    assert [record["stage"] for record in ModelFolder(tmp_path / "m").history] == ["v1", "distilled"]
+
+
+def test_photos_in_the_memory_of_the_gpu_are_those_on_disk(own_pack: Pack, values: Values) -> None:
+    values["model"] |= LEARNS
+    values["data"] = {"aged": 0.5}
+    near, far = Training(build(values), own_pack), Training(build(values), own_pack)
+    near.inputs.prepare()
+    assert near.inputs.on_gpu is not None
+    for found, wanted in zip(steps(near), steps(far), strict=True):
+        assert found == pytest.approx(wanted, rel=5e-2, abs=5e-2)
+    near.inputs.free_memory()
+    assert near.inputs.on_gpu is None
+    steps(near)
 
 
 def test_a_gpu_colours_as_a_processor_does(pack: Pack, values: Values, tmp_path: Path) -> None:

@@ -43,9 +43,11 @@ class Backward:
         self.draws = options.draws
         self.most_parts = options.batch_size * options.draws // processes.count()  # of one drawing each
         self.parts = min(options.accumulate, self.most_parts)
-        # A recorded graph overwrites gradients; parts have to add them up.
-        replays = arithmetic.device.type == "cuda" and self.parts == 1 and not network.encoder
-        self.replayed = Replayed(network, arithmetic.dtype) if replays else None
+        # A recorded graph overwrites gradients; parts have to add them up. Which photos of a batch are the
+        # same, it cannot ask either.
+        draws_once = not network.encoder or options.draws == 1
+        self.replays = arithmetic.device.type == "cuda" and self.parts == 1 and draws_once
+        self.replayed: Replayed | None = None
         self.notes: list[str] = []  # for the user
 
     def __call__(
@@ -67,7 +69,8 @@ class Backward:
             processes.meet(trouble=True)
         self.clear_gradients(losses)
         self.parts = min(2 * self.parts, self.most_parts)
-        self.replayed = None  # parts cannot use it, and its memory may be the memory that is missing
+        # Parts cannot use it, and its memory may be the memory that is missing.
+        self.replays, self.replayed = False, None
         self.free_memory()
         self.notes.append(
             f"out of memory: processing batches in parts of {math.ceil(len(batch.t) / self.parts)}; "
@@ -149,18 +152,22 @@ class Backward:
 
     def output(self, batch: Noisy) -> Tensor:
         """The network's output for a batch, (B,2,h,w), with its graph of gradients."""
-        features = batch.features
-        if self.network.encoder and batch.feature_mask is not None:
+        xt, t, y, features = batch.xt, batch.t, batch.y, batch.features
+        mask = batch.feature_mask  # only where the encoder learns
+        if self.replays:
+            if self.replayed is None or self.replayed.encodes != (mask is not None):
+                self.replayed = Replayed(self.network, self.arithmetic.dtype, encodes=mask is not None)
+            trunk = self.replayed.forward(xt, t, y, *(features if mask is None else [mask]))
             with self.arithmetic.autocast():
-                seen, places = batch.y, slice(None)
-                if self.draws > 1:
-                    seen, places = torch.unique(batch.y, dim=0, return_inverse=True)
-                encoded = [each[places] for each in self.network.encoder(seen)]
-                features = [each * batch.feature_mask[:, None, None, None] for each in encoded]
-        inputs = (batch.xt, batch.t, batch.y, features)
-        trunk = self.replayed.forward(*inputs) if self.replayed else None
+                return self.network.head(trunk).float()
         with self.arithmetic.autocast():
-            output: Tensor = self.network(*inputs) if trunk is None else self.network.head(trunk)
+            if self.network.encoder and mask is not None:
+                seen, places = y, slice(None)
+                if self.draws > 1:
+                    seen, places = torch.unique(y, dim=0, return_inverse=True)
+                encoded = [each[places] for each in self.network.encoder(seen)]
+                features = [each * mask[:, None, None, None] for each in encoded]
+            output: Tensor = self.network(xt, t, y, features)
         return output.float()
 
     def clip(self, optimizer: torch.optim.Optimizer, longest: float) -> float:

@@ -19,18 +19,23 @@ WARM_UP = 3  # passes before recording, in which libraries choose and load their
 class Replayed:
     """`UNet.trunk` and its gradients, for batches of the first batch's shape.
 
-    The head stays outside: losses ask for the gradient of its weight alone, which would cost a whole backward
-    pass here.
+    If the encoder learns, its pass is part of them. The head stays outside: losses ask for the gradient of
+    its weight alone, which would cost a whole backward pass here.
     """
 
-    def __init__(self, network: UNet, dtype: torch.dtype | None) -> None:
-        """dtype: a 16-bit type for the arithmetic of the passes, or None for float32."""
-        self.network, self.dtype = network, dtype
+    def __init__(self, network: UNet, dtype: torch.dtype | None, encodes: bool) -> None:
+        """dtype: a 16-bit type for the arithmetic of the passes, or None for float32.
+
+        encodes: whether the network's encoder learns, so that its pass is part of the recorded ones.
+        """
+        self.network, self.dtype, self.encodes = network, dtype, encodes
         self.recorded: tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph] | None = None
 
-    def forward(self, xt: Tensor, t: Tensor, y: Tensor, features: Sequence[Tensor]) -> Tensor:
-        """See `UNet.trunk`. The next call overwrites the result; `backward` reads its gradient."""
-        batch = (xt, t, y, *features)
+    def forward(self, *batch: Tensor) -> Tensor:
+        """`UNet.trunk` of xt, t, y and the features, or the feature mask if the encoder learns.
+
+        The next call overwrites the result; `backward` reads its gradient.
+        """
         forward, _ = self.recorded or self._record(batch)
         for place, tensor in zip(self.batch, batch, strict=True):
             place.copy_(tensor)
@@ -49,15 +54,16 @@ class Replayed:
 
     def _record(self, batch: Sequence[Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.cuda.CUDAGraph]:
         self.batch = [each.clone() for each in batch]
+        left_out = ("head.",) if self.encodes else ("head.", "encoder.")
         weights = self.network.named_parameters()
-        self.weights = [weight for name, weight in weights if not name.startswith("head.")]
+        self.weights = [weight for name, weight in weights if not name.startswith(left_out)]
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         # A resumed training records in another step; what dropout draws must not depend on that.
         with torch.random.fork_rng(devices=[self.batch[0].device]), torch.cuda.stream(aside):
             for _ in range(WARM_UP):
                 found = self._trunk()
-                torch.autograd.grad(found, self.weights, torch.zeros_like(found))
+                torch.autograd.grad(found, self.weights, torch.zeros_like(found), allow_unused=True)
             del found
         torch.cuda.current_stream().wait_stream(aside)
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
@@ -66,7 +72,8 @@ class Replayed:
             self.found = self._trunk()
         self.gradient = torch.zeros_like(self.found)
         with torch.cuda.graph(backward, pool=forward.pool(), capture_error_mode="thread_local"):
-            self.gradients = torch.autograd.grad(self.found, self.weights, self.gradient)
+            # The encoder's last stages may be unused: not every network has a level for each map.
+            self.gradients = torch.autograd.grad(self.found, self.weights, self.gradient, allow_unused=True)
         self.recorded = forward, backward
         return self.recorded
 
@@ -74,4 +81,8 @@ class Replayed:
         xt, t, y, *features = self.batch
         # A cache would hold the weights as rounded while recording, and never be updated.
         with torch.autocast("cuda", self.dtype, enabled=self.dtype is not None, cache_enabled=False):
+            if self.encodes:
+                assert self.network.encoder is not None
+                (mask,) = features
+                features = [each * mask[:, None, None, None] for each in self.network.encoder(y)]
             return self.network.trunk(xt, t, y, features)

@@ -39,7 +39,7 @@ def try_out(config: Config, pack: DataSet, report: Report, seconds: float = 0.0)
     First keeps the encoder's features, if the training will.
     """
     trial = Training(config, pack)
-    trial.inputs.keep_features(encoding_progress(config, report))
+    trial.inputs.prepare(encoding_progress(config, report))
     train_step(trial)  # the first step allocates and warms up
     steps, begun = 0, time.perf_counter()
     while steps < 2 or processes.largest(time.perf_counter() - begun < seconds):

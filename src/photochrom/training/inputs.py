@@ -19,6 +19,7 @@ from photochrom.precision import Arithmetic
 from photochrom.randomness import Indices
 from photochrom.training.aging import aged_luma
 from photochrom.training.features import KeptFeatures, feature_key, keep
+from photochrom.training.photos_on_gpu import PhotosOnGpu
 from photochrom.training.workers import Workers
 
 
@@ -31,7 +32,10 @@ class Photos(NamedTuple):
 
 
 class Inputs:
-    """Reads photos and encodes them. After `keep_features` it reads their features from disk instead."""
+    """Reads photos and encodes them.
+
+    After `prepare` it reads the encoder's features from disk, or the photos from the GPU's memory.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Inputs:
         encoder = trained_encoder or Encoder.of(config.model)
         self.encoder = encoder.to(self.device) if encoder else None
         self.kept: KeptFeatures | None = None
+        self.on_gpu: PhotosOnGpu | None = None
 
     def of(
         self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0, encode: bool = True
@@ -57,6 +62,11 @@ class Inputs:
         flip: (B,) bool, which of them to mirror. aged: the share of them to age. encode: whether to add
         features.
         """
+        if self.on_gpu:
+            near, luma = self.on_gpu(photos)
+            luma = mirrored(luma, flip)
+            _, chroma = color.from_rgb(near, self.config.model.chroma_scale)
+            return Photos(luma, mirrored(chroma, flip), self.encode(luma) if encode else ())
         rgb = self.pack.rgb(photos)  # (B, 3, S, S)
 
         def part_of(part: slice) -> Photos:
@@ -87,6 +97,18 @@ class Inputs:
         with self.arithmetic.autocast():
             features: list[Tensor] = self.encoder(y)
         return features
+
+    def prepare(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
+        """Keep what every step would compute again. Returns notes for the user.
+
+        progress(done, total) counts photos. It may raise to stop; the next call goes on there.
+        """
+        notes = self.keep_features(progress)
+        # In bytes, luma is rounded, as it is for an encoder anyway.
+        read_in_steps = self.encoder and not (self.kept or self.on_gpu)
+        if read_in_steps and isinstance(self.pack, Pack) and PhotosOnGpu.fit(self.pack, self.device):
+            self.on_gpu = PhotosOnGpu(self.pack, self.config.data.aged, self.device, progress)
+        return notes
 
     def keep_features(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
         """Store the features of all photos on disk, then of all photos mirrored. Returns notes for the user.
@@ -129,7 +151,8 @@ class Inputs:
         return []
 
     def free_memory(self) -> None:
-        """Read kept features from disk from now on, so that the GPU has their memory."""
+        """Read kept features and photos from disk from now on, so that the GPU has their memory."""
+        self.on_gpu = None
         if self.kept:
             self.kept.free_gpu_memory()
 

@@ -76,9 +76,7 @@ def train(
             lambda: files.write_json(folder / model_folder.CONFIG, training.config.model_dump(mode="json"))
         )
         if not training.finished:
-            training.notes += training.inputs.keep_features(
-                encoding_progress(config, report, signal_received)
-            )
+            training.notes += training.inputs.prepare(encoding_progress(config, report, signal_received))
         while not training.finished:
             run_epoch(training, folder, report, signal_received)
             record = end_epoch(training)
