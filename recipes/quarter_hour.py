@@ -127,7 +127,7 @@ def unpack(parts: Path, folder: Path) -> None:
 def commands(source: str, minutes: float, work: Path, more: list[str]) -> Iterator[list[str]]:
     """The three trainings, in order; with the settings of the models that ship."""
     places = ["--models", str(work / "models"), "--data-dir", str(work / "data"), "--data", DATA]
-    network = "--encoder lite0 --chroma-scale 4 --train-encoder"
+    network = "--encoder lite0 --chroma-scale 4 --train-encoder --draws 1"
     stages = {
         "v1": f"{network} --perceptual 0 --no-anneal --batch-size 512 --learning-rate 1.2e-3",
         "v2": "--perceptual 0.1 --batch-size 512 --learning-rate 1e-3 --ema-decay 0.998 --seed 1",
