@@ -92,7 +92,7 @@ class TrainingDisplay(Display):
     def report(self, progress: TrainingProgress) -> None:
         """The `report` to give to `train`."""
         if progress.preparing:
-            text = f"encoding photos, once ({progress.step:,} of {progress.steps:,})"
+            text = f"preparing photos, once ({progress.step:,} of {progress.steps:,})"
             self.show(progress.step, progress.steps, text, progress.seconds_left)
             return
         epoch = f"epoch {progress.epoch:{len(str(progress.epochs))}}/{progress.epochs}"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from photochrom import processes
 from photochrom.config import Config
 from photochrom.data.dataset import DataSet
-from photochrom.training.loop import Progress, encoding_progress
+from photochrom.training.loop import Progress, preparing_progress
 from photochrom.training.memory import memory_mb
 from photochrom.training.state import Training
 from photochrom.training.step import train_step
@@ -36,10 +36,10 @@ class Trial(NamedTuple):
 def try_out(config: Config, pack: DataSet, report: Report, seconds: float = 0.0) -> Trial:
     """Time at least two training steps, for at least `seconds`, on a network that is thrown away.
 
-    First keeps the encoder's features, if the training will.
+    First keeps what the training would keep: the encoder's features, or photos in a GPU's memory.
     """
     trial = Training(config, pack)
-    trial.inputs.prepare(encoding_progress(config, report))
+    trial.inputs.prepare(preparing_progress(config, report))
     train_step(trial)  # the first step allocates and warms up
     steps, begun = 0, time.perf_counter()
     while steps < 2 or processes.largest(time.perf_counter() - begun < seconds):

@@ -42,7 +42,7 @@ class Progress:
     record: dict[str, Any] | None = None
     best: bool = False  # whether the record's validation loss is the lowest of its stage
     notes: tuple[str, ...] = ()
-    preparing: bool = False  # before the first epoch; the encoder has done `step` of `steps` photos
+    preparing: bool = False  # before the first epoch; `step` of `steps` photos are prepared
 
 
 def train(
@@ -76,7 +76,7 @@ def train(
             lambda: files.write_json(folder / model_folder.CONFIG, training.config.model_dump(mode="json"))
         )
         if not training.finished:
-            training.notes += training.inputs.prepare(encoding_progress(config, report, signal_received))
+            training.notes += training.inputs.prepare(preparing_progress(config, report, signal_received))
         while not training.finished:
             run_epoch(training, folder, report, signal_received)
             record = end_epoch(training)
@@ -185,10 +185,10 @@ def run_epoch(
             saved = time.monotonic()
 
 
-def encoding_progress(
+def preparing_progress(
     config: Config, report: Callable[[Progress], None], signal_received: Callable[[], int] = lambda: 0
 ) -> Callable[[int, int], None]:
-    """A function of (done, total) photos that reports how far the encoder is, before the first epoch.
+    """A function of (done, total) photos that reports how far their preparation is, before the first epoch.
 
     It raises Interrupted once a signal has come.
     """
