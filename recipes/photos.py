@@ -4,8 +4,8 @@
 
 ORIGINALS holds one folder for each source, named as in `SOURCES`, with the files of its repository. The same
 rules judge every photo. Near-duplicates become a group, and a group lies in one split. Each source gives as
-many photos to test and validation as the others, so that neither is mostly landscapes. A new source does not
-change the splits of the others.
+many photos to test and validation as the others, so that neither is mostly landscapes. A new source moves no
+photo of the others into another split, but photos that look like its held-out ones are left out.
 
 The photos are for research. Most collections name no licence; models that learnt from them say so in their
 cards.

@@ -4,7 +4,7 @@ At home, with a data set of real photos (`recipes/photos.py`), make parts that a
 
     python recipes/quarter_hour.py parts data/real128 parts --megabytes 110
 
-There, with the parts that have arrived (each is a fair sample, so any number of them will do):
+There, with the parts that have arrived (the first holds the validation photos; any number of others will do):
 
     python recipes/quarter_hour.py train parts --minutes 8 --out results
 
@@ -49,8 +49,9 @@ BROUGHT_HOME = (
 )
 
 
-def sheet(quality: int, photos: Pixels) -> bytes:
-    """Photos (N,S,S,3) side by side, as AVIF."""
+def sheet(folder: Path, quality: int, rows: npt.NDArray[np.int64]) -> bytes:
+    """Photos of a data set side by side, as AVIF."""
+    photos = np.load(folder / "photos.npy", mmap_mode="r")[np.sort(rows)]
     count, size = photos.shape[:2]
     across = min(count, ACROSS)
     down = math.ceil(count / across)
@@ -79,7 +80,7 @@ def make_parts(folder: Path, destination: Path, megabytes: int, quality: int) ->
     destination.mkdir(parents=True, exist_ok=True)
     left, number, archive, size = megabytes * 1_000_000, 0, None, 0
     with ProcessPoolExecutor() as pool:
-        made = pool.map(partial(sheet, quality), (pack.photos[np.sort(rows)] for _, rows in sheets))
+        made = pool.map(partial(sheet, folder, quality), [rows for _, rows in sheets])
         for place, ((split, rows_of_sheet), content) in enumerate(zip(sheets, made, strict=True)):
             left -= len(content)
             if left < 0:
@@ -125,7 +126,7 @@ def unpack(parts: Path, folder: Path) -> None:
 
 
 def commands(source: str, minutes: float, work: Path, more: list[str]) -> Iterator[list[str]]:
-    """The three trainings, in order; with the settings of the models that ship."""
+    """The three trainings, in order; V1 and V2 with the settings of those that ship."""
     places = ["--models", str(work / "models"), "--data-dir", str(work / "data"), "--data", DATA]
     network = "--encoder lite0 --chroma-scale 4 --train-encoder --draws 1"
     stages = {

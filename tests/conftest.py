@@ -110,7 +110,7 @@ def make_pack(factory: pytest.TempPathFactory, photo: Callable[[int], Image.Imag
 
 @pytest.fixture(autouse=True, scope="module")
 def processor(request: pytest.FixtureRequest) -> Generator[None]:
-    """All tests are of a processor, whatever this machine has, but those that need a GPU."""
+    """All tests are of a processor, whatever this machine has, but those of modules marked `gpu`."""
     with pytest.MonkeyPatch.context() as patch:
         if not request.node.get_closest_marker("gpu"):
             patch.setattr(torch.cuda, "is_available", lambda: False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from photochrom import flags
+from photochrom import flags, precision
 from photochrom.config import build
 from photochrom.flags import resolve, train_command
 
@@ -20,6 +21,27 @@ def test_a_file_on_another_machine_is_not_taken_over(weights: str) -> None:
     assert config.training.seed == 7
     typed = resolve(None, None, {"training__vgg_weights": weights}, source)
     assert f"--vgg-weights {weights}" in train_command(typed, "mine", source)
+
+
+@pytest.mark.parametrize(
+    ("device", "batch", "rate", "photos", "sheets"),
+    [("cpu", 32, 1e-3 / 4, None, 5), ("cuda", 512, 1e-3, 200_000, 0)],
+)
+def test_a_batch_for_a_gpu_is_not_taken_over_without_one(
+    device: str, batch: int, rate: float, photos: int | None, sheets: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "device_for_training", lambda: torch.device(device))
+    training = {"batch_size": 512, "learning_rate": 1e-3, "sample_every": 0, "seed": 7}
+    source = build({"training": training, "data": {"photos_per_epoch": 200_000, "aged": 0.3}})
+    config = resolve(None, None, {}, source)
+    assert (config.training.batch_size, config.training.seed, config.data.aged) == (batch, 7, 0.3)
+    assert config.training.learning_rate == pytest.approx(rate)
+    assert (config.data.photos_per_epoch, config.training.sample_every) == (photos, sheets)
+    asked = resolve(None, None, {"training__batch_size": 512, "data__photos_per_epoch": 9}, source)
+    assert (asked.training.batch_size, asked.data.photos_per_epoch) == (512, 9)
+    assert "--photos-per-epoch 9" in train_command(asked, "mine", source)
+    small = build({"training": {"batch_size": 48, "learning_rate": 3e-4}})
+    assert resolve(None, None, {}, small).training == small.training
 
 
 def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:

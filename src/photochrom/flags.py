@@ -6,6 +6,7 @@ This module lists no flag. `resolve` turns the flags that the user gave into a c
 from __future__ import annotations
 
 import inspect
+import math
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from photochrom.model_folder import ModelFolder
 
 WITHOUT_FLAG = {"data.size", "data.checksum", "stages.name"}
+OF_ONE_MACHINE = ("precision", "vgg_weights")  # no other takes them over
+LARGEST_ON_PROCESSOR, USUAL_ON_PROCESSOR = 64, 32  # photos in a batch
 RENAMED = {"data.name": "data", "diffusion.zero_terminal_snr": "zero-snr"}
 
 
@@ -124,6 +127,26 @@ def _as_typed(name: str, default: Any) -> str:
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
+def inherited(source: Config) -> dict[str, dict[str, Any]]:
+    """What a model that continues from another takes over from its configuration, by section.
+
+    Without a GPU, a batch that is made for one becomes smaller, and the learning rate with it: Adam's goes
+    with the root of the batch (Malladi et al. 2022). Epochs and sheets of samples are then the usual ones.
+    """
+    values = source.model_dump(mode="json", include={"model", "diffusion", "data", "training"})
+    training, batch = values["training"], source.training.batch_size
+    for field in OF_ONE_MACHINE:
+        del training[field]
+    if batch > LARGEST_ON_PROCESSOR:
+        from photochrom.precision import device_for_training  # late, since it imports torch
+
+        if device_for_training().type == "cpu":
+            training["learning_rate"] *= math.sqrt(USUAL_ON_PROCESSOR / batch)
+            training["batch_size"] = USUAL_ON_PROCESSOR
+            del training["sample_every"], values["data"]["photos_per_epoch"]
+    return values
+
+
 def resolve(
     recipe: Path | None, preset: str | None, flags: dict[str, Any], source: Config | None = None
 ) -> Config:
@@ -137,9 +160,7 @@ def resolve(
     except UsageError as error:
         raise UsageError(f"recipe {recipe}: {error}") from None
     if source:
-        for section in ("model", "diffusion", "data", "training"):
-            # These two suit one machine, not another.
-            old = getattr(source, section).model_dump(mode="json", exclude={"precision", "vgg_weights"})
+        for section, old in inherited(source).items():
             values[section] = old | values.get(section, {})
     if preset is not None:
         if preset not in PRESETS:
@@ -165,13 +186,19 @@ def train_command(config: Config, name: str, source: Config | None = None) -> st
     source: the configuration of the model to continue from, whose data and training are the defaults.
     """
     words = ["photochrom", "train", "--name", name, *(["--from", config.source] if config.source else [])]
+    taken_over = inherited(source) if source else {}
     for section, model in SECTIONS.items():
         values = config.stages[0] if section == "stages" else getattr(config, section)
         for field, info in model.model_fields.items():
-            value, unsaid = getattr(values, field), info.default
-            if source and section in ("data", "training") and field not in ("precision", "vgg_weights"):
-                unsaid = getattr(getattr(source, section), field)
-            if f"{section}.{field}" in WITHOUT_FLAG or value in (unsaid, None):
+            value, unsaid = getattr(values, field), {info.default}
+            if source and section in ("data", "training"):
+                # With a GPU and without one, where these differ.
+                unsaid = {
+                    getattr(getattr(source, section), field),
+                    taken_over[section].get(field, info.default),
+                }
+                unsaid = {info.default} if field in OF_ONE_MACHINE else unsaid
+            if f"{section}.{field}" in WITHOUT_FLAG or value is None or {value} == unsaid:
                 continue
             flag = RENAMED.get(f"{section}.{field}", field.replace("_", "-"))
             if isinstance(value, bool):

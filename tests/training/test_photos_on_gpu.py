@@ -7,6 +7,7 @@ import torch
 
 from photochrom.config import build
 from photochrom.data.pack import Pack
+from photochrom.training import photos_on_gpu
 from photochrom.training.photos_on_gpu import PhotosOnGpu
 from photochrom.training.state import Training
 from tests.training.making import Values
@@ -14,8 +15,11 @@ from tests.training.making import Values
 pytestmark = pytest.mark.usefixtures("one_vgg")
 
 
-def test_photos_held_as_bytes_are_the_same_photos(pack: Pack, seeing: Values) -> None:
+def test_photos_held_as_bytes_are_the_same_photos(
+    pack: Pack, seeing: Values, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Mirrored or not, aged or not. What a GPU would hold, a processor's memory holds here."""
+    monkeypatch.setattr(photos_on_gpu, "AT_ONCE", 5)
     seeing["data"] = {"aged": 0.5}
     from_disk, held = Training(build(seeing), pack), Training(build(seeing), pack)
     counted: list[tuple[int, int]] = []

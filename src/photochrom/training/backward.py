@@ -43,8 +43,8 @@ class Backward:
         self.draws = options.draws
         self.most_parts = options.batch_size * options.draws // processes.count()  # of one drawing each
         self.parts = min(options.accumulate, self.most_parts)
-        # A recorded graph overwrites gradients; parts have to add them up. Which photos of a batch are the
-        # same, it cannot ask either.
+        # A recorded graph overwrites gradients; parts have to add them up. Nor can it look for equal photos,
+        # as an encoder does with several draws.
         draws_once = not network.encoder or options.draws == 1
         self.replays = arithmetic.device.type == "cuda" and self.parts == 1 and draws_once
         self.replayed: Replayed | None = None

@@ -59,13 +59,13 @@ class Inputs:
     ) -> Photos:
         """B photos, by their numbers.
 
-        flip: (B,) bool, which of them to mirror. aged: the share of them to age. encode: whether to add
-        features.
+        flip: (B,) bool, which of them to mirror. aged: the share of them to age; what `prepare` keeps is aged
+        already. encode: whether to add features.
         """
         if self.on_gpu:
-            near, luma = self.on_gpu(photos)
+            rgb, luma = self.on_gpu(photos)
             luma = mirrored(luma, flip)
-            _, chroma = color.from_rgb(near, self.config.model.chroma_scale)
+            _, chroma = color.from_rgb(rgb, self.config.model.chroma_scale)
             return Photos(luma, mirrored(chroma, flip), self.encode(luma) if encode else ())
         rgb = self.pack.rgb(photos)  # (B, 3, S, S)
 
@@ -101,7 +101,8 @@ class Inputs:
     def prepare(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
         """Keep what every step would compute again. Returns notes for the user.
 
-        progress(done, total) counts photos. It may raise to stop; the next call goes on there.
+        progress(done, total) counts photos. It may raise to stop; the next call goes on with features, and
+        begins with photos anew.
         """
         notes = self.keep_features(progress)
         # In bytes, luma is rounded, as it is for an encoder anyway.

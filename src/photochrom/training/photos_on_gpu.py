@@ -41,8 +41,8 @@ class PhotosOnGpu:
             rgb = pack.rgb(rows)
             y, _ = color.from_rgb(rgb)
             if aged:
-                young = torch.from_numpy(~in_training[rows])[:, None, None, None]
-                y = torch.where(young, y, aged_luma(rgb, y, rows, aged))
+                held_out = torch.from_numpy(~in_training[rows])[:, None, None, None]
+                y = torch.where(held_out, y, aged_luma(rgb, y, rows, aged))
             return start, in_bytes(rgb), in_bytes((y + 1) / 2)
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
