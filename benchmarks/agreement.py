@@ -27,28 +27,29 @@ from photochrom.evaluation.candidates import Batch, Candidate, Painted, given_lu
 from photochrom.evaluation.held_out import HeldOut
 
 DRAWS = 8
-Way = Callable[[Tensor], Tensor]  # of colourings (8,B,2,h,w) to one (B,2,h,w)
+Way = Callable[[Tensor, Tensor], Tensor]  # of colourings (8,B,2,h,w) and luma (B,1,H,W) to one (B,2,h,w)
 
 
-def ruled(count: int, chance: float, contrast: float) -> Way:
+def ruled(count: int, **constants: float) -> Way:
     """What the first colourings agree on, by other constants than `colorize`'s."""
 
-    def way(c: Tensor) -> Tensor:
-        with mock.patch.multiple(colorings, CHANCE=chance, CONTRAST=contrast):
-            return colorings.agreed(c[:count])
+    def way(c: Tensor, y: Tensor) -> Tensor:
+        with mock.patch.multiple(colorings, **constants):
+            return colorings.agreed(c[:count], y)
 
     return way
 
 
 ONE = "one colouring"
 WAYS: dict[str, Way] = {
-    ONE: lambda c: c[0],
-    "mean of 4": lambda c: c[:4].mean(dim=0),
-    "mean of 8": lambda c: c[:DRAWS].mean(dim=0),
-    "what 4 agree on, by the earlier rule": ruled(4, 0.1, 0.0),
-    "what 4 agree on, without contrast": ruled(4, colorings.CHANCE, 0.0),
-    "**what 4 agree on**, as `colorize`": lambda c: colorings.agreed(c[:4]),
-    "what 8 agree on": lambda c: colorings.agreed(c[:DRAWS]),
+    ONE: lambda c, y: c[0],
+    "mean of 4": lambda c, y: c[:4].mean(dim=0),
+    "mean of 8": lambda c, y: c[:DRAWS].mean(dim=0),
+    "what 4 agree on, by the first rule": ruled(4, CHANCE=0.1, CONTRAST=0.0, CAUTION=0.0),
+    "what 4 agree on, without contrast": ruled(4, CONTRAST=0.0),
+    "what 4 agree on, without caution": ruled(4, CAUTION=0.0),
+    "**what 4 agree on**, as `colorize`": ruled(4),
+    "what 8 agree on": ruled(DRAWS),
 }
 
 
@@ -73,7 +74,7 @@ def candidate(name: str, way: Way, drawn: Drawn) -> Candidate:
 
     def paint(batch: Batch) -> Painted:
         y = given_luma(batch.rgb)
-        return Painted(y, way(drawn(y, batch.seeds)))
+        return Painted(y, way(drawn(y, batch.seeds), y))
 
     return Candidate(name, paint, {"chroma_scale": drawn.colorizer.config.model.chroma_scale})
 

@@ -47,7 +47,9 @@ class Drawn(NamedTuple):
 
     def averaged(self) -> Drawn:
         """What each photo's colourings agree on, as `colorize --average` does."""
-        calm = [Colorings(each.photo, each.seen, agreed(each.c[:, None])) for each in self.samples]
+        calm = [
+            Colorings(each.photo, each.seen, agreed(each.c[:, None], each.seen.y)) for each in self.samples
+        ]
         return Drawn(calm, self.seconds * len(self.samples[0]))
 
 

@@ -40,6 +40,7 @@ def test_the_wheel_colours_without_the_repository(built: Path, tmp_path: Path) -
         names = archive.namelist()
         assert all(name.startswith(("photochrom/", "photochrom-")) for name in names)
         assert "photochrom/py.typed" in names
+    assert wheel.stat().st_size < 60e6
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-compile"]
     subprocess.run([*install, "--target", tmp_path / "installed", wheel], check=True, timeout=300)
     Image.linear_gradient("L").resize((48, 48)).save(tmp_path / "gray.png")

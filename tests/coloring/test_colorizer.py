@@ -259,7 +259,7 @@ def test_a_palette_is_laid_on_what_is_agreed_on(colorizer: Colorizer) -> None:
     """Not on each colouring before: then what they agree on would have other colours than the reference."""
     photo, like = noise("L", (32, 32)), noise("RGB", (24, 24), seed=1)
     plain = colorizer.samples(photo, 4, steps=2)
-    c = Palette(like).applied(agreed(plain.c[:, None]), plain.seen.y)
+    c = Palette(like).applied(agreed(plain.c[:, None], plain.seen.y), plain.seen.y)
     wanted = lay_over(photo, plain.seen, 0.8 * c)
     found = colorizer(photo, average=4, like=like, strength=0.8, steps=2)
     assert apart(found, wanted) <= 1

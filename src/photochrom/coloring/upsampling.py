@@ -67,7 +67,7 @@ def lay_over(luma: Image.Image, seen: View, c: Tensor, keep_gray: Image.Image | 
 
     keep_gray: mode L, full size, white where the photo stays gray.
     """
-    image = Image.new("RGB", luma.size)
+    image = Image.new("RGB", luma.size, None)  # every strip is pasted: no need to fill it
     small_y = F.avg_pool2d(seen.y, seen.scale)
     for top, y, chroma in guided(luma, small_y, c, seen.extent):
         box = (0, top, luma.width, top + y.shape[2])

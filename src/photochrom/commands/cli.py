@@ -6,6 +6,8 @@ import heavy modules themselves, so that help appears at once.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -38,6 +40,8 @@ app.add_typer(models.app, name="models")
 app.command(no_args_is_help=True)(export.export)
 SHARED = ("train", "evaluate", "colorize")  # several processes of a launcher can run these together
 LONG = ("train", "demo")  # mostly run with the machine to themselves
+# At its end, Python would look through everything that torch has brought along for what can be freed.
+atexit.register(gc.freeze)
 
 
 def _version(wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,11 +81,13 @@ def colorize(
     $ photochrom colorize film.mp4 -o coloured/
     """
     options = _checked(inputs, given(flags), hint)
+    gc.disable()  # looking through all that torch brings along, again and again, delays the start
     from photochrom import hub
     from photochrom.coloring import album
     from photochrom.coloring.colorizer import Colorizer
     from photochrom.model_folder import find_weights
 
+    gc.enable()
     processes.connect()
     weights = find_weights(hub.fetched(model), models, engine)
     plan = processes.from_first(lambda: album.plan(inputs, out, overwrite, options, weights))

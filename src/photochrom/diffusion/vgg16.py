@@ -11,7 +11,7 @@ from photochrom.errors import PhotochromError
 from photochrom.model_folder import read_pretrained, with_weights
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "vgg16-imagenet-conv.safetensors"
-SHA256 = "1205f866bda424e9ff9badf5135c89d736b804bd9f94323e81f7bca95b0fc2c4"
+SHA256 = "7b9ca95c246c6a584b08b39d71817ee575243b239bbe24153883b85af8384fae"
 LAYERS = {3: "relu1_2", 8: "relu2_2", 15: "relu3_3", 22: "relu4_3", 29: "relu5_3"}
 _WIDTHS = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool", 512, 512, 512, "pool", 512, 512, 512)
 

@@ -75,7 +75,7 @@ def model_at_size(
             several = [batch.seeds[row] + APART * k for k in range(average) for row in rows]
             again = y[rows].repeat(average, 1, 1, 1)
             c = colorizer.chroma(again, several, options)
-            parts.append(agreed(c.unflatten(0, (average, len(rows)))))
+            parts.append(agreed(c.unflatten(0, (average, len(rows))), y[rows]))
         return Painted(y, torch.cat(parts))
 
     return Candidate(name, paint, facts)
