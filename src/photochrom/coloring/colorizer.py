@@ -31,7 +31,7 @@ BATCH = 64
 ENCODED_AT_ONCE = 16
 ELONGATED = 2  # longer side over shorter side; beyond it a photo gets no more pixels at the working size
 Progress = Callable[[int, int], None]  # (done, total)
-BATCH_PIXELS = BATCH * 64 * 192  # luma pixels of a batch at the working size; bounds memory
+BATCH_PIXELS = BATCH * 64 * 384  # luma pixels of a batch at the working size; bounds memory
 
 
 def pick_device(name: str | None = None) -> torch.device:
