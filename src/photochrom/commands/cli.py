@@ -40,8 +40,7 @@ app.add_typer(models.app, name="models")
 app.command(no_args_is_help=True)(export.export)
 SHARED = ("train", "evaluate", "colorize")  # several processes of a launcher can run these together
 LONG = ("train", "demo")  # mostly run with the machine to themselves
-# At its end, Python would look through everything that torch has brought along for what can be freed.
-atexit.register(gc.freeze)
+TIDY = ("onnx", "triton")  # modules that report what Python does not free at its end as leaks
 
 
 def _version(wanted: bool) -> None:
@@ -83,6 +82,12 @@ def _quit(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)  # unwinds, so that temporary files are deleted
 
 
+def _leave() -> None:
+    """Spare Python a last look through all that torch has brought along, which takes a quarter second."""
+    if not any(name in sys.modules for name in TIDY):
+        gc.freeze()
+
+
 @processes.ending()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `photochrom`: turns errors into one line and an exit code."""
@@ -90,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, TextIOWrapper):
             # An old console cannot print every letter of a file name.
             stream.reconfigure(errors="backslashreplace")
+    if arguments is None:  # this process is the command's own
+        atexit.register(_leave)
     signal.signal(signal.SIGINT, _quit)
     signal.signal(signal.SIGTERM, _quit)
     try:
