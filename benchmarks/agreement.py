@@ -30,11 +30,16 @@ DRAWS = 8
 Way = Callable[[Tensor, Tensor], Tensor]  # of colourings (8,B,2,h,w) and luma (B,1,H,W) to one (B,2,h,w)
 
 
-def ruled(count: int, **constants: float) -> Way:
-    """What the first colourings agree on, by other constants than `colorize`'s."""
+def ruled(
+    chance: float = colorings.CHANCE,
+    contrast: float = colorings.CONTRAST,
+    caution: float = colorings.CAUTION,
+    count: int = 4,
+) -> Way:
+    """What the first colourings agree on, also by other constants than `colorize`'s."""
 
     def way(c: Tensor, y: Tensor) -> Tensor:
-        with mock.patch.multiple(colorings, **constants):
+        with mock.patch.multiple(colorings, CHANCE=chance, CONTRAST=contrast, CAUTION=caution):
             return colorings.agreed(c[:count], y)
 
     return way
@@ -45,11 +50,11 @@ WAYS: dict[str, Way] = {
     ONE: lambda c, y: c[0],
     "mean of 4": lambda c, y: c[:4].mean(dim=0),
     "mean of 8": lambda c, y: c[:DRAWS].mean(dim=0),
-    "what 4 agree on, by the first rule": ruled(4, CHANCE=0.1, CONTRAST=0.0, CAUTION=0.0),
-    "what 4 agree on, without contrast": ruled(4, CONTRAST=0.0),
-    "what 4 agree on, without caution": ruled(4, CAUTION=0.0),
-    "**what 4 agree on**, as `colorize`": ruled(4),
-    "what 8 agree on": ruled(DRAWS),
+    "what 4 agree on, by the first rule": ruled(chance=0.1, contrast=0.0, caution=0.0),
+    "what 4 agree on, without contrast": ruled(contrast=0.0),
+    "what 4 agree on, without caution": ruled(caution=0.0),
+    "**what 4 agree on**, as `colorize`": ruled(),
+    "what 8 agree on": ruled(count=DRAWS),
 }
 
 
