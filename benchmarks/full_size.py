@@ -2,7 +2,7 @@
 
     python benchmarks/baselines_full_size.py real-test coloured --data real128 --minutes 3 --steps 10
     photochrom evaluate photochrom-fast --photos real-test --count 500 --vgg-photos 500 \
-        --with before=before -o reports/four
+        --with before=before --with earlier-rule=earlier-rule -o reports/four
     photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 0 \
         --average 1 -o reports/one
     photochrom evaluate photochrom-fast --photos real-test --count 500 --vgg-photos 0 -o reports/base \

@@ -147,7 +147,7 @@ def test_the_end_is_quick_unless_a_library_would_report_leaks(monkeypatch: pytes
     """Triton and onnx print a page of leaks if Python does not look through everything at its end."""
     frozen = []
     monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
-    for name in cli.TIDY:
+    for name in cli.LEAK_REPORTERS:
         monkeypatch.delitem(sys.modules, name, raising=False)
     cli._leave()
     assert frozen

@@ -40,7 +40,7 @@ app.add_typer(models.app, name="models")
 app.command(no_args_is_help=True)(export.export)
 SHARED = ("train", "evaluate", "colorize")  # several processes of a launcher can run these together
 LONG = ("train", "demo")  # mostly run with the machine to themselves
-TIDY = ("onnx", "triton")  # modules that report what Python does not free at its end as leaks
+LEAK_REPORTERS = ("onnx", "triton")  # they print what Python has not freed at its end
 
 
 def _version(wanted: bool) -> None:
@@ -83,8 +83,8 @@ def _quit(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _leave() -> None:
-    """Spare Python a last look through all that torch has brought along, which takes a quarter second."""
-    if not any(name in sys.modules for name in TIDY):
+    """Spare Python a last look through all that torch has brought along for what it can free."""
+    if not any(name in sys.modules for name in LEAK_REPORTERS):
         gc.freeze()
 
 
