@@ -408,6 +408,9 @@ def machines() -> Iterator[list[Machine]]:
             ip("netns", "delete", name)
 
 
+ONE_STORE_EACH = (
+    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # without it, half of the restarts hang on a busy machine
+)
 TOGETHER = "--nnodes 2 --nproc-per-node 1 --max-restarts 3 --rdzv-backend c10d --rdzv-id killed"
 
 
@@ -422,7 +425,7 @@ def launch_on(machines: list[Machine], number: int, port: int, place: Path) -> s
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=environment() | {"GLOO_SOCKET_IFNAME": machine.interface},
+        env=environment() | {"GLOO_SOCKET_IFNAME": machine.interface, ONE_STORE_EACH: "1"},
     )
 
 
@@ -444,6 +447,7 @@ def test_a_training_on_two_machines_survives_the_death_of_a_process(
     finally:
         for launcher in launchers:
             launcher.kill()
+            launcher.communicate()
     assert [launcher.returncode for launcher in launchers] == [0, 0], said
     assert re.search(r"killed already has \d+ epochs", said)
     one, other = (model_folder.read_checkpoint(each / model_folder.LAST) for each in (folder, undisturbed))
@@ -473,6 +477,16 @@ def test_more_processes_than_gpus_are_refused(second_of_two: None, monkeypatch: 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="more processes than GPUs on this machine: start 1"):
+        processes.connect.__wrapped__()
+
+
+def test_several_launchers_that_restart_need_a_store_for_each_start(
+    second_of_two: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"GROUP_WORLD_SIZE": "2", "TORCHELASTIC_MAX_RESTARTS": "3", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"start each launcher with {ONE_STORE_EACH}=1"):
         processes.connect.__wrapped__()
 
 

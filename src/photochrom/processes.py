@@ -51,10 +51,11 @@ def connect() -> str:
     """Connect to the other processes, if any, and select this process's GPU. Returns the device for sums.
 
     GPUs exchange sums directly; all other messages go through CPUs. Raises UsageError if there are more
-    processes than GPUs.
+    processes than GPUs, or if launchers that restart them could make them wait for each other forever.
     """
     if count() == 1:
         return "cpu"
+    _check_launchers()
     import torch
 
     device, backend = "cpu", "gloo"
@@ -66,6 +67,23 @@ def connect() -> str:
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
     return device
+
+
+def _check_launchers() -> None:
+    """Refuse several launchers that restart processes and keep one store for all starts.
+
+    Each launcher counts its own restarts, and its processes look in the store under that count. Where two
+    launchers count differently, one process tries the address of a dead one, and the other waits forever
+    (pytorch issue 135712).
+    """
+    launchers, restarts = (
+        int(os.environ.get(name, "0")) for name in ("GROUP_WORLD_SIZE", "TORCHELASTIC_MAX_RESTARTS")
+    )
+    if launchers > 1 and restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        raise UsageError(
+            "after a restart, the processes of several launchers may wait for each other forever: start each "
+            "launcher with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, or with --max-restarts 0"
+        )
 
 
 @contextmanager
