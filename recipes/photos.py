@@ -73,9 +73,17 @@ SOURCES = {
         most=14000,
     ),
     "houses": Source("emanhamed/Houses-dataset", "rooms, house fronts", "cite the paper", group=r"(\d+)_"),
-    "bernie": Source("BernieChen96/ImageClassification", "streets, vehicles, cats", "research"),
+    "bernie": Source(
+        "BernieChen96/ImageClassification",
+        "streets, vehicles, cats",
+        "research",
+        skip="^bernie/(?!JPEGImages/)",  # the others are the same photos, handled
+    ),
     "pacs": Source(
-        "MachineLearning2020/Homework3-PACS", "animals, houses, guitars", "research", skip="/person/"
+        "MachineLearning2020/Homework3-PACS",
+        "animals, houses, guitars",
+        "research",
+        skip="/person/|^pacs/PACS/(?!photo/)",  # the others are drawings
     ),
     "catsdogs": Source("quoctrung163/keras-cnn-on-cats-and-dogs-dataset", "cats, dogs", "none stated"),
     "grocery": Source("marcusklasson/GroceryStoreDataset", "fruit, vegetables, cartons", "MIT", most=3000),

@@ -66,6 +66,16 @@ def test_an_oblong_photo_is_whole_and_a_small_one_keeps_its_edges() -> None:
     assert len(levels) == 3  # and white
 
 
+def test_a_sheet_is_no_taller_than_its_photos() -> None:
+    flat, tall = plain(1, (40, 10)), plain(2, (20, 40))
+    alone = pictures.sheet({"one": [flat]}, side=SIDE)
+    assert alone.height < pictures.sheet({"one": [tall]}, side=SIDE).height
+    both = pictures.sheet({"one": [flat, tall]}, side=SIDE)
+    (x, y), (other_x, other_y) = place(both, flat, SIDE * SIDE // 4), place(both, tall, SIDE * SIDE // 2)
+    assert x == other_x  # each in the middle of its column
+    assert other_y - y > SIDE
+
+
 def test_a_png_is_read_back() -> None:
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8))
     with Image.open(io.BytesIO(pictures.png(photo))) as found:

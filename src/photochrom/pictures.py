@@ -16,20 +16,26 @@ from photochrom.training_history import stages_of
 def sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 128, across: int = 1) -> Image.Image:
     """One picture with a column for each title and a row for each photo.
 
-    columns: {title: photos}, with the photos in the same order. Photos are fitted into side x side pixels;
-    small ones are enlarged without smoothing. across: how often the columns repeat side by side, for many
-    photos.
+    columns: {title: photos}, with the photos in the same order. The longer side of each photo becomes `side`
+    pixels; small photos are enlarged without smoothing. across: how often the columns repeat side by side,
+    for many photos.
     """
     gap, title = 4, 22
     rows = -(-max(len(photos) for photos in columns.values()) // across)
+    fitted = {name: [_fit(photo, side) for photo in photos] for name, photos in columns.items()}
+    tallest = max(photo.height for photos in fitted.values() for photo in photos)
     block = len(columns) * (side + gap) + 2 * gap
-    picture = Image.new("RGB", (across * block - gap, title + rows * (side + gap)), "white")
+    picture = Image.new("RGB", (across * block - gap, title + rows * (tallest + gap)), "white")
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(14)
-    for number, (name, photos) in enumerate(columns.items()):
+    for number, (name, photos) in enumerate(fitted.items()):
         for index, photo in enumerate(photos):
-            left = (index // rows) * block + number * (side + gap)
-            picture.paste(_fit(photo, side), (left + gap, title + (index % rows) * (side + gap)))
+            left, top = (
+                (index // rows) * block + number * (side + gap),
+                title + (index % rows) * (tallest + gap),
+            )
+            middle = ((side - photo.width) // 2, (tallest - photo.height) // 2)
+            picture.paste(photo, (left + gap + middle[0], top + middle[1]))
             draw.text((left + gap, 2), name, fill="black", font=font)
     return picture
 
@@ -38,9 +44,7 @@ def _fit(photo: Image.Image, side: int) -> Image.Image:
     scale = side / max(photo.size)
     size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
     filter = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    fitted = Image.new("RGB", (side, side), "white")
-    fitted.paste(photo.convert("RGB").resize(size, filter), ((side - size[0]) // 2, (side - size[1]) // 2))
-    return fitted
+    return photo.convert("RGB").resize(size, filter)
 
 
 def png(picture: Image.Image) -> bytes:
