@@ -119,7 +119,7 @@ explain it.
 
 {chr(10).join(less)}
 
-{written_by(f"agreement.py {model} --data {data['name']}")}, on {data["photos"]} photos of the
+{written_by(f"agreement.py {model} --data {data['name']} --photos {data['photos']}")}, on photos of the
 {data["split"]} part of {data["name"]}, {data["size"]} pixels. All rows use the same colourings of each photo.
 """
 

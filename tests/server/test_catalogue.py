@@ -43,12 +43,14 @@ def test_a_model_may_be_used_for_what_its_ancestors_photos_allow(tmp_path: Path)
         "further": mine | {"ancestors": [{"name": "tiny-imagenet-200-part"}]},
         "tiny": {"data": {"name": "/data/tiny-imagenet-200"}},
         "on-tiny": mine | {"source": "tiny"},
+        "both": mine | {"ancestors": [{"name": "mine"}, {"name": "theirs"}]},
     }
     for name, each in values.items():
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / CONFIG, build(each).model_dump(mode="json"))
     uses = {model["name"]: model["use"] for model in Catalogue(tmp_path, tmp_path).all()}
     assert uses.pop("mine") == "For any use that the licence of its training photos (mine) allows."
-    assert all(
-        uses[name].startswith("For research and private use only") for name in values if name != "mine"
-    )
+    assert uses.pop("both") == "For any use that the licence of its training photos (mine, theirs) allows."
+    assert uses.pop("tiny") == "For research and private use only: it learnt from Tiny ImageNet."
+    further = "For research and private use only: it learnt from Tiny ImageNet and mine."
+    assert set(uses.values()) == {further}

@@ -150,9 +150,12 @@ def about(config: Config) -> str:
 
 def use(learnt_from: Sequence[LearntFrom]) -> str:
     """What one may use a model for, by its own data set, which comes first, and those of its ancestors."""
-    if any(each.name.startswith("tiny-imagenet") for each in learnt_from):
-        return "For research and private use only: it learnt from Tiny ImageNet."
-    return f"For any use that the licence of its training photos ({learnt_from[0].name}) allows."
+    names = dict.fromkeys(each.name for each in learnt_from)
+    others = [name for name in names if not name.startswith("tiny-imagenet")]
+    if len(others) == len(names):
+        return f"For any use that the licence of its training photos ({', '.join(names)}) allows."
+    more = f" and {', '.join(others)}" if others else ""
+    return f"For research and private use only: it learnt from Tiny ImageNet{more}."
 
 
 def quality(folder: ModelFolder) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def test_models_are_compared_at_a_glance(browser: Any, settings: Settings) -> No
         assert f"photochrom-v2 {row['value']:.4g}, from {row['low']:.4g} to {row['high']:.4g}" in label
         assert "all gray" in label
         assert page.get_by_text("For research and private use only").count() >= 2
+        page.evaluate("location.hash = '#models/photochrom-fast'")
+        history = json.loads((shipped / "photochrom-fast" / "training_history.json").read_text())
+        epochs = [record["epoch"] for record in history if "perceptual" in record]
+        breaks = sum(later != epoch + 1 for epoch, later in pairwise(epochs))
+        assert breaks
+        perceptual = page.locator('svg[aria-label^="Perceptual"]')
+        perceptual.wait_for()
+        assert perceptual.locator("polyline.series-0").count() == breaks + 1  # no line through other stages
+        for picture in page.locator("svg:has(.stage)").all():
+            boxes = sorted(
+                (name.bounding_box() for name in picture.locator(".stage").all()), key=lambda box: box["x"]
+            )
+            assert all(one["x"] + one["width"] <= other["x"] for one, other in pairwise(boxes))
 
 
 def test_who_has_only_shipped_models_is_told_how_to_train(

@@ -4,6 +4,7 @@ import { h, svg } from "./dom.js";
 const WIDTH = 480;
 const HEIGHT = 240;
 const MARGIN = { left: 52, right: 12, top: 20, bottom: 30 };
+const LETTER = 8; // the width of a letter, at most
 
 // lines: [{name, points: [[x, y], ...]}]; marks: [{x, name}] where a stage begins.
 export function chart(title, lines, marks = []) {
@@ -23,13 +24,17 @@ export function chart(title, lines, marks = []) {
   for (const x of wholeTicks(left, right)) {
     picture.append(svg("text", { x: atX(x), y: HEIGHT - MARGIN.bottom + 18, "text-anchor": "middle" }, String(x)));
   }
-  for (const mark of marks.filter(({ x }) => x > left && x < right)) {
+  let free = WIDTH; // left of here, a name hides no other
+  for (const mark of marks.filter(({ x }) => x > left && x < right).toReversed()) {
     picture.append(svg("line", { class: "mark", x1: atX(mark.x), x2: atX(mark.x), y1: MARGIN.top, y2: HEIGHT - MARGIN.bottom }));
-    const late = mark.x > left + 0.75 * (right - left);
-    picture.append(svg("text", { x: atX(mark.x) + (late ? -4 : 4), y: MARGIN.top - 5, "text-anchor": late ? "end" : "start" }, mark.name));
+    const width = LETTER * mark.name.length;
+    const start = Math.min(atX(mark.x) + 4, WIDTH - width);
+    if (start + width > free) continue;
+    picture.append(svg("text", { class: "stage", x: start, y: MARGIN.top - 5 }, mark.name));
+    free = start - LETTER;
   }
   lines.forEach((line, number) => {
-    picture.append(svg("polyline", { class: `line series-${number}`, points: line.points.map(([x, y]) => `${atX(x)},${atY(y)}`).join(" ") }));
+    for (const part of unbroken(line.points)) picture.append(svg("polyline", { class: `line series-${number}`, points: part.map(([x, y]) => `${atX(x)},${atY(y)}`).join(" ") }));
     for (const [x, y] of line.points) {
       const title = svg("title", {}, `${line.name}, epoch ${x}: ${short(y)}`);
       picture.append(svg("circle", { class: `dot series-${number}`, cx: atX(x), cy: atY(y), r: line.points.length > 40 ? 1.5 : 3 }, title));
@@ -61,6 +66,13 @@ export function dots(title, rows, against) {
   });
   return h("figure", { class: "chart" }, h("figcaption", {}, h("b", {}, title)), picture);
 }
+
+// The runs of epochs that have a value: a loss that only some stages have is not drawn through the others.
+const unbroken = (points) => points.reduce((parts, point, n) => {
+  if (n > 0 && point[0] === points[n - 1][0] + 1) parts.at(-1).push(point);
+  else parts.push([point]);
+  return parts;
+}, []);
 
 const isLogarithmic = (points) => {
   const ys = points.map(([, y]) => y);

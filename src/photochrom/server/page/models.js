@@ -143,7 +143,7 @@ function families(history) {
 
 // The figures of the last evaluation, beside gray and true photos.
 function measured(evaluation) {
-  const rows = { "this model": "model", "gray, as it was": "gray", "true colours": "true" };
+  const rows = { "this model": "model", "all gray": "gray", true: "true" };
   const { data, date, epoch, current: isCurrent, measures } = evaluation;
   return h("div", {}, h("p", { class: "soft" }, `${data.photos} ${data.split ? `${data.split} ` : ""}photos of ${data.name}, epoch ${epoch}, ${date}.`, isCurrent ? "" : " The weights have changed since."),
     h("div", { class: "wide", id: "measures", tabindex: 0, role: "group", "aria-label": "Measures" }, h("table", {},
