@@ -42,6 +42,17 @@ def test_folders_keep_their_structure_and_a_bad_photo_stops_nothing(colorize: Ru
         assert np.abs(difference).max() <= 1
 
 
+def test_without_a_place_results_go_to_a_folder_beside(colorize: Run, tmp_path: Path) -> None:
+    photo(tmp_path / "album/a.jpg")
+    photo(tmp_path / "old.png")
+    assert colorize("album", "old.png").out.splitlines() == ["coloured/a.jpg", "coloured/old.png"]
+    again = colorize(".")
+    assert (again.code, again.out) == (
+        0,
+        "coloured/album/a.jpg\n",
+    )  # and what it made itself is no photo to colour
+
+
 def test_existing_files_and_the_input_itself_are_kept(colorize: Run, tmp_path: Path) -> None:
     before = photo(tmp_path / "a.png").read_bytes()
     Path("out").mkdir()

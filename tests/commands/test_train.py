@@ -66,7 +66,7 @@ def test_train_says_where_the_model_is_and_goes_on_when_run_again(run: Run, pack
     assert first.code == 0
     assert first.out == "models/mine\n"
     assert "epoch 1/2" in first.err
-    assert "photochrom colorize PHOTO.jpg -o coloured --model mine" in first.err
+    assert "photochrom colorize PHOTO.jpg --model mine" in first.err
     again = run(*command)
     assert (again.code, again.out) == (0, "models/mine\n")
     assert "All epochs are done" in again.err

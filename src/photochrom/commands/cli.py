@@ -59,7 +59,7 @@ def photochrom(
     """Colour black-and-white photos with diffusion models, and train such models.
 
     [bold]Examples[/bold]
-    $ photochrom colorize old.jpg album/ -o coloured/
+    $ photochrom colorize old.jpg album/       into the folder coloured/
     $ photochrom serve                         the same in a browser
     $ photochrom demo                          see it work, in 4 minutes
     $ photochrom data import ~/Pictures --name mine --size 128

@@ -30,10 +30,8 @@ def colorize(
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            "-o", "--out", metavar="OUT", help="A folder; for one input, also a file.", show_default=False
-        ),
-    ],
+        typer.Option("-o", "--out", metavar="OUT", help="A folder; for one input, also a file."),
+    ] = Path("coloured"),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Colour everything again, and replace files.")
     ] = False,
@@ -74,11 +72,11 @@ def colorize(
     fail, it colours the others and exits with code 3.
 
     [bold]Examples[/bold]
-    $ photochrom colorize old.jpg -o coloured.png
-    $ photochrom colorize old.jpg album/ -o coloured/ --model model_v1
+    $ photochrom colorize old.jpg              writes coloured/old.jpg
+    $ photochrom colorize old.jpg album/ -o results/ --model model_v1
     $ photochrom colorize old.jpg -o out/ --samples 6 --uncertainty
     $ photochrom colorize old.jpg -o red.png --hint 420,310,#b02020
-    $ photochrom colorize film.mp4 -o coloured/
+    $ photochrom colorize film.mp4
     """
     options = _checked(inputs, given(flags), hint)
     gc.disable()  # looking through all that torch brings along, again and again, delays the start

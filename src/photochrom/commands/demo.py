@@ -46,7 +46,7 @@ def demo(
     say(f"Done in {duration(time.monotonic() - begun)}. {picture} shows photos that neither model has seen:")
     say("gray, coloured by V1 and by V2, and true. Four photos teach few colours: this only shows how.")
     say("Next, colour your own photos:")
-    say("  photochrom colorize PHOTO.jpg -o coloured/")
+    say("  photochrom colorize PHOTO.jpg")
     say("  photochrom serve                               the same in a browser")
     say("or train on your own colour photos, on top of a model that comes with Photochrom:")
     say("  photochrom data import FOLDER_OF_PHOTOS --name mine --size 128")

@@ -1,4 +1,4 @@
-"""`photochrom models`, `models show`, `models push`."""
+"""`photochrom models`, `models list`, `models show`, `models push`."""
 
 from __future__ import annotations
 
@@ -18,20 +18,26 @@ app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
-def list_models(context: typer.Context, models: Models = MODELS, as_json: Json = False) -> None:
-    """List the models and how far their training is.
-
-    If a model has been evaluated, the list shows its error in almost black
-    regions (dark ΔE), CIEDE2000 (ΔE00), and how colourful its photos are
-    beside true ones (colour). Compare losses only within a stage.
+def all_models(context: typer.Context, models: Models = MODELS, as_json: Json = False) -> None:
+    """List the models and how far their training is, show one, or share one.
 
     [bold]Examples[/bold]
     $ photochrom models
     $ photochrom models --json
     $ photochrom models show model_v1
     """
-    if context.invoked_subcommand:
-        return
+    if not context.invoked_subcommand:
+        list_models(models, as_json)
+
+
+@app.command("list")
+def list_models(models: Models = MODELS, as_json: Json = False) -> None:
+    """List the models and how far their training is.
+
+    If a model has been evaluated, the list shows its error in almost black
+    regions (dark ΔE), CIEDE2000 (ΔE00), and how colourful its photos are
+    beside true ones (colour). Compare losses only within a stage.
+    """
     from photochrom import model_folder
 
     facts: list[dict[str, Any]] = []
@@ -108,7 +114,7 @@ def push_model(
     folder = model_folder.find_model(name, models)
     address = hub.push(folder, repo, hub_card(folder), private)
     say(f"{name} is on the Hub. Whoever can see it there can use it:")
-    typer.echo(f"photochrom colorize PHOTO.jpg -o coloured/ --model {address}")
+    typer.echo(f"photochrom colorize PHOTO.jpg --model {address}")
 
 
 def _print_list(facts: list[dict[str, Any]]) -> None:

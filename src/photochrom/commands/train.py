@@ -214,7 +214,7 @@ def _tell(asked: Asked, epochs_done: int, models: Path, data_dir: Path) -> None:
     say("Next:")
     place = unless_default("--models", models, MODELS)
     photos = unless_default("--data-dir", data_dir, DATA_DIR)
-    say(f"  photochrom colorize PHOTO.jpg -o coloured --model {folder.name}{place}")
+    say(f"  photochrom colorize PHOTO.jpg --model {folder.name}{place}")
     if best["stage"] == "v1":
         say(f"  photochrom train --from {folder.name} --perceptual 0.1{place}{photos}")
     if asked.origin:
