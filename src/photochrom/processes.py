@@ -82,7 +82,8 @@ def _check_launchers() -> None:
     if launchers > 1 and restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         raise UsageError(
             "after a restart, the processes of several launchers may wait for each other forever: start each "
-            "launcher with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, or with --max-restarts 0"
+            "launcher with TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment and --rdzv-backend c10d, "
+            "or with --max-restarts 0"
         )
 
 
