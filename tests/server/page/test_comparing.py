@@ -27,7 +27,7 @@ def test_many_photos_stand_in_order_each_with_its_state(page: Any) -> None:
     page.get_by_role("button", name="Remove notes.jpg").click()
     page.get_by_text("2 of 2 coloured").wait_for()
     tiles.first.locator("a").click()
-    assert page.locator("#place").inner_text() == "1 of 2"
+    page.locator("#place:text-is('1 of 2')").wait_for()
     page.keyboard.press("ArrowRight")
     page.get_by_role("heading", name="two.png").wait_for()
     assert page.get_by_role("button", name="Next photo").is_disabled()
@@ -41,7 +41,7 @@ def test_what_is_done_can_be_opened_while_others_wait(
     choose(page, *(file(photo((16 + 8 * n, 16), seed=n), f"{n}.png") for n in range(6)), kind="1")
     page.get_by_text("waiting", exact=True).first.wait_for()
     page.locator("#photos li").nth(5).locator("a").click()
-    assert page.locator("#stage .progress").is_visible()
+    page.locator("#stage .progress").wait_for()
     page.get_by_role("link", name="All photos").click()
     page.get_by_role("button", name="Cancel all").click()
     page.get_by_text("0 of 6 coloured").wait_for()
