@@ -83,7 +83,7 @@ SOURCES = {
         "MachineLearning2020/Homework3-PACS",
         "animals, houses, guitars",
         "research",
-        skip="/person/|^pacs/PACS/(?!photo/)",  # the others are drawings
+        skip="/person/|^pacs/PACS/(?!photo/)",  # the others are paintings and drawings
     ),
     "catsdogs": Source("quoctrung163/keras-cnn-on-cats-and-dogs-dataset", "cats, dogs", "none stated"),
     "grocery": Source("marcusklasson/GroceryStoreDataset", "fruit, vegetables, cartons", "MIT", most=3000),

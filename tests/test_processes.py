@@ -408,9 +408,8 @@ def machines() -> Iterator[list[Machine]]:
             ip("netns", "delete", name)
 
 
-ONE_STORE_EACH = (
-    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # without it, half of the restarts hang on a busy machine
-)
+ONE_STORE_EACH = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Without it, some restarts hang on a busy machine."""
 TOGETHER = "--nnodes 2 --nproc-per-node 1 --max-restarts 3 --rdzv-backend c10d --rdzv-id killed"
 
 
@@ -446,8 +445,8 @@ def test_a_training_on_two_machines_survives_the_death_of_a_process(
         said = "".join(launcher.communicate(timeout=300)[0] for launcher in launchers)
     finally:
         for launcher in launchers:
-            launcher.kill()
-            launcher.communicate()
+            with launcher:  # closes its pipe, which a process of a killed launcher may hold open
+                launcher.kill()
     assert [launcher.returncode for launcher in launchers] == [0, 0], said
     assert re.search(r"killed already has \d+ epochs", said)
     one, other = (model_folder.read_checkpoint(each / model_folder.LAST) for each in (folder, undisturbed))

@@ -30,13 +30,10 @@ def sheet(columns: Mapping[str, Sequence[Image.Image]], side: int = 128, across:
     font = ImageFont.load_default(14)
     for number, (name, photos) in enumerate(fitted.items()):
         for index, photo in enumerate(photos):
-            left, top = (
-                (index // rows) * block + number * (side + gap),
-                title + (index % rows) * (tallest + gap),
-            )
-            middle = ((side - photo.width) // 2, (tallest - photo.height) // 2)
-            picture.paste(photo, (left + gap + middle[0], top + middle[1]))
-            draw.text((left + gap, 2), name, fill="black", font=font)
+            left = (index // rows) * block + number * (side + gap) + gap
+            top = title + (index % rows) * (tallest + gap)
+            picture.paste(photo, (left + (side - photo.width) // 2, top + (tallest - photo.height) // 2))
+            draw.text((left, 2), name, fill="black", font=font)
     return picture
 
 

@@ -46,11 +46,8 @@ def test_without_a_place_results_go_to_a_folder_beside(colorize: Run, tmp_path: 
     photo(tmp_path / "album/a.jpg")
     photo(tmp_path / "old.png")
     assert colorize("album", "old.png").out.splitlines() == ["coloured/a.jpg", "coloured/old.png"]
-    again = colorize(".")
-    assert (again.code, again.out) == (
-        0,
-        "coloured/album/a.jpg\n",
-    )  # and what it made itself is no photo to colour
+    again = colorize(".")  # where what it has made is no photo to colour
+    assert (again.code, again.out) == (0, "coloured/album/a.jpg\n")
 
 
 def test_existing_files_and_the_input_itself_are_kept(colorize: Run, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_demo_colours_photographs_trains_models_and_begins_anew(
         assert result.out == "".join(f"here/{name}\n" for name in made)
         assert ("epoch 1/1  v1" in result.err) == trains
         assert ("epoch 2/2  v2" in result.err) == trains
-        assert "photochrom colorize PHOTO.jpg" in result.err
+        assert "photochrom colorize PHOTO.jpg\n" in result.err
     with Image.open("here/small_models.png") as picture:
         assert picture.width > 2 * 4 * 128
     with Image.open("here/coloured.png") as picture:  # gray, coloured, true, and so once more

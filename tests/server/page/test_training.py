@@ -79,6 +79,7 @@ def test_models_are_compared_at_a_glance(browser: Any, settings: Settings) -> No
         perceptual = page.locator('svg[aria-label^="Perceptual"]')
         perceptual.wait_for()
         assert perceptual.locator("polyline.series-0").count() == breaks + 1  # no line through other stages
+        assert perceptual.locator(".stage").count() > 1
         for picture in page.locator("svg:has(.stage)").all():
             boxes = sorted(
                 (name.bounding_box() for name in picture.locator(".stage").all()), key=lambda box: box["x"]
