@@ -43,6 +43,7 @@ def test_a_model_may_be_used_for_what_its_ancestors_photos_allow(tmp_path: Path)
         "further": mine | {"ancestors": [{"name": "tiny-imagenet-200-part"}]},
         "tiny": {"data": {"name": "/data/tiny-imagenet-200"}},
         "on-tiny": mine | {"source": "tiny"},
+        "three": mine | {"ancestors": [{"name": "theirs"}, {"name": "tiny-imagenet-200"}]},
         "both": mine | {"ancestors": [{"name": "mine"}, {"name": "theirs"}]},
     }
     for name, each in values.items():
@@ -52,5 +53,6 @@ def test_a_model_may_be_used_for_what_its_ancestors_photos_allow(tmp_path: Path)
     assert uses.pop("mine") == "For any use that the licence of its training photos (mine) allows."
     assert uses.pop("both") == "For any use that the licence of its training photos (mine, theirs) allows."
     assert uses.pop("tiny") == "For research and private use only: it learnt from Tiny ImageNet."
+    assert uses.pop("three").endswith("it learnt from Tiny ImageNet, mine and theirs.")
     further = "For research and private use only: it learnt from Tiny ImageNet and mine."
     assert set(uses.values()) == {further}

@@ -154,8 +154,8 @@ def use(learnt_from: Sequence[LearntFrom]) -> str:
     others = [name for name in names if not name.startswith("tiny-imagenet")]
     if len(others) == len(names):
         return f"For any use that the licence of its training photos ({', '.join(names)}) allows."
-    more = f" and {', '.join(others)}" if others else ""
-    return f"For research and private use only: it learnt from Tiny ImageNet{more}."
+    listed = " and ".join([", ".join(["Tiny ImageNet", *others[:-1]]), *others[-1:]])
+    return f"For research and private use only: it learnt from {listed}."
 
 
 def quality(folder: ModelFolder) -> dict[str, Any] | None:
