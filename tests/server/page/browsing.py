@@ -87,7 +87,9 @@ def gradient(width: int = 48, height: int = 32) -> bytes:
 
 def shown(page: Any) -> np.ndarray:
     """The pixels (H,W,3) of the coloured picture as it is seen, at its own size."""
-    size = page.locator(".after img").evaluate("image => [image.naturalHeight, image.naturalWidth, 4]")
+    size = page.locator(".after img").evaluate(
+        "async image => (await image.decode(), [image.naturalHeight, image.naturalWidth, 4])"
+    )
     seen = page.locator(".after .sheet > :last-child:not([hidden]), .after .sheet:has(canvas[hidden]) > img")
     return np.array(seen.evaluate(PIXELS)).reshape(size)[..., :3]
 
