@@ -16,6 +16,7 @@ def test_models_are_listed(run: Run, models: Path) -> None:
     assert re.search(r"tiny +v1 +2/2", table.out)
     assert table.err == ""
     assert run("models", "list", "--models", models).out == table.out
+    assert run("models", "--models", models, "list").out == table.out
     (facts,) = json.loads(run("models", "--models", models, "--json").out)
     assert (facts["name"], facts["stage"], facts["epoch"], facts["epochs"]) == ("tiny", "v1", 2, 2)
     assert facts["best_val_loss"] == min(

@@ -26,7 +26,10 @@ def all_models(context: typer.Context, models: Models = MODELS, as_json: Json = 
     $ photochrom models --json
     $ photochrom models show model_v1
     """
-    if not context.invoked_subcommand:
+    if command := context.invoked_subcommand:
+        # What stands before the command counts for it, too.
+        context.default_map = {command: {"models": models, "as_json": as_json}}
+    else:
         list_models(models, as_json)
 
 
