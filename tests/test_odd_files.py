@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from photochrom.errors import PhotochromError
 from photochrom.model_folder import ModelFolder
 from tests.make_odd_files import Odd, odd_files
 from tests.making import make_model
+from tests.programs import imagemagick
 from tests.running import call
 
 ODD = odd_files()
@@ -106,7 +106,7 @@ def test_an_album_of_them_is_coloured_to_its_end(
 
 def test_imagemagick_sees_the_same(tmp_path: Path) -> None:
     """A second opinion on what these files are. Leaves out what ImageMagick 6 and 7 read differently."""
-    convert = shutil.which("magick") or shutil.which("convert")
+    convert = imagemagick()
     if not convert:
         pytest.skip("ImageMagick is not installed")
     otherwise = re.compile(

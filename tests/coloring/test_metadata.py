@@ -16,6 +16,7 @@ from PIL import Image, ImageCms, IptcImagePlugin
 
 from photochrom.coloring.photo import open_gray, write
 from tests.make_odd_files import ALPHA, GRAY, RGB, adobe_rgb, gray_profile, saved, tiff
+from tests.programs import imagemagick
 
 CAPTION, KEYWORD = "Großmutter im Garten", "Familie"
 XMP = (
@@ -80,7 +81,7 @@ def test_iptc_is_kept(tmp_path: Path, source: str, target: str) -> None:
 
 def test_iptc_goes_through_png(tmp_path: Path) -> None:
     coloured(photo_with("JPEG"), tmp_path / "b.png")
-    if convert := shutil.which("convert"):
+    if convert := imagemagick():
         subprocess.run([convert, tmp_path / "b.png", tmp_path / "c.jpg"], check=True)
         with Image.open(tmp_path / "c.jpg") as image:
             found: Any = IptcImagePlugin.getiptcinfo(image)
