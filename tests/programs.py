@@ -7,7 +7,7 @@ import subprocess
 
 
 def imagemagick() -> str | None:
-    """The path of ImageMagick's program, or None. Others are called `convert` too, so it must say its name."""
+    """The path of ImageMagick's program, or None. Others are called `convert` too: it says its name."""
     for name in ("magick", "convert"):
         if path := shutil.which(name):
             said = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stdout
