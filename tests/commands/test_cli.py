@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import re
 import subprocess
@@ -14,7 +13,6 @@ import pexpect
 import pytest
 
 from photochrom import __version__, files, model_folder
-from photochrom.commands import cli
 from photochrom.config import build
 from tests.running import Result, Run
 
@@ -141,17 +139,3 @@ cli.main([])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (143, "stopped\n")
-
-
-def test_the_end_is_quick_unless_a_library_would_report_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton and onnx print a page of leaks if Python does not look through everything at its end."""
-    frozen = []
-    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
-    for name in cli.LEAK_REPORTERS:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    cli._leave()
-    assert frozen
-    frozen.clear()
-    monkeypatch.setitem(sys.modules, "triton", sys)
-    cli._leave()
-    assert not frozen

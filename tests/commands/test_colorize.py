@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +42,27 @@ def test_folders_keep_their_structure_and_a_bad_photo_stops_nothing(colorize: Ru
     with Image.open("album/deep/er/b.png") as before, Image.open("out/deep/er/b.png") as after:
         difference = np.asarray(before.convert("L")).astype(int) - np.asarray(after.convert("L"))
         assert np.abs(difference).max() <= 1
+
+
+def test_the_search_for_unused_objects_spares_what_torch_brings(models: Path, tmp_path: Path) -> None:
+    code = """
+import gc, sys
+from photochrom.commands.cli import main
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print("while importing", gc.isenabled())
+sys.meta_path.insert(0, Watch())
+try:
+    main(sys.argv[1:])
+finally:
+    print("afterwards", gc.isenabled(), "spared", gc.get_freeze_count() > 100_000)
+"""
+    command = ["colorize", str(photo(tmp_path / "a.png")), "--models", str(models), "--model", "tiny"]
+    line = [sys.executable, "-c", code, *command]
+    ran = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = ["while importing False", "coloured/a.png", "afterwards True spared True"]
+    assert ran.stdout.splitlines() == said, ran.stderr
 
 
 def test_without_a_place_results_go_to_a_folder_beside(colorize: Run, tmp_path: Path) -> None:

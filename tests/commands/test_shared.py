@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from photochrom.commands import shared
 from photochrom.commands.shared import complain, print_json, print_table, say, unless_default
 
 
@@ -58,3 +61,17 @@ def test_a_table_lines_up_and_loses_nothing_at_80_columns(capsys: pytest.Capture
 def test_a_flag_is_shown_where_it_differs_from_the_default() -> None:
     assert unless_default("--models", Path("other"), Path("models")) == " --models other"
     assert unless_default("--models", Path("models"), Path("models")) == ""
+
+
+def test_the_end_is_quick_unless_a_library_would_report_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton and onnx print a page of leaks if Python does not look through everything at its end."""
+    frozen = []
+    monkeypatch.setattr(gc, "freeze", lambda: frozen.append(True))
+    for name in shared.LEAK_REPORTERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    shared.keep_for_good()
+    assert frozen
+    frozen.clear()
+    monkeypatch.setitem(sys.modules, "triton", sys)
+    shared.keep_for_good()
+    assert not frozen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from photochrom.config import PRESETS, ModelConfig, build
+from photochrom.diffusion import efficientnet
 from photochrom.diffusion.unet import Attention, GroupNorm, ResidualBlock, UNet, time_features
 from photochrom.errors import UsageError
 
@@ -31,6 +33,17 @@ def awake(**options: Any) -> UNet:
         if not weight.any():
             nn.init.normal_(weight, std=0.1)
     return network
+
+
+def test_a_model_with_its_own_encoder_reads_no_pretrained_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = awake(features=(8, 16, 16, 16), chroma_scale=4, encoder="lite0", train_encoder=True)
+    monkeypatch.setattr(efficientnet, "WEIGHTS", Path("missing.safetensors"))
+    loaded = UNet.load(made.config, made.state_dict(), Path("model"))
+    assert made.encoder
+    assert loaded.encoder
+    y = torch.rand(1, 1, 64, 64)
+    for expected, found in zip(made.encoder(y), loaded.encoder(y), strict=True):
+        assert torch.equal(expected, found)
 
 
 @pytest.mark.parametrize("features", [(8,), (8, 16), (16, 8, 24), (8, 16, 24, 32)])

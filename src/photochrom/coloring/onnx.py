@@ -139,7 +139,7 @@ def _trained_encoder(config: ModelConfig, metadata: Mapping[str, str], path: Pat
         tensors = safetensors.torch.load(content)
     except (ValueError, SafetensorError) as error:
         raise PhotochromError(f"the encoder in {path} cannot be read: {error}; export it again") from None
-    encoder = model_folder.with_weights(lambda: Encoder(config), tensors, path)
+    encoder = model_folder.with_weights(lambda: Encoder(config, pretrained=False), tensors, path)
     return encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 

@@ -7,7 +7,6 @@ import heavy modules themselves, so that help appears at once.
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import signal
 import sys
@@ -20,7 +19,7 @@ import typer
 
 from photochrom import __version__, processes
 from photochrom.commands import colorize, data, demo, evaluate, export, models, serve, train
-from photochrom.commands.shared import complain, say
+from photochrom.commands.shared import complain, keep_for_good, say
 from photochrom.errors import FailedElsewhere, Interrupted, PhotochromError, UsageError
 
 app = typer.Typer(
@@ -40,7 +39,6 @@ app.add_typer(models.app, name="models")
 app.command(no_args_is_help=True)(export.export)
 SHARED = ("train", "evaluate", "colorize")  # several processes of a launcher can run these together
 LONG = ("train", "demo")  # mostly run with the machine to themselves
-LEAK_REPORTERS = ("onnx", "triton")  # they print what Python has not freed at its end
 
 
 def _version(wanted: bool) -> None:
@@ -82,12 +80,6 @@ def _quit(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)  # unwinds, so that temporary files are deleted
 
 
-def _leave() -> None:
-    """Spare Python a last look through all that torch has brought along for what it can free."""
-    if not any(name in sys.modules for name in LEAK_REPORTERS):
-        gc.freeze()
-
-
 @processes.ending()
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command `photochrom`: turns errors into one line and an exit code."""
@@ -96,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # An old console cannot print every letter of a file name.
             stream.reconfigure(errors="backslashreplace")
     if arguments is None:  # this process is the command's own
-        atexit.register(_leave)
+        atexit.register(keep_for_good)
     signal.signal(signal.SIGINT, _quit)
     signal.signal(signal.SIGTERM, _quit)
     try:

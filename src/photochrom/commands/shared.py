@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Models = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the models.")]
 DataDir = Annotated[Path, typer.Option(metavar="DIR", help="Folder that holds the data sets.")]
 MODELS, DATA_DIR = Path("models"), Path("data")
+LEAK_REPORTERS = ("onnx", "triton")  # they print what Python has not freed at its end
 DEVICE = "cpu, cuda or mps (default: the best available)."
 
 
@@ -48,6 +51,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(markup=False, highlight=False).print(table)
+
+
+def keep_for_good() -> None:
+    """Spare Python the search through all objects there are for unused ones; most are torch's and stay."""
+    if not any(name in sys.modules for name in LEAK_REPORTERS):
+        gc.freeze()
 
 
 def unless_default(flag: str, value: Path, default: Path) -> str:

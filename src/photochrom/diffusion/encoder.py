@@ -31,12 +31,14 @@ class Encoder(nn.Module):
     follows these maps.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
+        """pretrained: read the weights of the package; without it, the caller brings a model's own."""
         super().__init__()
         self.layers = [layer for layer, _ in config.encoded.values()]
         self.scale = 2 if config.encoder.endswith("x2") else 1
         self.mean = MEAN.get(config.encoder)  # None for EfficientNet
-        self.network = VGG16.load() if self.mean else EfficientNetLite0.load()
+        kind = VGG16 if self.mean else EfficientNetLite0
+        self.network = kind.load() if pretrained else kind()
 
     @classmethod
     def of(cls, config: ModelConfig) -> Encoder | None:

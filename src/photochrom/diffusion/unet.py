@@ -133,7 +133,8 @@ class UNet(nn.Module):
     weights. The caller runs the encoder once and passes its features to every step.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, pretrained: bool = True) -> None:
+        """pretrained: see `Encoder`; matters only where the encoder is a part of the network."""
         super().__init__()
         self.config = config
         features, length = config.features, config.time_embedding
@@ -147,7 +148,7 @@ class UNet(nn.Module):
         self.meaning = nn.ModuleDict(  # 1x1 convolutions of the encoder's maps
             {str(i): nn.Conv2d(channels, features[i], 1) for i, (_, channels) in config.encoded.items()}
         )
-        self.encoder = Encoder(config).requires_grad_(True) if config.train_encoder else None
+        self.encoder = Encoder(config, pretrained).requires_grad_(True) if config.train_encoder else None
         self.head = nn.Sequential(
             GroupNorm(features[0]), nn.SiLU(), nn.Conv2d(features[0], CHROMA_CHANNELS, 3, padding=1)
         )
@@ -158,7 +159,7 @@ class UNet(nn.Module):
     @classmethod
     def load(cls, config: ModelConfig, weights: dict[str, Tensor], origin: Path) -> UNet:
         """Build a network for colouring. Raises PhotochromError, naming `origin`, if weights do not fit."""
-        network = with_weights(lambda: cls(config), weights, origin)
+        network = with_weights(lambda: cls(config, pretrained=False), weights, origin)
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @property
