@@ -4,7 +4,7 @@
 
 The command colours each photo in a process of its own, so times include start-up and memory is the process's.
 The network is the preset `small` in 20 steps, with and without an encoder. Its weights are random, which
-costs the same. Beside it stands the default model, which has an encoder and takes 4 steps.
+costs the same. Beside it stands the default model, which has an encoder and takes few steps.
 """
 
 from __future__ import annotations
@@ -127,14 +127,14 @@ memory, MB |
 
 ## Many small photos, from Python
 
-Photos of 64x64 per second in batches, one colouring each, the best of three.
+{MANY} photos of 64x64, noise, per second in batches, one colouring each, the best of three.
 
 | convolutions | without encoder | with vgg16 | {DEFAULT_MODEL} |
 |---|---|---|---|
 {chr(10).join(rates)}
 
 {written_by("cost.py")}, convolutions in {arithmetic} (`photochrom.precision` measured it to be faster
-here). Preset `small` takes 20 steps, {DEFAULT_MODEL} takes 4.
+here). Preset `small` takes 20 steps, {DEFAULT_MODEL} takes {Colorizer.load(DEFAULT_MODEL).config.steps}.
 """
     write_figures(REPORT, text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,9 @@ def test_the_end_is_quick_unless_a_library_would_report_leaks(monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "triton", sys)
     shared.keep_for_good()
     assert not frozen
+
+
+def test_a_failing_import_leaves_the_search_for_unused_objects_on() -> None:
+    with pytest.raises(ModuleNotFoundError), shared.importing_torch():
+        import_module("no_such_module")
+    assert gc.isenabled()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from photochrom import processes
 from photochrom.coloring.options import CALM, Options
 from photochrom.commands.option_flags import with_option_flags
-from photochrom.commands.shared import DEVICE, MODELS, Json, keep_for_good, print_json, say
+from photochrom.commands.shared import DEVICE, MODELS, Json, importing_torch, print_json, say
 from photochrom.config import DEFAULT_MODEL
 from photochrom.errors import UsageError
 from photochrom.flags import given
@@ -78,15 +77,13 @@ def colorize(
     $ photochrom colorize old.jpg -o red.png --hint 420,310,#b02020
     $ photochrom colorize film.mp4
     """
-    gc.disable()  # to search all that torch brings along for unused objects delays the start by 0.3 s
-    options = _checked(inputs, given(flags), hint)  # the first to import torch
-    from photochrom import hub
-    from photochrom.coloring import album
-    from photochrom.coloring.colorizer import Colorizer
-    from photochrom.model_folder import find_weights
+    with importing_torch():
+        options = _checked(inputs, given(flags), hint)
+        from photochrom import hub
+        from photochrom.coloring import album
+        from photochrom.coloring.colorizer import Colorizer
+        from photochrom.model_folder import find_weights
 
-    keep_for_good()
-    gc.enable()
     processes.connect()
     weights = find_weights(hub.fetched(model), models, engine)
     plan = processes.from_first(lambda: album.plan(inputs, out, overwrite, options, weights))

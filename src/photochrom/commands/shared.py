@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,6 +52,17 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(markup=False, highlight=False).print(table)
+
+
+@contextmanager
+def importing_torch() -> Iterator[None]:
+    """Import torch 0.3 s sooner: Python does not search its many objects for unused ones, now or later."""
+    gc.disable()
+    try:
+        yield
+        keep_for_good()
+    finally:
+        gc.enable()
 
 
 def keep_for_good() -> None:
