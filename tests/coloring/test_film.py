@@ -427,14 +427,14 @@ def test_who_is_killed_leaves_no_half_film(
     film(tmp_path / "a.mp4")
     arguments = ["colorize", "a.mp4", "-o", "out", "--models", "models", "--model", "tiny", "--steps", "150"]
     code = f"from photochrom.commands.cli import main; main({arguments!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("out/.*.part")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
-    process.communicate()
-    assert process.returncode != 0
+    _, said = process.communicate()
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), said
     left = [path.name for path in (tmp_path / "out").iterdir() if path.suffix != ".json"]
-    assert left == [] or (number == signal.SIGKILL and all(name.endswith(".part") for name in left))
+    assert left == [] or (number == signal.SIGKILL and all(name.endswith(".part") for name in left)), said
     monkeypatch.setattr(files, "LEFT_SECONDS", 0)
     files.remove_leftovers(tmp_path / "out")
     assert not list((tmp_path / "out").glob(".*.part"))
