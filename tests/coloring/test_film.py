@@ -423,9 +423,10 @@ def test_who_is_killed_leaves_no_half_film(
     number: signal.Signals,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    make_model(ModelFolder(tmp_path / "models" / "tiny"), new_values(), 0)
+    slow = new_values() | {"diffusion": {"timesteps": 1000}}
+    make_model(ModelFolder(tmp_path / "models" / "tiny"), slow, 0)
     film(tmp_path / "a.mp4")
-    arguments = ["colorize", "a.mp4", "-o", "out", "--models", "models", "--model", "tiny", "--steps", "150"]
+    arguments = ["colorize", "a.mp4", "-o", "out", "--models", "models", "--model", "tiny", "--steps", "1000"]
     code = f"from photochrom.commands.cli import main; main({arguments!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob("out/.*.part")) and process.poll() is None:
