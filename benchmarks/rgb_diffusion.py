@@ -36,10 +36,15 @@ class RgbInputs(Inputs):
     """Photos with RGB in the place of chroma."""
 
     def of(
-        self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0, encode: bool = True
+        self,
+        photos: Indices,
+        flip: Tensor | None = None,
+        aged: float = 0.0,
+        encode: bool = True,
+        side: int | None = None,
     ) -> Photos:
         """Luma (B,1,S,S) and RGB (B,3,S,S), both in [-1,1]."""
-        y, c, features = super().of(photos, flip, aged, encode)  # at full size
+        y, c, features = super().of(photos, flip, aged, encode, side)  # at full size
         return Photos(y, 2 * color.to_rgb(y, c) - 1, features)
 
 
@@ -63,7 +68,7 @@ class RgbDiffusion(Training):
         self.optimizer = torch.optim.AdamW(weights, weight_decay=options.weight_decay, fused=True)
         self.inputs = RgbInputs(self.config, pack, self.arithmetic, self.workers, self.averaged.encoder)
         self.batches = Batches(self.config, pack, self.diffusion, self.inputs)
-        self.batches.chroma_shape = (3, pack.size, pack.size)
+        self.batches.channels = 3
         self.backward = Backward(
             self.network, self.arithmetic, options, self.workers, self.inputs.free_memory
         )

@@ -44,6 +44,17 @@ def test_a_batch_for_a_gpu_is_not_taken_over_without_one(
     assert resolve(None, None, {}, small).training == small.training
 
 
+def test_sides_stay_with_the_photos_that_they_suit() -> None:
+    source = build({"data": {"name": "large", "sides": (128, 192)}})
+    assert resolve(None, None, {}, source).data.sides == (128, 192)
+    other = resolve(None, None, {"data__name": "thumbnails"}, source)
+    assert other.data.sides == ()
+    assert "--sides" not in train_command(other, "mine", source)
+    typed = resolve(None, None, {"data__name": "thumbnails", "data__sides": "32,64"}, source)
+    assert typed.data.sides == (32, 64)
+    assert "--sides 32,64" in train_command(typed, "mine", source)
+
+
 def test_flags_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text(

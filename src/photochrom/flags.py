@@ -162,6 +162,9 @@ def resolve(
     if source:
         for section, old in inherited(source).items():
             values[section] = old | values.get(section, {})
+        name = given(flags).get("data__name", values["data"]["name"])
+        if name != source.data.name and tuple(values["data"]["sides"]) == source.data.sides:
+            del values["data"]["sides"]  # they suit the source's photos
     if preset is not None:
         if preset not in PRESETS:
             raise UsageError(f"unknown preset {preset!r}: choose one of {', '.join(PRESETS)}")
@@ -176,7 +179,7 @@ def resolve(
         if section == "stages" and len(stages) > 1:
             raise UsageError(f"--{field} is ambiguous: {recipe} has {len(stages)} stages; change it there")
         place = stages[0] if section == "stages" else values.setdefault(section, {})
-        place[field] = value.split(",") if field == "features" else value
+        place[field] = value.split(",") if field in ("features", "sides") else value
     return build(values)
 
 
@@ -193,12 +196,13 @@ def train_command(config: Config, name: str, source: Config | None = None) -> st
             value, unsaid = getattr(values, field), {info.default}
             if source and section in ("data", "training"):
                 # With a GPU and without one, where these differ.
+                taken = taken_over[section].get(field, info.default)
                 unsaid = {
                     getattr(getattr(source, section), field),
-                    taken_over[section].get(field, info.default),
+                    tuple(taken) if isinstance(taken, list) else taken,
                 }
                 unsaid = {info.default} if field in OF_ONE_MACHINE else unsaid
-            if f"{section}.{field}" in WITHOUT_FLAG or value is None or {value} == unsaid:
+            if f"{section}.{field}" in WITHOUT_FLAG or value in (None, ()) or {value} == unsaid:
                 continue
             flag = RENAMED.get(f"{section}.{field}", field.replace("_", "-"))
             if isinstance(value, bool):

@@ -315,24 +315,26 @@ def test_detail_is_the_size_that_the_network_sees(colorizer: Colorizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("encoder", "trained", "size", "side"),
+    ("encoder", "trained", "sides", "size", "side"),
     [
-        ("none", 64, (4000, 3000), 64),
-        ("vgg16", 64, (4000, 3000), 128),
-        ("vgg16", 64, (100, 90), 90),
-        ("vgg16", 64, (40, 30), 64),
-        ("vgg16", 64, (4000, 2000), 128),
-        ("vgg16", 64, (2000, 8000), 91),  # as many pixels as 128 x 256: 91 x 364
-        ("vgg16", 64, (3000, 200), 64),
-        ("lite0", 128, (4000, 3000), 192),
-        ("lite0", 128, (170, 160), 160),
-        ("lite0", 256, (4000, 3000), 256),
+        ("none", 64, (), (4000, 3000), 64),
+        ("vgg16", 64, (), (4000, 3000), 128),
+        ("vgg16", 64, (), (100, 90), 90),
+        ("vgg16", 64, (), (40, 30), 64),
+        ("vgg16", 64, (), (4000, 2000), 128),
+        ("vgg16", 64, (), (2000, 8000), 91),  # as many pixels as 128 x 256: 91 x 364
+        ("vgg16", 64, (), (3000, 200), 64),
+        ("lite0", 128, (), (4000, 3000), 224),
+        ("lite0", 128, (), (170, 160), 160),
+        ("lite0", 256, (), (4000, 3000), 256),
+        ("lite0", 192, (128, 192), (4000, 3000), 224),
+        ("lite0", 192, (128, 192), (64, 64), 128),  # the smallest that it knows, which is the fastest
     ],
 )
-def test_an_encoder_sees_large_photos_at_twice_the_size_of_the_training_up_to_192(
-    encoder: str, trained: int, size: tuple[int, int], side: int
+def test_an_encoder_sees_large_photos_at_twice_the_size_of_the_training_up_to_224(
+    encoder: str, trained: int, sides: tuple[int, ...], size: tuple[int, int], side: int
 ) -> None:
-    config = build({"model": {"encoder": encoder}, "data": {"size": trained}})
+    config = build({"model": {"encoder": encoder}, "data": {"size": trained, "sides": sides}})
     assert default_detail(config, size) == side
 
 

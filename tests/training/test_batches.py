@@ -39,6 +39,20 @@ def test_a_share_of_the_photos_is_learnt_from_without_the_encoder(pack: Pack, se
     assert all(each.sum() > 0 for part in shown for each in part)
 
 
+def test_steps_take_the_sides_in_turn_and_validation_the_photos_own(pack: Pack, seeing: Values) -> None:
+    seeing["data"] = {"sides": (8, 16)}
+    training = Training(build(seeing), pack)
+    training.inputs.prepare()
+    assert training.inputs.kept is None  # features of one side would not do for the other
+    batches = [training.batches.of_step(step, training.losses, None)[1] for step in range(3)]
+    scale = training.config.model.chroma_scale
+    assert [each.y.shape[-1] for each in batches] == [8, 16, 8]
+    assert [each.xt.shape[-1] for each in batches] == [8 // scale, 16 // scale, 8 // scale]
+    assert {each.y.shape[-1] for _, each in training.batches.of_validation(None)} == {pack.size}
+    for _ in range(2):
+        train_step(training)
+
+
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_each_photo_is_drawn_several_times_and_encoded_once(
     pack: Pack, seeing: Values, accumulate: int

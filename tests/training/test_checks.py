@@ -44,6 +44,21 @@ def test_other_settings_on_resume_are_refused_by_name(
     assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [
+        (32, "--sides 32 is larger than the photos, which have 16 pixels"),
+        (9, "photos of 9 pixels do not fit"),
+    ],
+)
+def test_sides_that_do_not_fit_are_refused(
+    side: int, message: str, pack: Pack, values: Values, tmp_path: Path
+) -> None:
+    values["data"]["sides"] = (16, side)
+    with pytest.raises(UsageError, match=message):
+        train(build(values), ModelFolder(tmp_path / "model"), pack)
+
+
 def test_all_differences_are_shown(pack: Pack, values: Values, tmp_path: Path) -> None:
     folder = ModelFolder(tmp_path / "model")
     with pytest.raises(Interrupted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from photochrom.config import build
 from photochrom.data.pack import Pack
@@ -23,6 +24,21 @@ def test_mirrored_photos(pack: Pack, values: Values) -> None:
     plain_y, plain_c = color.from_rgb(pack.rgb([3, 4]), 2)
     torch.testing.assert_close(y, torch.stack([plain_y[0], plain_y[1].flip(-1)]))
     torch.testing.assert_close(c, torch.stack([plain_c[0], plain_c[1].flip(-1)]))
+
+
+def test_photos_of_another_side_are_those_that_pillow_shrinks(pack: Pack, values: Values) -> None:
+    values["data"]["sides"] = (8,)
+    training = Training(build(values), pack)
+    y, c, _ = training.inputs.of(np.array([3]), side=8)
+    channels = [Image.fromarray(each.numpy()) for each in pack.rgb([3])[0]]  # mode F, so nothing is rounded
+    small = [np.asarray(each.resize((8, 8), Image.Resampling.BILINEAR)) for each in channels]
+    wanted_y, wanted_c = color.from_rgb(torch.from_numpy(np.stack(small))[None], 2)
+    torch.testing.assert_close(y, wanted_y, atol=1e-5, rtol=0)
+    torch.testing.assert_close(c, wanted_c, atol=1e-5, rtol=0)
+    aged, plain = (training.inputs.of(np.arange(24), aged=share, side=8) for share in (1.0, 0.0))
+    assert aged.y.shape == plain.y.shape == (24, 1, 8, 8)
+    assert not torch.equal(aged.y, plain.y)
+    assert torch.equal(aged.x0, plain.x0)
 
 
 def test_kept_features_are_those_of_the_photo_as_it_is_shown(own_pack: Pack, seeing: Values) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     Photo = Any  # the real type needs Pillow and NumPy, which are slow to import
 
-ENOUGH = 192
+ENOUGH = 224
 """Most pixels of the shorter side that a model sees by default; more cost time and help no model we know."""
 CALM = 4
 """How many colourings `photochrom colorize` merges by default: a photo keeps what they agree on."""

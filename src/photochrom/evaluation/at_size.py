@@ -54,7 +54,7 @@ def model_at_size(
         )
     colorizer = Colorizer.load(model, models, device)
     config = colorizer.config
-    if config.data.size not in (None, pack.size):
+    if pack.size not in (config.data.size or pack.size, *config.data.sides):
         raise PhotochromError(
             f"model {str(model)!r} was trained at {config.data.size} pixels, but these photos have "
             f"{pack.size}: evaluate it on a data set imported with --size {config.data.size}, or on a folder "

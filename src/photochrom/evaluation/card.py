@@ -147,6 +147,9 @@ def model_card(folder: ModelFolder, evaluation: Evaluation | None) -> str:
     network = "EfficientNet-Lite0" if config.model.encoder.startswith("lite0") else "VGG16"
     larger = " at twice the size" if config.model.encoder.endswith("x2") else ""
     sight = f"sees with {network}{larger}; " if config.model.encoded else ""
+    data = config.data
+    seen_at = f", seen at {', '.join(map(str, data.sides))}" if data.sides else ""
+    checksum = f", checksum {data.checksum}" if data.checksum else ""
     start = f"Trained from {config.source}" if config.source else "Trained"
     command = (
         f"{start} with\n\n    {train_command(config, name, source)}\n\n" if len(config.stages) == 1 else ""
@@ -163,7 +166,7 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 |---|---|
 | network | U-Net, features {features}; {sight}chroma at 1/{config.model.chroma_scale} of luma's size |
 | diffusion | {diffusion.timesteps} steps, {diffusion.schedule} schedule, {diffusion.prediction}-prediction |
-| data set | {config.data.title}, photos of {config.data.size} pixels, checksum {config.data.checksum} |
+| data set | {data.title}, photos of {data.size} pixels{seen_at}{checksum} |
 | trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours{" on " * bool(devices)}{devices} |
 | validation loss | {loss:.4f} at epoch {epoch}, the one in `model.safetensors`; stages do not compare |
 | seed | {config.training.seed} |

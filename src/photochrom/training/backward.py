@@ -47,7 +47,7 @@ class Backward:
         # as an encoder does with several draws.
         draws_once = not network.encoder or options.draws == 1
         self.replays = arithmetic.device.type == "cuda" and self.parts == 1 and draws_once
-        self.replayed: Replayed | None = None
+        self.replayed: dict[torch.Size, Replayed] = {}  # by the shape of the batch's luma
         self.notes: list[str] = []  # for the user
 
     def __call__(
@@ -70,7 +70,7 @@ class Backward:
         self.clear_gradients(losses)
         self.parts = min(2 * self.parts, self.most_parts)
         # Parts cannot use it, and its memory may be the memory that is missing.
-        self.replays, self.replayed = False, None
+        self.replays, self.replayed = False, {}
         self.free_memory()
         self.notes.append(
             f"out of memory: processing batches in parts of {math.ceil(len(batch.t) / self.parts)}; "
@@ -109,8 +109,8 @@ class Backward:
             for number in range(self.parts):
                 loss, log = loss_of(batch.only(slice(number, None, self.parts)))
                 self.arithmetic.scaler.scale(loss).backward()
-                if self.replayed:
-                    self.replayed.backward()
+                if self.replays:
+                    self.replayed[batch.y.shape].backward()
                 logs.append(log)
         own = [weight.grad for weight in self.weights if weight.grad is not None]
         processes.add_up([*own, *losses.gradients()])
@@ -155,9 +155,11 @@ class Backward:
         xt, t, y, features = batch.xt, batch.t, batch.y, batch.features
         mask = batch.feature_mask  # only where the encoder learns
         if self.replays:
-            if self.replayed is None or self.replayed.encodes != (mask is not None):
-                self.replayed = Replayed(self.network, self.arithmetic.dtype, encodes=mask is not None)
-            trunk = self.replayed.forward(xt, t, y, *(features if mask is None else [mask]))
+            passes = self.replayed.get(y.shape)
+            if passes is None or passes.encodes != (mask is not None):
+                passes = Replayed(self.network, self.arithmetic.dtype, encodes=mask is not None)
+                self.replayed[y.shape] = passes
+            trunk = passes.forward(xt, t, y, *(features if mask is None else [mask]))
             with self.arithmetic.autocast():
                 return self.network.head(trunk).float()
         with self.arithmetic.autocast():

@@ -30,9 +30,8 @@ class Batches:
     def __init__(self, config: Config, pack: DataSet, diffusion: Diffusion, inputs: Inputs) -> None:
         self.config, self.pack, self.diffusion, self.inputs = config, pack, diffusion, inputs
         self.device = inputs.device
+        self.channels = CHROMA_CHANNELS
         self.validation = pack.drawn("validation", config.data.validation_photos, config.training.seed)
-        side = pack.size // config.model.chroma_scale
-        self.chroma_shape: tuple[int, ...] = (CHROMA_CHANNELS, side, side)
 
     def of_step(self, step: int, losses: StageLoss, teacher: Teacher | None) -> tuple[Indices, Noisy]:
         """This process's share of a step's batch: the numbers of its photos, and the photos with their noise.
@@ -40,7 +39,8 @@ class Batches:
         A photo occurs `draws` times in a row, each time with another time step and noise. Every process
         draws for the whole batch, so the result does not depend on the number of processes.
         """
-        options = self.config.training
+        options, sides = self.config.training, self.config.data.sides
+        side = sides[step % len(sides)] if sides else None
         mine = slice(processes.number(), None, processes.count())
         generator = random_for(options.seed, 1, step)
         if self.config.model.dropout:
@@ -56,10 +56,12 @@ class Batches:
         whole = losses.whole(t)
         whole = whole._replace(compared=whole.compared[drawn].to(self.device))
         t = t[drawn].to(self.device)
-        eps = torch.randn((count, *self.chroma_shape), generator=generator)[drawn].to(self.device)
+        eps = self.noise(count, side or self.pack.size, generator)[drawn].to(self.device)
         # Distillation does not train the encoder.
         trains_encoder = self.inputs.trained_encoder is not None and not teacher
-        y, x0, features = self.inputs.of(photos, flip, self.config.data.aged, encode=not trains_encoder)
+        y, x0, features = self.inputs.of(
+            photos, flip, self.config.data.aged, encode=not trains_encoder, side=side
+        )
         y, x0, *features = (each.repeat_interleave(options.draws, dim=0) for each in (y, x0, *features))
         feature_mask = torch.ones(len(drawn), device=self.device)
         if self.config.drops_encoder and not teacher:
@@ -79,11 +81,16 @@ class Batches:
         t = self.times(count, generator, teacher).to(self.device)
         for number, start in enumerate(range(0, count, VALIDATION_BATCH)):
             part = slice(start, min(start + VALIDATION_BATCH, count))
-            eps = torch.randn((part.stop - start, *self.chroma_shape), generator=generator).to(self.device)
+            eps = self.noise(part.stop - start, self.pack.size, generator).to(self.device)
             if number % processes.count() == processes.number():
                 y, x0, features = self.inputs.of(self.validation[part])
                 xt = self.diffusion.add_noise(x0, eps, t[part])
                 yield number, Noisy(y, x0, eps, t[part], xt, features)
+
+    def noise(self, count: int, side: int, generator: torch.Generator) -> Tensor:
+        """Noise for the chroma of `count` photos of `side` pixels."""
+        side //= self.config.model.chroma_scale
+        return torch.randn((count, self.channels, side, side), generator=generator)
 
     def times(self, count: int, generator: torch.Generator, teacher: Teacher | None) -> Tensor:
         """Time steps for `count` photos, (count,) int64.

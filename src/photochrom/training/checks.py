@@ -45,7 +45,13 @@ def refuse_data(config: Config, pack: DataSet) -> None:
         raise PhotochromError(
             f"data set {pack.name!r} has no {missing} photos: import it again with more photos"
         )
-    refuse_size(config, pack.size)
+    for side in (pack.size, *config.data.sides):
+        refuse_size(config, side)
+    if max(config.data.sides, default=0) > pack.size:
+        raise UsageError(
+            f"--sides {max(config.data.sides)} is larger than the photos, which have {pack.size} pixels: "
+            "leave it out, or import them larger (data import --size)"
+        )
     batch_size, count = config.training.batch_size, processes.count()
     if batch_size < count:
         raise UsageError(

@@ -36,13 +36,16 @@ class Trial(NamedTuple):
 def try_out(config: Config, pack: DataSet, report: Report, seconds: float = 0.0) -> Trial:
     """Time at least two training steps, for at least `seconds`, on a network that is thrown away.
 
-    First keeps what the training would keep: the encoder's features, or photos in a GPU's memory.
+    First keeps what the training would keep: the encoder's features, or photos in a GPU's memory. Each of the
+    photos' sides takes as many steps.
     """
     trial = Training(config, pack)
     trial.inputs.prepare(preparing_progress(config, report))
-    train_step(trial)  # the first step allocates and warms up
+    sides = max(1, len(config.data.sides))
+    for _ in range(sides):
+        train_step(trial)  # the first step of each side allocates and warms up
     steps, begun = 0, time.perf_counter()
-    while steps < 2 or processes.largest(time.perf_counter() - begun < seconds):
+    while steps < 2 or steps % sides or processes.largest(time.perf_counter() - begun < seconds):
         train_step(trial)
         steps += 1
     step_seconds = (time.perf_counter() - begun) / steps

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from photochrom import processes
@@ -55,36 +56,53 @@ class Inputs:
         self.on_gpu: PhotosOnGpu | None = None
 
     def of(
-        self, photos: Indices, flip: Tensor | None = None, aged: float = 0.0, encode: bool = True
+        self,
+        photos: Indices,
+        flip: Tensor | None = None,
+        aged: float = 0.0,
+        encode: bool = True,
+        side: int | None = None,
     ) -> Photos:
         """B photos, by their numbers.
 
         flip: (B,) bool, which of them to mirror. aged: the share of them to age; what `prepare` keeps is aged
-        already. encode: whether to add features.
+        already. encode: whether to add features. side: in pixels, to shrink them to, if not their own.
         """
         if self.on_gpu:
-            rgb, luma = self.on_gpu(photos)
-            luma = mirrored(luma, flip)
+            rgb, luma = (shrunk(each, side) for each in self.on_gpu(photos))
+            luma = mirrored(color.in_levels((luma + 1) / 2) if side else luma, flip)
             _, chroma = color.from_rgb(rgb, self.config.model.chroma_scale)
             return Photos(luma, mirrored(chroma, flip), self.encode(luma) if encode else ())
         rgb = self.pack.rgb(photos)  # (B, 3, S, S)
 
         def part_of(part: slice) -> Photos:
-            return self._part(rgb[part], photos[part], None if flip is None else flip[part], aged, encode)
+            return self._part(
+                rgb[part], photos[part], None if flip is None else flip[part], aged, encode, side
+            )
 
         y, x0, features = zip(*self.workers.map(part_of, self.workers.slices(len(photos))), strict=True)
         return Photos(torch.cat(y), torch.cat(x0), [torch.cat(maps) for maps in zip(*features, strict=True)])
 
-    def _part(self, rgb: Tensor, photos: Indices, flip: Tensor | None, aged: float, encode: bool) -> Photos:
+    def _part(
+        self,
+        rgb: Tensor,
+        photos: Indices,
+        flip: Tensor | None,
+        aged: float,
+        encode: bool,
+        side: int | None,
+    ) -> Photos:
         """What one worker does of `of`; rgb (B,3,S,S) are the photos."""
         rgb = rgb.to(self.device)
-        y, x0 = color.from_rgb(rgb, self.config.model.chroma_scale)
+        y, x0 = color.from_rgb(shrunk(rgb, side), self.config.model.chroma_scale)
         x0 = mirrored(x0, flip)
         if self.kept:
             rows = photos if flip is None else photos + self.kept.count // 2 * flip.numpy()
             y, features = self.kept(rows)
             return Photos(y, x0, features)
-        y = mirrored(aged_luma(rgb, y, photos, aged) if aged else y, flip)
+        if aged:
+            y = shrunk(aged_luma(rgb, 2 * color.luma(rgb) - 1, photos, aged), side)
+        y = mirrored(y, flip)
         if self.config.model.encoded:
             y = color.in_levels((y + 1) / 2)  # kept features round luma too: both ways train alike
         return Photos(y, x0, self.encode(y) if encode else ())
@@ -114,12 +132,12 @@ class Inputs:
     def keep_features(self, progress: Callable[[int, int], None] = lambda done, total: None) -> list[str]:
         """Store the features of all photos on disk, then of all photos mirrored. Returns notes for the user.
 
-        Does nothing if the configuration forbids it, the encoder trains or is as fast as the disk, or the
-        photos lie in shards. progress(done, total) counts photos. It may raise to stop; the next call goes on
-        there.
+        Does nothing if the configuration forbids it, the encoder trains or is as fast as the disk, the photos
+        lie in shards, or the network sees them at several sides. progress(done, total) counts photos. It may
+        raise to stop; the next call goes on there.
         """
         pack, aged = self.pack, self.config.data.aged
-        fixed = self.encoder if not self.trained_encoder else None
+        fixed = self.encoder if not (self.trained_encoder or self.config.data.sides) else None
         if not (fixed and fixed.worth_keeping and self.config.data.keep_features) or self.kept:
             return []
         if not isinstance(pack, Pack):
@@ -156,6 +174,13 @@ class Inputs:
         self.on_gpu = None
         if self.kept:
             self.kept.free_gpu_memory()
+
+
+def shrunk(photos: Tensor, side: int | None) -> Tensor:
+    """Photos (B,C,S,S) as (B,C,side,side), each pixel a mean of those it covers; None keeps their size."""
+    if side in (None, photos.shape[-1]):
+        return photos
+    return F.interpolate(photos, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def mirrored(photos: Tensor, which: Tensor | None) -> Tensor:
