@@ -1,14 +1,10 @@
 """The figures of docs/measurements/full-size.md, from reports of `photochrom evaluate --photos`.
 
-    python benchmarks/baselines_full_size.py real-test coloured --data real128 --minutes 3 --steps 10
     photochrom evaluate photochrom-fast --photos real-test --count 500 --vgg-photos 500 \
-        --with before=before --with earlier-rule=earlier-rule -o reports/four
-    photochrom evaluate photochrom-fast photochrom-v2 --photos real-test --count 500 --vgg-photos 0 \
+        --with before=before --with at-128=at-128 -o reports/four
+    photochrom evaluate photochrom-fast --photos real-test --count 500 --vgg-photos 0 \
         --average 1 -o reports/one
-    photochrom evaluate photochrom-fast --photos real-test --count 500 --vgg-photos 0 -o reports/base \
-        --with regression=coloured/regression --with pix2pix=coloured/pix2pix \
-        --with v1=coloured/v1 --with v2=coloured/v2
-    python benchmarks/full_size.py reports/four reports/one reports/base
+    python benchmarks/full_size.py reports/four reports/one
 
 Compares all others with the first candidate of the first report, photo by photo. Verdicts come from each
 report, against its own first candidate.

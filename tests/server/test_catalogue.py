@@ -44,6 +44,7 @@ def test_a_model_may_be_used_for_what_its_ancestors_photos_allow(tmp_path: Path)
         "tiny": {"data": {"name": "/data/tiny-imagenet-200"}},
         "on-tiny": mine | {"source": "tiny"},
         "three": mine | {"ancestors": [{"name": "theirs"}, {"name": "tiny-imagenet-200"}]},
+        "many": mine | {"ancestors": [{"name": name} for name in ("a", "b", "tiny-imagenet-200")]},
         "both": mine | {"ancestors": [{"name": "mine"}, {"name": "theirs"}]},
     }
     for name, each in values.items():
@@ -54,5 +55,6 @@ def test_a_model_may_be_used_for_what_its_ancestors_photos_allow(tmp_path: Path)
     assert uses.pop("both") == "For any use that the licence of its training photos (mine, theirs) allows."
     assert uses.pop("tiny") == "For research and private use only: it learnt from Tiny ImageNet."
     assert uses.pop("three").endswith("it learnt from Tiny ImageNet, mine and theirs.")
+    assert uses.pop("many").endswith("it learnt from Tiny ImageNet and 3 other data sets.")
     further = "For research and private use only: it learnt from Tiny ImageNet and mine."
     assert set(uses.values()) == {further}

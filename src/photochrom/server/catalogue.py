@@ -21,6 +21,7 @@ from photochrom.server.problems import Problem
 
 ENCODERS = {"none": "", "vgg16": "VGG16", "lite0": "EfficientNet-Lite0"}
 GLANCE = ("ciede2000", "dark_error", "colorfulness")
+NAMED = 2  # data sets that a sentence names; it counts more than that
 SHEET = re.compile(r"epoch_(\d+)\.png")
 
 
@@ -154,6 +155,8 @@ def use(learnt_from: Sequence[LearntFrom]) -> str:
     others = [name for name in names if not name.startswith("tiny-imagenet")]
     if len(others) == len(names):
         return f"For any use that the licence of its training photos ({', '.join(names)}) allows."
+    if len(others) > NAMED:
+        others = [f"{len(others)} other data sets"]
     listed = " and ".join([", ".join(["Tiny ImageNet", *others[:-1]]), *others[-1:]])
     return f"For research and private use only: it learnt from {listed}."
 
