@@ -9,8 +9,8 @@ There, with the parts that have arrived (the first holds the validation photos; 
     python recipes/quarter_hour.py train parts --minutes 8 --out results
 
 The second command unpacks them, trains a model further by noise alone (V1), then with the perceptual loss
-(V2), distils that to 2 steps, and puts what is worth taking home into `results`. With photos of 192 pixels, add
-`--sides 128,160,192`: that is how the models that ship have learnt.
+(V2), distils that to 2 steps, and puts what is worth taking home into `results`. With photos of 192 pixels,
+add `--sides 128,160,192`: the models that ship learnt so.
 """
 
 from __future__ import annotations
