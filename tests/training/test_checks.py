@@ -48,7 +48,8 @@ def test_other_settings_on_resume_are_refused_by_name(
     ("side", "message"),
     [
         (32, "--sides 32 is larger than the photos, which have 16 pixels"),
-        (9, "photos of 9 pixels do not fit"),
+        (9, "--sides 9 does not fit the network: give multiples of 4"),
+        (0, "needs at least 1 pixels of chroma"),
     ],
 )
 def test_sides_that_do_not_fit_are_refused(

@@ -45,7 +45,12 @@ def refuse_data(config: Config, pack: DataSet) -> None:
         raise PhotochromError(
             f"data set {pack.name!r} has no {missing} photos: import it again with more photos"
         )
-    for side in (pack.size, *config.data.sides):
+    refuse_size(config, pack.size)
+    for side in config.data.sides:
+        if side % config.model.multiple:
+            raise UsageError(
+                f"--sides {side} does not fit the network: give multiples of {config.model.multiple}"
+            )
         refuse_size(config, side)
     if max(config.data.sides, default=0) > pack.size:
         raise UsageError(

@@ -93,15 +93,14 @@ class Inputs:
         side: int | None,
     ) -> Photos:
         """What one worker does of `of`; rgb (B,3,S,S) are the photos."""
-        rgb = rgb.to(self.device)
-        y, x0 = color.from_rgb(shrunk(rgb, side), self.config.model.chroma_scale)
+        y, x0 = color.from_rgb(shrunk(rgb, side).to(self.device), self.config.model.chroma_scale)
         x0 = mirrored(x0, flip)
         if self.kept:
             rows = photos if flip is None else photos + self.kept.count // 2 * flip.numpy()
             y, features = self.kept(rows)
             return Photos(y, x0, features)
         if aged:
-            y = shrunk(aged_luma(rgb, 2 * color.luma(rgb) - 1, photos, aged), side)
+            y = shrunk(aged_luma(rgb, 2 * color.luma(rgb) - 1, photos, aged), side).to(self.device)
         y = mirrored(y, flip)
         if self.config.model.encoded:
             y = color.in_levels((y + 1) / 2)  # kept features round luma too: both ways train alike
