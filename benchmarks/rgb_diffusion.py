@@ -8,6 +8,7 @@ The model makes its own luma, and is measured with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -17,7 +18,6 @@ from photochrom.config import Config, DiffusionConfig
 from photochrom.data.pack import Pack
 from photochrom.diffusion import color
 from photochrom.evaluation.candidates import given_luma
-from photochrom.randomness import Indices
 from photochrom.training.average import Average
 from photochrom.training.backward import Backward
 from photochrom.training.batches import Batches
@@ -35,16 +35,9 @@ def classic(config: Config) -> Config:
 class RgbInputs(Inputs):
     """Photos with RGB in the place of chroma."""
 
-    def of(
-        self,
-        photos: Indices,
-        flip: Tensor | None = None,
-        aged: float = 0.0,
-        encode: bool = True,
-        side: int | None = None,
-    ) -> Photos:
+    def of(self, *given: Any, **named: Any) -> Photos:
         """Luma (B,1,S,S) and RGB (B,3,S,S), both in [-1,1]."""
-        y, c, features = super().of(photos, flip, aged, encode, side)  # at full size
+        y, c, features = super().of(*given, **named)  # at full size
         return Photos(y, 2 * color.to_rgb(y, c) - 1, features)
 
 

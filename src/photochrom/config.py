@@ -181,7 +181,7 @@ class DataConfig(Section):
     validation_photos: int = Field(512, ge=1, description="number of photos for the validation loss")
 
     @property
-    def smallest(self) -> int | None:
+    def smallest_side(self) -> int | None:
         """The smallest side at which the network has seen photos."""
         return min(self.sides, default=self.size)
 

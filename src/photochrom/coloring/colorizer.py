@@ -288,7 +288,7 @@ def default_detail(config: Config, size: tuple[int, int]) -> int:
     the photo has (docs/measurements/detail.md). A photo more elongated than ELONGATED is seen smaller, down
     to the side of training, so that it costs no more than others.
     """
-    trained, shorter, longer = config.data.smallest or 64, min(size), max(size)
+    trained, shorter, longer = config.data.smallest_side or 64, min(size), max(size)
     if config.model.encoder == "none":
         return trained
     affordable = round(min(2 * trained, ENOUGH) * min(1.0, (ELONGATED * shorter / longer) ** 0.5))

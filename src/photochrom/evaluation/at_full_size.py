@@ -177,7 +177,7 @@ def ceiling_of(colorizer: Colorizer, detail: int | None) -> Ceiling:
         return lay_over(luma, seen, color.from_rgb(rgb, seen.scale)[1])
 
     config = colorizer.config
-    way = (config.data.smallest, config.model.encoder == "none", config.model.chroma_scale, detail)
+    way = (config.data.smallest_side, config.model.encoder == "none", config.model.chroma_scale, detail)
     return Ceiling(way, picture)
 
 
