@@ -73,7 +73,14 @@ class Replayed:
         self.gradient = torch.zeros_like(self.found)
         with torch.cuda.graph(backward, pool=forward.pool(), capture_error_mode="thread_local"):
             # The encoder's last stages may be unused: not every network has a level for each map.
-            self.gradients = torch.autograd.grad(self.found, self.weights, self.gradient, allow_unused=True)
+            gradients = torch.autograd.grad(self.found, self.weights, self.gradient, allow_unused=True)
+            # The fused optimiser refuses a gradient that lies in memory in another order than its weight.
+            self.gradients = [
+                None if gradient is None else torch.empty_like(weight).copy_(gradient)
+                for weight, gradient in zip(self.weights, gradients, strict=True)
+            ]
+        # Its autograd graph would stay tied to this recording's stream, in which the next one is not.
+        self.found = self.found.detach()
         self.recorded = forward, backward
         return self.recorded
 
