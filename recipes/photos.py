@@ -207,6 +207,41 @@ SOURCES = {
         "nikhildutta333/Monkey-Species-Classification", "monkeys in trees", "none stated", several=False
     ),
     "zoo": Source("nnfct/everland_animal_class", "animals of a zoo", "none stated", several=False),
+    "flickr8k": Source(
+        "RlNZLER/Image-Text-Matching",  # commit 56a15d91; later ones lack the photos
+        "people, dogs, sport, streets (Flickr8k)",
+        "research",
+        several=False,
+    ),
+    "news": Source("duynhatran/cheapfake_detection", "people in the news", "none stated", several=False),
+    "vietnam": Source(
+        "coderaohong/testing-repo", "streets, markets, shops of Vietnam", "none stated", several=False
+    ),
+    "flowers102": Source(
+        "kibru9399/Image-classifier",
+        "flowers (of Oxford 102)",
+        "none stated",
+        most=3000,
+        several=False,
+    ),
+    "flowers5": Source("Kounteyo98/Data", "flowers, fields", "none stated", most=2500, several=False),
+    "plants9": Source("690993295/myproject-demo", "flowers, trees, gardens", "none stated", several=False),
+    "mixed": Source(
+        "youthinkk/image-retrieval", "animals, things, people, vehicles", "none stated", several=False
+    ),
+    "campus": Source(
+        "ArunMekkad/Content-Based-Image-Retrieval", "things out of doors", "none stated", several=False
+    ),
+    "thaifood": Source(
+        "Puridech/thai-food-recognition",
+        "Thai dishes",
+        "none stated",
+        most=3000,
+        skip="^thaifood/data/test_images/",  # second copies
+        several=False,
+    ),
+    "crops": Source("sbh69840/dataset", "fields, fruit on the plant", "none stated", several=False),
+    "cooking": Source("Anduin2017/HowToCook", "dishes, kitchens", "public domain", several=False),
 }
 
 # Limits for a photo, found by looking at the photos that they leave out.

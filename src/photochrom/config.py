@@ -329,6 +329,9 @@ class Config(Section):
     first_epoch: int = Field(
         0, ge=0, description="number of epochs of the model that this one continues from"
     )
+    mean_of: tuple[str, ...] = Field(
+        (), description="models whose mean weights these are; the last gave the rest"
+    )
     model: ModelConfig = ModelConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     data: DataConfig = DataConfig()

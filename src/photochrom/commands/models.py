@@ -1,4 +1,4 @@
-"""`photochrom models`, `models list`, `models show`, `models push`."""
+"""`photochrom models`, `models list`, `models show`, `models mean`, `models push`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = typer.Typer()
 
 @app.callback(invoke_without_command=True)
 def all_models(context: typer.Context, models: Models = MODELS, as_json: Json = False) -> None:
-    """List the models and how far their training is, show one, or share one.
+    """List the models and how far their training is, show one, share one, or take a mean.
 
     [bold]Examples[/bold]
     $ photochrom models
@@ -92,6 +92,30 @@ def show_model(
         Console().print(Markdown(card))
     else:
         typer.echo(card, nl=False)
+
+
+@app.command("mean", no_args_is_help=True)
+def mean_models(
+    sources: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Two models or more.")],
+    name: Annotated[str, typer.Option("--name", metavar="<str>", help="Name of the new model.")],
+    models: Models = MODELS,
+) -> None:
+    """Make a model whose weights are the mean of others'.
+
+    Where one training went on from the other, or both from one model, their
+    mean is often better than each. Whether it is, photochrom evaluate tells.
+
+    [bold]Examples[/bold]
+    $ photochrom models mean model_v2 model_v2_longer --name model_v2_mean
+    $ photochrom evaluate model_v2_longer model_v2_mean
+    """
+    from photochrom import model_folder
+    from photochrom.training.mean import mean_model
+
+    into = model_folder.model_folder(name, models)
+    mean_model([model_folder.find_model(source, models) for source in sources], into)
+    say(f"{into.path} has the mean weights of {', '.join(sources)}. Compare them:")
+    typer.echo(f"photochrom evaluate {' '.join(sources)} {name}")
 
 
 @app.command("push", no_args_is_help=True)

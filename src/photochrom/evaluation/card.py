@@ -154,6 +154,13 @@ def model_card(folder: ModelFolder, evaluation: Evaluation | None) -> str:
     command = (
         f"{start} with\n\n    {train_command(config, name, source)}\n\n" if len(config.stages) == 1 else ""
     )
+    if config.mean_of:
+        *others, last = config.mean_of
+        command = (
+            f"The weights are the mean of those of {', '.join(others)} and {last}:\n\n"
+            f"    photochrom models mean {' '.join(config.mean_of)} --name {name}\n\n"
+            f"Stages, losses and seed are those of {last}.\n\n"
+        )
     return f"""# {name}
 
 A diffusion model that colours grayscale photographs, trained with Photochrom.

@@ -97,7 +97,7 @@ def refuse_another(config: Config, folder: ModelFolder) -> None:
         del values["data"]["keep_features"], values["ancestors"]
         if values["data"]["checksum"]:
             del values["data"]["name"]  # the same photos may lie elsewhere now
-        found = {key: values.pop(key) for key in ("source", "first_epoch")}
+        found = {key: values.pop(key) for key in ("source", "first_epoch", "mean_of")}
         values["stages"][-1]["epochs"] = None
         stages = {f"stages.{n}": stage for n, stage in enumerate(values.pop("stages"))}
         for part, fields in {**values, **stages}.items():
