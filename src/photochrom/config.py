@@ -31,8 +31,11 @@ MOST_GUIDANCE = 10
 MAX_MEGAPIXELS = 120
 """Above the largest sensors of phones (108 megapixels), and far below a decompression bomb."""
 SamplerName = Literal["ddim", "unipc", "dpm++", "ddpm"]
-STRIDE = 2
-"""Steps of the teacher that a distilled network does in one: its 2 steps replace 4. With 5, it was worse."""
+STRIDE = 5
+"""Steps of the teacher that a distilled network does in one: its 2 steps replace 10.
+
+With fewer, single colourings come nearer to the truth, but all together look less like true photos.
+"""
 
 
 class Preset(NamedTuple):

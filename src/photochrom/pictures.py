@@ -71,10 +71,15 @@ def loss_curve(history: Sequence[dict[str, Any]]) -> bytes:
             epochs, losses = [record["epoch"] for record in records], [record[key] for record in records]
             named = label if records is stages[0] else None  # one legend entry for all stages
             axes.plot(epochs, losses, marker=".", color=f"C{number}", label=named)
+    last, raised = 0.0, False
     for before, records in pairwise(stages):
         border = before[-1]["epoch"] + 0.5
         axes.axvline(border, color="gray", linestyle="--")
-        axes.text(border, 1.01, records[0]["stage"], color="gray", transform=axes.get_xaxis_transform())
+        # Above the label before it where a stage is too short for both.
+        raised = not raised and border - last < 0.04 * history[-1]["epoch"]
+        height = 1.06 if raised else 1.01
+        axes.text(border, height, records[0]["stage"], color="gray", transform=axes.get_xaxis_transform())
+        last = border
     values = np.array([record["train_loss"] for record in history])
     if values.max() > 5 * values.min() > 0:
         axes.set_yscale("log")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -47,6 +48,7 @@ def test_it_says_what_it_is_a_mean_of_and_goes_on_learning(trained: Path, pack: 
     card = run("models", "show", "both", "--models", trained).out
     assert "the mean of those of tiny and longer:" in card
     assert "photochrom models mean tiny longer --name both" in card
+    assert re.search(r"\| validation loss \| .*, of longer;", card)
     assert card == (trained / "both" / model_folder.CARD).read_text()
     both, longer = find_model("both", trained), find_model("longer", trained)
     assert both.config.mean_of == ("tiny", "longer")

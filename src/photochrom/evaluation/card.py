@@ -154,8 +154,10 @@ def model_card(folder: ModelFolder, evaluation: Evaluation | None) -> str:
     command = (
         f"{start} with\n\n    {train_command(config, name, source)}\n\n" if len(config.stages) == 1 else ""
     )
+    chosen = "the one in `model.safetensors`"
     if config.mean_of:
         *others, last = config.mean_of
+        chosen = f"of {last}"
         command = (
             f"The weights are the mean of those of {', '.join(others)} and {last}:\n\n"
             f"    photochrom models mean {' '.join(config.mean_of)} --name {name}\n\n"
@@ -175,7 +177,7 @@ A diffusion model that colours grayscale photographs, trained with Photochrom.
 | diffusion | {diffusion.timesteps} steps, {diffusion.schedule} schedule, {diffusion.prediction}-prediction |
 | data set | {data.title}, photos of {data.size} pixels{seen_at}{checksum} |
 | trained | {len(history)} epochs, {photos:,} photos, {hours:.2f} hours{" on " * bool(devices)}{devices} |
-| validation loss | {loss:.4f} at epoch {epoch}, the one in `model.safetensors`; stages do not compare |
+| validation loss | {loss:.4f} at epoch {epoch}, {chosen}; stages do not compare |
 | seed | {config.training.seed} |
 
 | stage | epochs | photos | noise | perceptual | adversarial | threads |
