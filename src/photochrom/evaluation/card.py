@@ -150,18 +150,19 @@ def model_card(folder: ModelFolder, evaluation: Evaluation | None) -> str:
     data = config.data
     seen_at = f", seen at {', '.join(map(str, data.sides))}" if data.sides else ""
     checksum = f", checksum {data.checksum}" if data.checksum else ""
+    trained = config.mean_of[-1] if config.mean_of else name
     start = f"Trained from {config.source}" if config.source else "Trained"
     command = (
-        f"{start} with\n\n    {train_command(config, name, source)}\n\n" if len(config.stages) == 1 else ""
+        f"{start} with\n\n    {train_command(config, trained, source)}\n\n" if len(config.stages) == 1 else ""
     )
     chosen = "the one in `model.safetensors`"
     if config.mean_of:
-        *others, last = config.mean_of
-        chosen = f"of {last}"
+        chosen = f"of {trained}"
+        how = f", {command[0].lower()}{command[1:]}" if command else ".\n\n"
         command = (
-            f"The weights are the mean of those of {', '.join(others)} and {last}:\n\n"
+            f"The weights are the mean of those of {' and '.join(config.mean_of)}:\n\n"
             f"    photochrom models mean {' '.join(config.mean_of)} --name {name}\n\n"
-            f"Stages, losses and seed are those of {last}.\n\n"
+            f"Stages, loss and seed are those of {trained}{how}"
         )
     return f"""# {name}
 
