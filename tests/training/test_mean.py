@@ -82,6 +82,16 @@ def test_the_file_of_weights_carries_the_same_configuration(tmp_path: Path, run:
     assert config == ModelFolder(tmp_path / "c").config
 
 
+def test_a_file_of_another_network_is_told(tmp_path: Path, run: Run) -> None:
+    for name, features in (("a", (8, 16)), ("b", (8, 16)), ("other", (8, 8))):
+        make_model(ModelFolder(tmp_path / name), {"model": {**SMALL, "features": features}})
+    shutil.copy(tmp_path / "other" / model_folder.WEIGHTS, tmp_path / "a")
+    found = run("models", "mean", "a", "b", "--name", "c", "--models", tmp_path)
+    assert found.code == 1
+    assert re.fullmatch(r".*model\.safetensors.* shape .*\n", found.err)
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize(
     ("values", "word"),
     [

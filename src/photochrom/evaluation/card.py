@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, NotRequired
@@ -161,7 +162,7 @@ def model_card(folder: ModelFolder, evaluation: Evaluation | None) -> str:
         how = f", {command[0].lower()}{command[1:]}" if command else ".\n\n"
         command = (
             f"The weights are the mean of those of {' and '.join(config.mean_of)}:\n\n"
-            f"    photochrom models mean {' '.join(config.mean_of)} --name {name}\n\n"
+            f"    {shlex.join(['photochrom', 'models', 'mean', *config.mean_of, '--name', name])}\n\n"
             f"Stages, loss and seed are those of {trained}{how}"
         )
     return f"""# {name}

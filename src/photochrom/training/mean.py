@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from photochrom import files, model_folder, pictures
+from photochrom.config import Config
+from photochrom.diffusion.unet import UNet
 from photochrom.errors import PhotochromError, UsageError
 from photochrom.evaluation.card import write_card
 from photochrom.model_folder import ModelFolder
@@ -28,7 +31,7 @@ def mean_model(models: Sequence[ModelFolder], into: ModelFolder) -> None:
     last = models[-1]
     for each in models[:-1]:
         refuse_unlike(each, last)
-    read = [model_folder.read_weights(each / model_folder.WEIGHTS)[1] for each in models]
+    read = [weights_of(each, last.config) for each in models]
     mean = {name: torch.stack([tensors[name] for tensors in read]).mean(0) for name in read[-1]}
     learnt = [
         data for each in reversed(models) for data in model_folder.learnt_from(each.config, each.path.parent)
@@ -44,6 +47,13 @@ def mean_model(models: Sequence[ModelFolder], into: ModelFolder) -> None:
             files.write_json(into / model_folder.HISTORY, last.history)
             files.write_bytes(into / model_folder.CURVE, pictures.loss_curve(last.history))
         write_card(into)
+
+
+def weights_of(model: ModelFolder, config: Config) -> dict[str, Tensor]:
+    """A model's weights. Raises PhotochromError if they are not those of the network in `config`."""
+    path = model / model_folder.WEIGHTS
+    _, tensors = model_folder.read_weights(path)
+    return UNet.load(config.model, tensors, path).state_dict()
 
 
 def refuse_unlike(one: ModelFolder, other: ModelFolder) -> None:
