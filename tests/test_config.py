@@ -28,3 +28,27 @@ def test_what_is_wrong_is_named(values: dict[str, Any], said: str) -> None:
         build(values)
     assert str(refused.value).startswith(said)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"source": "\x1b[31mred"}, "source"),
+        ({"mean_of": ["a", "b\n# Heading"]}, "mean_of"),
+        ({"data": {"name": "bell\a"}}, "data.name"),
+        ({"ancestors": [{"name": "a\x9b31m"}]}, "ancestors.0.name"),
+        ({"stages": [{"name": "v1\r"}]}, "stages.0.name"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_refused(values: dict[str, Any], key: str) -> None:
+    """A stranger's words are printed by `models show`."""
+    with pytest.raises(UsageError) as refused:
+        build(values)
+    assert str(refused.value).startswith(f"{key} = ")
+    assert "cannot be printed" in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+def test_other_scripts_and_spaces_are_fine() -> None:
+    config = build({"source": "mein Möbel 写真", "mean_of": ["a b", "ж"]})
+    assert (config.source, config.mean_of) == ("mein Möbel 写真", ("a b", "ж"))

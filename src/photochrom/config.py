@@ -57,6 +57,15 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*")
+    @classmethod
+    def _can_be_printed(cls, value: Any) -> Any:
+        """A stranger's configuration is shown in terminals, which obey control characters."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and not text.isprintable():
+                raise ValueError("it has characters that cannot be printed")
+        return value
+
 
 class ModelConfig(Section):
     """The network."""
