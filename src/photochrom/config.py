@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from photochrom.errors import UsageError
+from photochrom.files import printable
 
 ENCODED: dict[str, dict[int, tuple[str, int]]] = {
     "none": {},
@@ -60,10 +61,9 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _can_be_printed(cls, value: Any) -> Any:
-        """A stranger's configuration is shown in terminals, which obey control characters."""
         for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str) and not text.isprintable():
-                raise ValueError("it has characters that cannot be printed")
+            if isinstance(text, str):
+                printable(text)
         return value
 
 

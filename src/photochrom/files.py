@@ -10,15 +10,25 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from photochrom.errors import PhotochromError
 
 PART = ".part"  # suffix of temporary files
 LEFT_SECONDS = 60  # a temporary file that is unlocked and unchanged for so long is a leftover
 Kind = TypeVar("Kind")
+
+
+def printable(text: str) -> str:
+    """The text. Raises ValueError if it has control characters: a terminal would obey a stranger's."""
+    if not text.isprintable():
+        raise ValueError("it has characters that cannot be printed")
+    return text
+
+
+Printable = Annotated[str, AfterValidator(printable)]
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

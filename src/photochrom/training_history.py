@@ -17,6 +17,8 @@ from pydantic import (
 )
 from typing_extensions import TypedDict  # pydantic takes typing's from Python 3.12 on
 
+from photochrom.files import Printable
+
 
 class Weights(TypedDict):
     """The weights of the three losses in one stage."""
@@ -42,7 +44,7 @@ class Epoch(TypedDict):
     """
 
     epoch: PositiveInt
-    stage: str
+    stage: Printable
     train_loss: FiniteFloat
     val_loss: FiniteFloat
     photos: NonNegativeInt
@@ -52,8 +54,8 @@ class Epoch(TypedDict):
     learning_rate: NotRequired[FiniteFloat]
     photos_per_second: NotRequired[FiniteFloat]
     memory_mb: NotRequired[int]
-    device: NotRequired[str]
-    precision: NotRequired[str]
+    device: NotRequired[Printable]
+    precision: NotRequired[Printable]
     parts: NotRequired[PositiveInt]
     workers: NotRequired[PositiveInt]
     threads: NotRequired[PositiveInt]

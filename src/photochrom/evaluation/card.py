@@ -22,7 +22,7 @@ from typing_extensions import TypedDict  # pydantic takes typing's from Python 3
 from photochrom import files, model_folder
 from photochrom.errors import PhotochromError
 from photochrom.evaluation.metrics import ALL_MEASURES
-from photochrom.files import read_json
+from photochrom.files import Printable, read_json
 from photochrom.flags import train_command
 from photochrom.model_folder import EVALUATION, ModelFolder
 from photochrom.training_history import EpochRecord, best_epoch, stages_of
@@ -69,9 +69,9 @@ class Rows(TypedDict):
 class Photos(TypedDict):
     """The photos that a model was measured on."""
 
-    name: str
-    checksum: str | None
-    split: NotRequired[str]  # of a data set
+    name: Printable
+    checksum: Printable | None
+    split: NotRequired[Printable]  # of a data set
     photos: NonNegativeInt
     size: NotRequired[int]
 
@@ -80,12 +80,12 @@ class Photos(TypedDict):
 class Evaluation(TypedDict):
     """`evaluation.json`: the last evaluation of a model by `photochrom evaluate`."""
 
-    photochrom: str
-    date: str
+    photochrom: Printable
+    date: Printable
     data: Photos
     seed: int
     steps: int
-    sampler: str
+    sampler: Printable
     guidance: NotRequired[FiniteFloat]
     average: NotRequired[int]
     epoch: int | None
