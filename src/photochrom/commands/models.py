@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -115,7 +116,7 @@ def mean_models(
     into = model_folder.model_folder(name, models)
     mean_model([model_folder.find_model(source, models) for source in sources], into)
     say(f"{into.path} has the mean weights of {', '.join(sources)}. Compare them:")
-    typer.echo(f"photochrom evaluate {' '.join(sources)} {name}")
+    typer.echo(shlex.join(["photochrom", "evaluate", *sources, name]))
 
 
 @app.command("push", no_args_is_help=True)
